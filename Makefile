@@ -1,0 +1,67 @@
+# The project's commands. Each installs what it needs (or says what is missing); CMake does the work.
+SHELL := bash
+.DELETE_ON_ERROR:
+
+RUN    := PATH="$(CURDIR)/.venv/bin:$$PATH"
+CMAKE  := $(RUN) cmake
+CTEST  := $(RUN) ctest --output-on-failure
+PREFIX ?= /usr/local
+VENV   := .venv/.ready
+
+.PHONY: help build demo test sanitize neon bench bench-peers format install clean tools
+
+help:
+	@echo 'make demo         attention layers of real models, checked and timed; then trains a small transformer'
+	@echo 'make test         builds and runs every test'
+	@echo 'make build        the library and the command dlattn, in build/release'
+	@echo 'make sanitize     the tests under AddressSanitizer, UndefinedBehaviorSanitizer and ThreadSanitizer'
+	@echo 'make neon         cross-compiles for 64-bit Arm and runs a few cases under qemu'
+	@echo 'make bench        times the case table;  make bench-peers  also other libraries'
+	@echo 'make format       clang-format over all C files'
+	@echo 'make install      to PREFIX=$(PREFIX)'
+	@echo 'make clean        removes build/; the Python environment .venv stays'
+
+tools:
+	@.ci/need cc venv
+	@.ci/need cmake ninja pkg-config criterion libffi
+
+# The Python environment: dlpack.h, the Python tests, the report.
+$(VENV): bindings/python/requirements-test.txt | tools
+	@echo 'making .venv'
+	@[ -x .venv/bin/pip ] || python3 -m venv .venv
+	@.venv/bin/pip install --quiet --disable-pip-version-check -r $<
+	@touch $@
+
+# $(call configure,<preset>): configures once; ninja notices later changes by itself.
+configure = [ -e build/$(1)/build.ninja ] || $(CMAKE) --preset $(1)
+
+build: $(VENV)
+	@$(call configure,release)
+	@$(CMAKE) --build --preset release
+
+demo: build
+	@build/release/dlattn demo
+
+test: build
+	@$(CTEST) --test-dir build/release
+
+sanitize: $(VENV)
+	@for preset in asan tsan; do \
+	    $(call configure,$$preset) && $(CMAKE) --build --preset $$preset && $(CTEST) --test-dir build/$$preset || exit 1; \
+	done
+
+neon: $(VENV)
+	@.ci/need aarch64 qemu
+	@$(call configure,aarch64)
+	@$(CMAKE) --build --preset aarch64
+	@$(CTEST) --test-dir build/aarch64
+
+install: build
+	@$(CMAKE) --install build/release --prefix $(PREFIX)
+
+format: | tools
+	@.ci/need clang-format
+	@git ls-files '*.c' '*.h' | xargs clang-format -i
+
+clean:
+	rm -rf build

@@ -1,0 +1,23 @@
+# The command dlattn: tools, case table and oracle, on top of the shared library's public functions alone.
+
+set(DLATTN_HARNESS_SOURCES
+    tests/check.c
+    tests/instance.c
+    tests/oracle.c
+)
+
+set(DLATTN_TOOL_SOURCES
+    tools/dlattn.c
+)
+
+# Case table, oracle and comparison: shared by the command and the unit tests, each of which brings its own dlattn.
+add_library(dlattn_harness OBJECT ${DLATTN_HARNESS_SOURCES})
+dlattn_public_includes(dlattn_harness)
+target_include_directories(dlattn_harness PUBLIC tests)
+
+add_executable(dlattn_command ${DLATTN_TOOL_SOURCES} $<TARGET_OBJECTS:dlattn_harness>)
+target_include_directories(dlattn_command PRIVATE tests tools)
+target_link_libraries(dlattn_command PRIVATE dlattn m pthread)
+set_target_properties(dlattn_command PROPERTIES OUTPUT_NAME dlattn RUNTIME_OUTPUT_DIRECTORY ${PROJECT_BINARY_DIR}
+    INSTALL_RPATH "$ORIGIN/../${CMAKE_INSTALL_LIBDIR}")
+install(TARGETS dlattn_command RUNTIME DESTINATION ${CMAKE_INSTALL_BINDIR} COMPONENT runtime)

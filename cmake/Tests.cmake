@@ -1,0 +1,100 @@
+# Registers every test with ctest; the labels are unit, abi, header, symbols, arrows, package, check and python.
+#
+# A cross build has the check tests only, run under CMAKE_CROSSCOMPILING_EMULATOR.
+
+# A test labelled `label`, with at most ten minutes.
+function(dlattn_add_test name label)
+    add_test(NAME ${name} COMMAND ${ARGN} WORKING_DIRECTORY ${PROJECT_SOURCE_DIR})
+    set_tests_properties(${name} PROPERTIES LABELS ${label} TIMEOUT 600)
+endfunction()
+
+if(EXISTS ${PROJECT_SOURCE_DIR}/.venv/bin/python)
+    set(DLATTN_PYTHON ${PROJECT_SOURCE_DIR}/.venv/bin/python CACHE FILEPATH "Interpreter of the Python tests")
+else()
+    find_program(DLATTN_PYTHON python3 REQUIRED DOC "Interpreter of the Python tests")
+endif()
+
+# ---- dlattn check, once for each instruction set; 77 says that this machine lacks it ---------------------------------
+
+set(DLATTN_CHECK_ARGUMENTS "" CACHE STRING "Arguments of dlattn check in ctest (empty: the whole case table)")
+separate_arguments(check_arguments NATIVE_COMMAND "${DLATTN_CHECK_ARGUMENTS}")
+foreach(isa ${DLATTN_CPU_ISAS})
+    dlattn_add_test(check_${isa} check ${PROJECT_SOURCE_DIR}/tests/check_isa.sh ${isa}
+                    ${CMAKE_CROSSCOMPILING_EMULATOR} $<TARGET_FILE:dlattn_command> check ${check_arguments})
+    set_tests_properties(check_${isa} PROPERTIES SKIP_RETURN_CODE 77)
+endforeach()
+if(CMAKE_CROSSCOMPILING)
+    return()
+endif()
+
+# ---- unit tests: internals, through a static twin of the library ----------------------------------------------------
+
+find_package(PkgConfig REQUIRED)
+pkg_check_modules(LIBFFI REQUIRED IMPORTED_TARGET libffi)
+if(DLATTN_SANITIZE STREQUAL "thread")
+    add_library(dlattn_criterion INTERFACE) # Criterion's process isolation and ThreadSanitizer exclude each other
+    target_include_directories(dlattn_criterion INTERFACE tests/tsan)
+else()
+    pkg_check_modules(CRITERION REQUIRED IMPORTED_TARGET criterion)
+    add_library(dlattn_criterion ALIAS PkgConfig::CRITERION)
+endif()
+
+add_library(dlattn_internal STATIC ${library_objects})
+dlattn_public_includes(dlattn_internal)
+target_include_directories(dlattn_internal PUBLIC src src/cpu kernels kernels/shared)
+target_compile_definitions(dlattn_internal PUBLIC ${DLATTN_CPU_DEFINITIONS})
+target_link_libraries(dlattn_internal PUBLIC m pthread)
+set_target_properties(dlattn_internal PROPERTIES LINKER_LANGUAGE C)
+
+file(GLOB unit_tests CONFIGURE_DEPENDS tests/unit/*.c)
+foreach(source ${unit_tests})
+    get_filename_component(name ${source} NAME_WE)
+    add_executable(unit_${name} ${source} $<TARGET_OBJECTS:dlattn_harness>)
+    target_include_directories(unit_${name} PRIVATE tests)
+    target_link_libraries(unit_${name} PRIVATE dlattn_internal dlattn_criterion)
+    dlattn_add_test(unit_${name} unit unit_${name})
+endforeach()
+
+# ---- every exported function through libffi -------------------------------------------------------------------------
+
+file(GLOB abi_tests CONFIGURE_DEPENDS tests/abi/*.c)
+if(abi_tests)
+    add_executable(abi_test ${abi_tests})
+    target_link_libraries(abi_test PRIVATE dlattn PkgConfig::LIBFFI)
+    dlattn_add_test(abi abi abi_test)
+endif()
+
+# ---- the source and the product -------------------------------------------------------------------------------------
+
+include(CheckLanguage)
+check_language(CXX)
+if(NOT CMAKE_CXX_COMPILER)
+    message(FATAL_ERROR "the header test needs a C++ compiler")
+endif()
+set(strict -Wall -Wextra -Werror -pedantic -fsyntax-only -I${PROJECT_SOURCE_DIR}/include)
+if(DLATTN_DLPACK_INCLUDE)
+    list(APPEND strict -isystem ${DLATTN_DLPACK_INCLUDE})
+endif()
+dlattn_add_test(header_c11 header ${CMAKE_C_COMPILER} -std=c11 ${strict} tests/header/alone.c)
+dlattn_add_test(header_cxx17 header ${CMAKE_CXX_COMPILER} -std=c++17 ${strict} tests/header/alone.cpp)
+
+dlattn_add_test(arrows arrows ${DLATTN_PYTHON} .ci/arrows.py)
+
+if(DLATTN_SANITIZE)
+    return() # what follows is about the product, or needs an interpreter that is not instrumented
+endif()
+dlattn_add_test(symbols symbols tests/symbols/check_symbols.sh $<TARGET_FILE:dlattn> include/dlattn/dlattn.h
+                src/dlattn.map)
+
+set(package_prefix ${PROJECT_BINARY_DIR}/package)
+dlattn_add_test(package_install package tests/package/install_and_move.sh ${CMAKE_COMMAND} ${PROJECT_BINARY_DIR}
+                ${package_prefix})
+dlattn_add_test(package_cmake package tests/package/use_cmake.sh ${CMAKE_COMMAND} ${package_prefix})
+dlattn_add_test(package_pkgconfig package tests/package/use_pkgconfig.sh ${package_prefix})
+set_tests_properties(package_install PROPERTIES FIXTURES_SETUP package)
+set_tests_properties(package_cmake package_pkgconfig PROPERTIES FIXTURES_REQUIRED package
+                     ENVIRONMENT "CC=${CMAKE_C_COMPILER}")
+
+dlattn_add_test(pytest python ${DLATTN_PYTHON} -m pytest -q tests/python)
+set_tests_properties(pytest PROPERTIES ENVIRONMENT
+    "DLATTN_LIBRARY=$<TARGET_FILE:dlattn>;DLATTN_COMMAND=$<TARGET_FILE:dlattn_command>;PYTHONPATH=${PROJECT_SOURCE_DIR}/bindings/python/src")
