@@ -3,7 +3,7 @@
 set(CMAKE_C_STANDARD 11)
 set(CMAKE_C_STANDARD_REQUIRED ON)
 set(CMAKE_C_EXTENSIONS ON) # gnu11: ISO mode would turn contraction off silently and hide POSIX
-set(CMAKE_C_FLAGS_RELEASE "-O3 -DNDEBUG" CACHE STRING "" FORCE)
+set(CMAKE_C_FLAGS_RELEASE "-O3") # without NDEBUG, which the library alone gets: the assertions of tests must hold
 
 # No a*b+c may become an fma unless the source says so: results must not depend on the compiler's taste.
 add_compile_options(-ffp-contract=off -Wall -Wextra)
@@ -32,6 +32,7 @@ endfunction()
 
 function(dlattn_library_options target)
     set_target_properties(${target} PROPERTIES POSITION_INDEPENDENT_CODE ON C_VISIBILITY_PRESET hidden)
+    target_compile_definitions(${target} PRIVATE $<$<CONFIG:Release,RelWithDebInfo,MinSizeRel>:NDEBUG>)
     target_include_directories(${target} PRIVATE src src/cpu kernels kernels/shared)
     dlattn_public_includes(${target})
 endfunction()
