@@ -1,0 +1,173 @@
+"""The calls: attention and its backward, merge, dropout_mask, explain, set_option, version."""
+from __future__ import annotations
+
+import ctypes
+from typing import TYPE_CHECKING, NamedTuple, Optional, Sequence
+
+from . import _errors, _raw, _tensor
+from ._library import check, library
+from ._options import Array, Options, Problem, dtype_word, layout_code, with_options
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
+GRADIENTS = ("dq", "dk", "dv", "dbias", "dsinks")
+sizeof = ctypes.sizeof
+
+
+class Gradients(NamedTuple):
+    """What attention_backward returns; None where a gradient was not wanted."""
+
+    dq: Optional[Array]
+    dk: Optional[Array]
+    dv: Optional[Array]
+    dbias: Optional[Array]
+    dsinks: Optional[Array]
+
+
+def _out_shape(q: tuple, v: tuple) -> tuple:
+    return q[:-1] + v[-1:]
+
+
+def _lse_shape(q: tuple, layout: int) -> tuple:
+    """[B,H,M], packed [H,T], from the shape of q in either layout."""
+    if layout == _raw.DLATTN_BHSD or len(q) < 3:
+        return q[:-1]
+    return q[:-3] + (q[-2], q[-3])
+
+
+def _lse_word(word: int) -> int:
+    return _tensor.FLOAT64 if word == _tensor.FLOAT64 else _tensor.FLOAT32
+
+
+@with_options
+def attention(q: Array, k: Array, v: Array, *, return_lse: bool = False, out: Optional[Array] = None,
+              lse: Optional[Array] = None, out_dtype=None, **options: Unpack[Options]):
+    """Exact attention: softmax(scale * q k^T + ...) v, without ever storing the M x N scores.
+
+    Tensors are NumPy arrays or any CPU DLPack objects (torch, jax, ...), of any strides, read-only or not; nothing is
+    copied, and the GIL is released. Letters and the shared options: see ``dlattn.Options``.
+
+    Args:
+        q: [B,M,H,D] (layout "bhsd": [B,H,M,D]; packed [T,H,D] or [H,T,D] with cu_seqlens_q), float16, bfloat16,
+            float32 or float64.
+        k: [B,N,G,D]. v: [B,N,G,E]. G divides H; the dtype of q.
+        return_lse: also return the log-sum-exp of each row.
+        out: array to write instead of a new one: as q with E, the dtype of q or float32.
+        lse: array to write: [B,H,M] (packed [H,T]), float32, or float64 for float64 inputs.
+        out_dtype: None (the dtype of q) or "float32" (unrounded).
+
+    Returns:
+        out, or (out, lse) with return_lse; of the type of q, or the arrays that were given.
+
+    Raises:
+        ArgumentError, ShapeError, DtypeError, DeviceError, UnsupportedError, OutOfMemoryError: with the library's
+        sentence; nothing has been written then.
+    """
+    problem = Problem(q, k, v, options)
+    word = _tensor.word_at(problem.q_address)
+    shape = _tensor.shape_at(problem.q_address)
+    out_shape = () if out is not None else _out_shape(shape, _tensor.shape_at(problem.v_address))
+    result = problem.output("out", out, out_shape, dtype_word("out_dtype", out_dtype, word))
+    outputs = _raw.dlattn_outputs(sizeof(_raw.dlattn_outputs), result.address)
+    if not return_lse and lse is None:
+        check(library.dlattn_forward(problem.struct, outputs, problem.exec))
+        return result.array()
+    row = problem.output("lse", lse, _lse_shape(shape, problem.struct.layout), _lse_word(word))
+    outputs.lse = row.address
+    check(library.dlattn_forward(problem.struct, outputs, problem.exec))
+    return (result.array(), row.array()) if return_lse else result.array()
+
+
+def _gradients(problem: Problem, arrays: dict, wanted: dict, grad_dtype) -> tuple[_raw.dlattn_gradients, dict]:
+    """The struct of the backward and its outputs: those given, and new ones for those wanted."""
+    struct = _raw.dlattn_gradients(sizeof(_raw.dlattn_gradients))
+    for name, array in arrays.items():
+        if array is not None:
+            setattr(struct, name, _tensor.borrow(name, array, problem.keep))
+    results = {}
+    for name, given in wanted.items():
+        parent = getattr(problem.struct, name[1:])
+        if not parent:  # dbias without bias: the library says so, given any tensor
+            parent = problem.q_address
+        shape = () if given is not None else _tensor.shape_at(parent)
+        word = dtype_word("grad_dtype", grad_dtype, _tensor.word_at(parent))
+        results[name] = problem.output(name, given, shape, word)
+        setattr(struct, name, results[name].address)
+    return struct, results
+
+
+def _wanted(grads: Sequence[str], given: dict) -> dict:
+    for name in grads:
+        if name not in GRADIENTS:
+            raise TypeError(f"unknown gradient {name!r}; expected some of {', '.join(GRADIENTS)}")
+    return {name: array for name, array in given.items() if array is not None or name in grads}
+
+
+@with_options
+def attention_backward(dout: Array, q: Array, k: Array, v: Array, out: Array, lse: Array, *,
+                       dlse: Optional[Array] = None, grads: Sequence[str] = ("dq", "dk", "dv"),
+                       dq: Optional[Array] = None, dk: Optional[Array] = None, dv: Optional[Array] = None,
+                       dbias: Optional[Array] = None, dsinks: Optional[Array] = None, grad_dtype=None,
+                       **options: Unpack[Options]) -> Gradients:
+    """The gradients of attention, recomputed from out and lse: O(M + N) memory.
+
+    The options must be the forward's. For one part of a split problem pass that part's tensors with the merged out
+    and lse; the parts' dq add up.
+
+    Args:
+        dout: gradient of out, its shape, the dtype of q. q, k, v: as in attention. out, lse: the forward's results.
+        dlse: gradient of lse, its shape; None: zero.
+        grads: which gradients are wanted, some of "dq", "dk", "dv", "dbias", "dsinks"; others are not computed.
+        dq, dk, dv, dbias, dsinks: arrays to write instead of new ones (shapes of q, k, v, bias, sinks; their dtype or
+            float32). A given one is wanted.
+        grad_dtype: dtype of new ones: None (that of q, k, v, bias, sinks) or "float32".
+
+    Returns:
+        Gradients(dq, dk, dv, dbias, dsinks), of the type of q. dbias has the shape of bias, summed over broadcasts.
+
+    Raises:
+        As attention; ArgumentError when dbias or dsinks is wanted without bias or sinks.
+    """
+    problem = Problem(q, k, v, options)
+    wanted = _wanted(grads, {"dq": dq, "dk": dk, "dv": dv, "dbias": dbias, "dsinks": dsinks})
+    arrays = {"out": out, "lse": lse, "dout": dout, "dlse": dlse}
+    struct, results = _gradients(problem, arrays, wanted, grad_dtype)
+    check(library.dlattn_backward(problem.struct, struct, problem.exec))
+    return Gradients(*(results[name].array() if name in results else None for name in GRADIENTS))
+
+
+def merge(outs: Sequence[Array], lses: Sequence[Array], *, layout: str = "bshd", out: Optional[Array] = None,
+          lse: Optional[Array] = None, out_dtype=None) -> tuple[Array, Array]:
+    """Joins the results of a problem that was split over its keys.
+
+    Args:
+        outs: each as attention's out, all of one shape. lses: each as attention's lse.
+        layout: of outs. out, lse: arrays to write instead of new ones. out_dtype: None or "float32".
+
+    Returns:
+        (out, lse): lse = log(sum exp(lse_p)), out = sum exp(lse_p - lse) * out_p; of the type of outs[0]. No sink is
+        added: pass the sinks to exactly one part.
+
+    Raises:
+        ArgumentError, ShapeError, DtypeError, DeviceError, UnsupportedError.
+    """
+    keep: list = []
+    out_addresses = [_tensor.borrow(f"outs[{index}]", array, keep) for index, array in enumerate(outs)]
+    lse_addresses = [_tensor.borrow(f"lses[{index}]", array, keep) for index, array in enumerate(lses)]
+    if len(out_addresses) != len(lse_addresses) or not out_addresses:
+        raise _errors.argument_error(f"{len(out_addresses)} outs and {len(lse_addresses)} lses; expected as many of "
+                                     "each, at least one")
+    pointers = ctypes.c_void_p * len(out_addresses)
+    out_array, lse_array = pointers(*out_addresses), pointers(*lse_addresses)
+    code = layout_code(layout)
+    parts = _raw.dlattn_parts(sizeof(_raw.dlattn_parts), ctypes.addressof(out_array), ctypes.addressof(lse_array),
+                              len(out_addresses), code)
+    shape, word = _tensor.shape_at(out_addresses[0]), _tensor.word_at(out_addresses[0])
+    word = dtype_word("out_dtype", out_dtype, word)
+    result = _tensor.Result("out", out, shape, word, outs[0], keep)
+    row = _tensor.Result("lse", lse, _tensor.shape_at(lse_addresses[0]), _tensor.word_at(lse_addresses[0]), outs[0],
+                         keep)
+    check(library.dlattn_merge(parts, _raw.dlattn_outputs(sizeof(_raw.dlattn_outputs), result.address, row.address),
+                               None))
+    return result.array(), row.array()
