@@ -4,11 +4,11 @@ SHELL := bash
 
 RUN    := PATH="$(CURDIR)/.venv/bin:$$PATH"
 CMAKE  := $(RUN) cmake
-CTEST  := $(RUN) ctest --output-on-failure
+CTEST  := $(RUN) ctest --output-on-failure --parallel $(shell nproc)
 PREFIX ?= /usr/local
 VENV   := .venv/.ready
 
-.PHONY: help build demo test sanitize neon bench bench-peers format install clean tools
+.PHONY: help configure build demo test sanitize neon bench bench-peers format install clean tools
 
 help:
 	@echo 'make demo         attention layers of real models, checked and timed; then trains a small transformer'
@@ -35,15 +35,19 @@ $(VENV): bindings/python/requirements-test.txt | tools
 # $(call configure,<preset>): configures once; ninja notices later changes by itself.
 configure = [ -e build/$(1)/build.ninja ] || $(CMAKE) --preset $(1)
 
-build: $(VENV)
+configure: $(VENV)
 	@$(call configure,release)
+
+build: configure
 	@$(CMAKE) --build --preset release
 
 demo: build
 	@build/release/dlattn demo
 
+# The last line counts: ctest's own summary, after whatever failed.
 test: build
-	@$(CTEST) --test-dir build/release
+	@$(CTEST) --test-dir build/release --output-log build/release/test.log
+	@echo "make test: $$(grep 'tests passed' build/release/test.log)"
 
 sanitize: $(VENV)
 	@for preset in asan tsan; do \

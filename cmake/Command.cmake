@@ -1,13 +1,14 @@
 # The command dlattn: tools, case table and oracle, on top of the shared library's public functions alone.
 
 set(DLATTN_HARNESS_SOURCES
-    tests/check.c
-    tests/instance.c
     tests/oracle.c
+    tests/oracle_double.c
+    tests/oracle_float.c
+    tests/oracle_long_double.c
+    tests/tensor.c
 )
 
 set(DLATTN_TOOL_SOURCES
-    tools/dlattn.c
 )
 
 # Case table, oracle and comparison: shared by the command and the unit tests, each of which brings its own dlattn.
