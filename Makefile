@@ -22,8 +22,7 @@ help:
 	@echo 'make clean        removes build/; the Python environment .venv stays'
 
 tools:
-	@.ci/need cc venv
-	@.ci/need cmake ninja pkg-config criterion libffi
+	@.ci/need cc venv cmake ninja pkg-config criterion libffi
 
 # The Python environment: dlpack.h, the Python tests, the report.
 $(VENV): bindings/python/requirements-test.txt | tools

@@ -1,11 +1,16 @@
 # The command dlattn: tools, case table and oracle, on top of the shared library's public functions alone.
 
 set(DLATTN_HARNESS_SOURCES
+    tests/cases.c
+    tests/check_bits.c
+    tests/check_bound.c
+    tests/element.c
+    tests/instance.c
+    tests/instance_fill.c
     tests/oracle.c
     tests/oracle_double.c
     tests/oracle_float.c
     tests/oracle_long_double.c
-    tests/tensor.c
 )
 
 set(DLATTN_TOOL_SOURCES
