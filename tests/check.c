@@ -1,0 +1,139 @@
+/* check.c: one case from end to end: the truth, then forward, backward and every further judgement on each
+ * instruction set. */
+#include "check.h"
+
+#include <math.h>
+#include <stdarg.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+void check_fail(check_report *report, const char *format, ...) {
+    va_list arguments;
+    if (report->failures++) return;
+    int at = snprintf(report->message, sizeof report->message, "%s: ", report->isa ? report->isa : "");
+    va_start(arguments, format);
+    vsnprintf(report->message + at, sizeof report->message - (size_t)at, format, arguments);
+    va_end(arguments);
+}
+
+int32_t check_status(check_report *report, int32_t status, const char *what) {
+    if (status != DLATTN_OK)
+        check_fail(report, "%s returned %s: %s", what, dlattn_status_name(status), dlattn_last_error());
+    return status;
+}
+
+/* ---- the truth ---------------------------------------------------------------------------------------------------- */
+
+/* Rows of T_OUT, T_DQ, T_DK, T_DV that share (b, kv head) with the trap. */
+static void mark_exempt(const instance *x, check_truth *truth) {
+    oracle_side queries, keys;
+    if (x->tainted_b < 0) return;
+    oracle_sides(&x->attention, x->tainted_b, &queries, &keys);
+    int64_t group = queries.heads / keys.heads;
+    for (int id = T_DQ; id <= T_DV; id++) {
+        const oracle_side *side = id == T_DQ ? &queries : &keys;
+        truth->exempt[id] = calloc((size_t)oracle_rows(side) + 1, 1);
+        int64_t heads = id == T_DQ ? group : 1;
+        for (int64_t h = x->tainted_g * heads; h < (x->tainted_g + 1) * heads; h++)
+            for (int64_t i = 0; i < side->length; i++) truth->exempt[id][oracle_row(side, x->tainted_b, h, i)] = 1;
+    }
+    if (x->test->inputs == INF_IN_V) { /* out has the rows of dq; a NaN in q reaches no other row of out */
+        truth->exempt[T_OUT] = malloc((size_t)oracle_rows(&queries) + 1);
+        memcpy(truth->exempt[T_OUT], truth->exempt[T_DQ], (size_t)oracle_rows(&queries) + 1);
+    }
+}
+
+static oracle_result run_oracle(const instance *x, int32_t arithmetic) {
+    const held_tensor *t = x->tensors;
+    int32_t backward = x->test->gradients != NO_GRADIENTS && arithmetic != ORACLE_PLAIN_F32;
+    oracle_request request = {
+        .attention = &x->attention, .arithmetic = arithmetic, .out_dtype = t[T_OUT].dl.dtype,
+        .gradient_dtype = t[T_DQ].dl.dtype, .dbias_dtype = t[T_DBIAS].dl.dtype, .dsinks_dtype = t[T_DSINKS].dl.dtype,
+        .dout = backward ? &t[T_DOUT].dl : NULL, .dlse = backward && t[T_DLSE].used ? &t[T_DLSE].dl : NULL};
+    return oracle_run(&request);
+}
+
+static void find_truth(check_truth *truth, const instance *x) {
+    memset(truth, 0, sizeof *truth);
+    truth->reference = run_oracle(x, ORACLE_REFERENCE);
+    truth->plain = run_oracle(x, ORACLE_PLAIN);
+    truth->plain_f32 = run_oracle(x, ORACLE_PLAIN_F32);
+    mark_exempt(x, truth);
+}
+
+static void free_truth(check_truth *truth) {
+    oracle_free(&truth->reference);
+    oracle_free(&truth->plain);
+    oracle_free(&truth->plain_f32);
+    for (int id = 0; id < T_COUNT; id++) free(truth->exempt[id]);
+}
+
+/* ---- the run ------------------------------------------------------------------------------------------------------ */
+
+static void expect_untouched(check_report *report, const instance *x, const char *when) {
+    char message[100];
+    if (instance_untouched(x, message, sizeof message)) check_fail(report, "%s by %s", message, when);
+}
+
+/* float32 results of 16-bit inputs are written unrounded: some element needs more bits than the input dtype has. */
+static void expect_unrounded(check_report *report, const instance *x, int id) {
+    const DLTensor *t = &x->tensors[id].dl;
+    int bfloat = x->test->dtype == BF16, same = 1;
+    if (!x->tensors[id].used || t->dtype.bits != 32 || x->tensors[T_Q].dl.dtype.bits != 16) return;
+    for (int64_t n = 0, count = tensor_count(t); n < count && same; n++) {
+        float value = (float)tensor_get(t, n);
+        same = value == (bfloat ? bfloat_to_float(float_to_bfloat(value)) : half_to_float(float_to_half(value)));
+    }
+    if (same) check_fail(report, "%s is float32 but was rounded to the input dtype", tensor_names[id]);
+}
+
+static int run_forward(check_report *report, instance *x, const check_truth *truth) {
+    instance_poison(x, T_OUT, T_DSINKS);
+    if (check_status(report, dlattn_forward(&x->attention, &x->outputs, NULL), "dlattn_forward")) return 0;
+    expect_untouched(report, x, "the forward");
+    check_tensor(report, x, truth, T_OUT);
+    check_tensor(report, x, truth, T_LSE);
+    if (x->test->f32_out) expect_unrounded(report, x, T_OUT);
+    return 1;
+}
+
+static int run_backward(check_report *report, instance *x, const check_truth *truth) {
+    if (check_status(report, dlattn_backward(&x->attention, &x->gradients, NULL), "dlattn_backward")) return 0;
+    expect_untouched(report, x, "the backward");
+    for (int id = T_DQ; id <= T_DSINKS; id++) check_tensor(report, x, truth, id);
+    if (x->test->f32_gradients)
+        for (int id = T_DQ; id <= T_DV; id++) expect_unrounded(report, x, id);
+    return 1;
+}
+
+static void run_on_isa(check_report *report, instance *x, const check_truth *truth, const check_options *options) {
+    const test_case *c = x->test;
+    if (!run_forward(report, x, truth)) return;
+    if (c->gradients != NO_GRADIENTS && !run_backward(report, x, truth)) return;
+    check_bits(report, x, options);
+    check_visibility(report, c, options);
+    check_merge(report, c, truth, options);
+    if (c->dropout > 0) check_dropout_mask(report, x);
+}
+
+void check_case(check_report *report, const test_case *c, const check_options *options) {
+    struct timespec start, end;
+    instance x;
+    check_truth truth;
+    clock_gettime(CLOCK_MONOTONIC, &start);
+    *report = (check_report){.test = c};
+    instance_make(&x, c, options->seed);
+    find_truth(&truth, &x);
+    for (int32_t n = 0; n < options->isa_count; n++) {
+        report->isa = options->isas[n];
+        const char *value = strcmp(report->isa, "auto") ? report->isa : NULL; /* NULL: what the environment says */
+        if (check_status(report, dlattn_set_option("cpu_isa", value), "setting cpu_isa")) continue;
+        run_on_isa(report, &x, &truth, options);
+    }
+    dlattn_set_option("cpu_isa", NULL);
+    free_truth(&truth);
+    instance_free(&x);
+    clock_gettime(CLOCK_MONOTONIC, &end);
+    report->seconds = (double)(end.tv_sec - start.tv_sec) + 1e-9 * (double)(end.tv_nsec - start.tv_nsec);
+}

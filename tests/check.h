@@ -1,0 +1,62 @@
+/* check.h: runs a case through the public API and judges every result.
+ *
+ * One file per kind of judgement: check.c (one case from end to end), check_bound.c (the accuracy rule),
+ * check_bits.c (same bits for threads, workspaces and subsets), check_visible.c (exactly which keys are seen),
+ * check_merge.c (a problem split over its keys). */
+#ifndef DLATTN_TESTS_CHECK_H
+#define DLATTN_TESTS_CHECK_H
+
+#include "instance.h"
+#include "oracle.h"
+
+enum { CHECK_MAX_ISAS = 8, CHECK_MAX_THREADS = 8, CHECK_MESSAGE_BYTES = 400 };
+
+typedef struct check_options {
+    uint64_t seed;
+    const char *isas[CHECK_MAX_ISAS]; /* values of the option cpu_isa; "auto" leaves it unset */
+    int32_t isa_count;
+    int32_t threads[CHECK_MAX_THREADS];
+    int32_t thread_count;
+} check_options;
+
+/* How far the worst row of one tensor is from what it may be. */
+typedef struct check_bound {
+    double ratio, error, allowed;
+    int64_t row;
+    int32_t judged;
+} check_bound;
+
+typedef struct check_report {
+    const test_case *test;
+    const char *isa;                /* being run */
+    check_bound bounds[T_COUNT];    /* worst over the instruction sets */
+    const char *bound_isas[T_COUNT];
+    int32_t failures;
+    char message[CHECK_MESSAGE_BYTES]; /* of the first failure */
+    double seconds;
+} check_report;
+
+void check_case(check_report *report, const test_case *c, const check_options *options);
+
+/* ---- for the files of the check alone ----------------------------------------------------------------------------- */
+
+typedef struct check_truth {
+    oracle_result reference, plain, plain_f32;
+    unsigned char *exempt[T_COUNT]; /* rows that a NaN or inf may have reached; NULL: none */
+} check_truth;
+
+__attribute__((format(printf, 2, 3))) void check_fail(check_report *report, const char *format, ...);
+/* Fails unless status is DLATTN_OK. Returns the status. */
+int32_t check_status(check_report *report, int32_t status, const char *what);
+
+/* Judges a tensor by the rule of the header of check_bound.c. */
+void check_tensor(check_report *report, const instance *x, const check_truth *truth, int id);
+check_bound check_rows(const DLTensor *t, const real *reference, const real *plain, const unsigned char *exempt);
+void check_record(check_report *report, int id, check_bound bound, const char *what);
+
+void check_bits(check_report *report, instance *x, const check_options *options);
+void check_visibility(check_report *report, const test_case *c, const check_options *options);
+void check_dropout_mask(check_report *report, const instance *x);
+void check_merge(check_report *report, const test_case *c, const check_truth *truth, const check_options *options);
+
+#endif

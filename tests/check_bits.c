@@ -1,0 +1,121 @@
+/* check_bits.c: the same bits for any number of threads, any workspace, any subset of outputs, and in every call. */
+#include <stdlib.h>
+#include <string.h>
+
+#include "check.h"
+
+/* The elements of a tensor, one after the other. */
+static unsigned char *copy_elements(const DLTensor *t) {
+    int64_t count = tensor_count(t), item = tensor_item_bytes(t);
+    unsigned char *copy = malloc((size_t)(count * item + 1));
+    if (!copy) abort();
+    for (int64_t n = 0; n < count; n++) memcpy(copy + n * item, tensor_address(t, n), (size_t)item);
+    return copy;
+}
+
+typedef struct snapshot {
+    unsigned char *elements[T_COUNT];
+} snapshot;
+
+static void take(snapshot *s, const instance *x, int first, int last) {
+    for (int id = first; id <= last; id++)
+        if (x->tensors[id].used) s->elements[id] = copy_elements(&x->tensors[id].dl);
+}
+
+static void drop(snapshot *s) {
+    for (int id = 0; id < T_COUNT; id++) free(s->elements[id]);
+}
+
+static void expect_same(check_report *report, const snapshot *s, const instance *x, int id, const char *when, long long n) {
+    const held_tensor *t = &x->tensors[id];
+    char message[100];
+    if (!t->used || !s->elements[id]) return;
+    unsigned char *now = copy_elements(&t->dl);
+    if (memcmp(now, s->elements[id], (size_t)(tensor_count(&t->dl) * tensor_item_bytes(&t->dl))))
+        check_fail(report, "%s has other bits %s (%lld)", tensor_names[id], when, n);
+    free(now);
+    if (instance_untouched(x, message, sizeof message)) check_fail(report, "%s %s (%lld)", message, when, n);
+}
+
+/* Runs forward or backward once more and compares. */
+typedef struct rerun {
+    check_report *report;
+    instance *x;
+    const snapshot *before;
+    int32_t backward;
+} rerun;
+
+static void run_again(const rerun *r, const dlattn_exec *exec, const char *when, long long n) {
+    int first = r->backward ? T_DQ : T_OUT, last = r->backward ? T_DSINKS : T_LSE;
+    instance_poison(r->x, first, last);
+    int32_t status = r->backward ? dlattn_backward(&r->x->attention, &r->x->gradients, exec)
+                                 : dlattn_forward(&r->x->attention, &r->x->outputs, exec);
+    if (check_status(r->report, status, when)) return;
+    for (int id = first; id <= last; id++) expect_same(r->report, r->before, r->x, id, when, n);
+}
+
+/* A workspace of exactly the asked size, poisoned, between fences. */
+static void run_with_workspace(const rerun *r, int32_t threads, int minimum) {
+    uint64_t bytes = 0, least = 0;
+    dlattn_exec exec = {.struct_size = sizeof exec, .num_threads = threads};
+    int32_t status = r->backward
+                         ? dlattn_backward_workspace(&r->x->attention, &r->x->gradients, &exec, &bytes, &least)
+                         : dlattn_forward_workspace(&r->x->attention, &r->x->outputs, &exec, &bytes, &least);
+    if (check_status(r->report, status, "workspace query")) return;
+    if (least > bytes) check_fail(r->report, "minimum workspace %llu is above %llu", (unsigned long long)least, (unsigned long long)bytes);
+    exec.workspace_bytes = minimum ? least : bytes;
+    exec.workspace = guarded_alloc((size_t)exec.workspace_bytes);
+    run_again(r, &exec, minimum ? "with the least workspace" : "with a workspace", (long long)exec.workspace_bytes);
+    if (!guarded_intact(exec.workspace, (size_t)exec.workspace_bytes))
+        check_fail(r->report, "memory outside the workspace of %llu bytes was written", (unsigned long long)exec.workspace_bytes);
+    guarded_free(exec.workspace);
+}
+
+static void vary(const rerun *r, const check_options *options) {
+    run_again(r, NULL, "in a second call", 0);
+    for (int32_t n = 0; n < options->thread_count; n++) {
+        dlattn_exec exec = {.struct_size = sizeof exec, .num_threads = options->threads[n]};
+        run_again(r, &exec, "with another number of threads", options->threads[n]);
+    }
+    run_with_workspace(r, options->threads[options->thread_count - 1], 0);
+    run_with_workspace(r, options->threads[options->thread_count - 1], 1);
+}
+
+static void forward_without_lse(const rerun *r) {
+    dlattn_outputs outputs = {sizeof outputs, r->x->outputs.out, NULL};
+    instance_poison(r->x, T_OUT, T_OUT);
+    if (check_status(r->report, dlattn_forward(&r->x->attention, &outputs, NULL), "forward without lse")) return;
+    expect_same(r->report, r->before, r->x, T_OUT, "without lse", 0);
+}
+
+/* Each gradient alone, and all but each. */
+static void gradient_subsets(const rerun *r) {
+    dlattn_gradients all = r->x->gradients;
+    for (int pass = 0; pass < 10; pass++) {
+        int one = T_DQ + pass % 5, alone = pass < 5;
+        DLTensor **fields[] = {&r->x->gradients.dq, &r->x->gradients.dk, &r->x->gradients.dv, &r->x->gradients.dbias,
+                               &r->x->gradients.dsinks};
+        if (!r->x->tensors[one].used) continue;
+        for (int n = 0; n < 5; n++)
+            if ((T_DQ + n == one) != alone) *fields[n] = NULL;
+        instance_poison(r->x, T_DQ, T_DSINKS);
+        const char *when = alone ? "when it is the only gradient" : "when one gradient is left out";
+        if (!check_status(r->report, dlattn_backward(&r->x->attention, &r->x->gradients, NULL), when))
+            for (int n = 0; n < 5; n++)
+                if (*fields[n]) expect_same(r->report, r->before, r->x, T_DQ + n, when, one - T_DQ);
+        r->x->gradients = all;
+    }
+}
+
+void check_bits(check_report *report, instance *x, const check_options *options) {
+    snapshot before = {{0}};
+    rerun forward = {report, x, &before, 0}, backward = {report, x, &before, 1};
+    take(&before, x, T_OUT, T_DSINKS);
+    vary(&forward, options);
+    forward_without_lse(&forward);
+    if (x->test->gradients != NO_GRADIENTS) {
+        vary(&backward, options);
+        gradient_subsets(&backward);
+    }
+    drop(&before);
+}
