@@ -1,0 +1,242 @@
+/* forward_tmpl.c: forward attention of one work item: up to ITEM_ROWS query rows by one piece of their keys.
+ *
+ * Online softmax (Milakov and Gimelshein, 2018), keys along the lanes:
+ *
+ *     for each tile of keys:            pack K^T and V once for all rows of the item
+ *         for each sub-tile of rows:    S = Q K^T;  P = 2^(t(S) - m), m and l updated;  O += P V
+ *
+ * Masks with an interval form only shorten the loops (block_range); the select touches the vectors at the edges. */
+#include "dropout_tmpl.h"
+#include "finish_tmpl.h"
+#include "tile_tmpl.h"
+
+typedef struct forward_scratch {
+    row *rows;                 /* [ITEM_ROWS] */
+    elem *q;                   /* [ITEM_ROWS][ldq]: the broadcast side of S */
+    elem *k;                   /* panels of K^T: [tile / NR][pairs(D)][NR] */
+    elem *v;                   /* panels of V: [E / NR][pairs(tile)][NR] */
+    real *scores;              /* [BM][LD_SCORES] */
+    elem *p;                   /* bf16: P as pairs along the keys, [BM][LD_SCORES / 2]; otherwise scores itself */
+    real *out;                 /* [ITEM_ROWS][ldo]: accumulator O */
+    real *sum;                 /* [ITEM_ROWS][L]: l, still spread over the lanes by key % L */
+    real *maximum;             /* [ITEM_ROWS]: m, log2 units */
+    uint8_t *keep;             /* [BM][LD_SCORES]: dropout */
+    elem *pack_block;          /* [L][pairs(D) padded] */
+    real *pack_row, *bias_row; /* [2 * E padded]; [LD_SCORES] */
+    uint8_t *keep_row;         /* [LD_SCORES] */
+    int64_t ldq, ldo;
+} forward_scratch;
+
+static int64_t carve(forward_scratch *s, const problem *p, char *base) {
+    char *at = base;
+    const int64_t tile = tile_keys(p);
+    s->ldq = pairs(p->D);
+    s->ldo = pad_lanes(p->E);
+    s->rows = CARVE(&at, row, ITEM_ROWS);
+    s->q = CARVE(&at, elem, ITEM_ROWS * s->ldq);
+    s->k = CARVE(&at, elem, tile * s->ldq);
+    s->v = CARVE(&at, elem, pairs(tile) * pad_panel(p->E));
+    s->scores = CARVE(&at, real, BM * LD_SCORES);
+    s->p = PAIR == 1 ? (elem *)s->scores : CARVE(&at, elem, BM * LD_SCORES / 2);
+    s->out = CARVE(&at, real, ITEM_ROWS * s->ldo);
+    s->sum = CARVE(&at, real, ITEM_ROWS * L);
+    s->maximum = CARVE(&at, real, ITEM_ROWS);
+    s->keep = CARVE(&at, uint8_t, p->dropout_threshold ? BM * LD_SCORES : 0);
+    s->pack_block = CARVE(&at, elem, L * pad_lanes(s->ldq));
+    s->pack_row = CARVE(&at, real, 2 * pad_panel(p->E));
+    s->bias_row = CARVE(&at, real, LD_SCORES);
+    s->keep_row = CARVE(&at, uint8_t, LD_SCORES);
+    return at - base;
+}
+
+int64_t NAME(forward_scratch)(const problem *p);
+int64_t NAME(forward_scratch)(const problem *p) {
+    forward_scratch s;
+    return carve(&s, p, (char *)0);
+}
+
+/* The rows of the item: their limits, Q as the broadcast operand, and an empty accumulator. */
+static void begin_rows(forward_scratch *s, const cpu_job *job, const row_group *group, int64_t first, int64_t count) {
+    const problem *p = job->p;
+    dlattn__rows_fill(s->rows, p, group, first, count);
+    for (int64_t n = 0; n < count; n++) {
+        const row *r = &s->rows[n];
+        const char *q = dlattn__at(&p->q, job->x->q, group->b, group->sequence.q_begin + r->i, r->h, 0);
+        elem_row_load(s->q + n * s->ldq, q, p->q.stride[3], p->q.dtype, p->D);
+        s->maximum[n] = SCORE_FLOOR;
+    }
+    memset(s->q + count * s->ldq, 0, (size_t)((pad_rows(count) - count) * s->ldq) * sizeof(elem));
+    memset(s->out, 0, (size_t)(pad_rows(count) * s->ldo) * sizeof(real));
+    memset(s->sum, 0, (size_t)(count * L) * sizeof(real));
+}
+
+static void pack_tile(forward_scratch *s, const cpu_job *job, const row_group *group, int64_t j0, int64_t n) {
+    const problem *p = job->p;
+    const int64_t token = group->sequence.k_begin + j0;
+    pack_transposed(s->k, dlattn__at(&p->k, job->x->k, group->b, token, group->g, 0), p->k.stride[1], p->k.stride[3],
+                    p->k.dtype, n, p->D, s->pack_block);
+    pack_panels(s->v, dlattn__at(&p->v, job->x->v, group->b, token, group->g, 0), p->v.stride[1], p->v.stride[3],
+                p->v.dtype, n, pairs(n), p->E, s->pack_row);
+}
+
+/* A larger maximum: what was summed under the old one shrinks by 2^(old - new). */
+static void raise_maximum(real *maximum, real *sum, real *out, int64_t ldo, real to) {
+    v shrink = v_exp2(v_set1(*maximum - to));
+    v_store(sum, v_mul(v_load(sum), shrink));
+    if (*maximum > SCORE_FLOOR) /* else the accumulator is still 0 */
+        for (int64_t e = 0; e < ldo; e += L) v_store(out + e, v_mul(v_load(out + e), shrink));
+    *maximum = to;
+}
+
+/* Scores of one row to P over columns [v0, v1), summing them (before dropout: lse ignores it). */
+static void exponentiate(real *S, elem *P, real factor, real maximum, real *sum, const uint8_t *keep, int64_t v0,
+                         int64_t v1) {
+    v f = v_set1(factor), m = v_set1(-maximum), l = v_load(sum);
+    for (int64_t k = v0; k < v1; k += RANGE_STEP) {
+        v p = v_exp2(v_fma(v_load(S + k), f, m));
+        l = v_add(l, p);
+        if (keep) p = v_select(vm_bytes(keep + k), p, v_zero());
+#if PAIR == 2
+        v p2 = v_exp2(v_fma(v_load(S + k + L), f, m));
+        l = v_add(l, p2);
+        if (keep) p2 = v_select(vm_bytes(keep + k + L), p2, v_zero());
+        v_pair_store(P + k / 2, v_pair_natural(p, p2));
+#else
+        (void)P;
+        v_store(S + k, p);
+#endif
+    }
+    v_store(sum, l);
+}
+
+static void softmax_row(forward_scratch *s, const score_context *c, int64_t n, int64_t line, int64_t j0,
+                        const block_range *range, const uint8_t *keep) {
+    real *S = s->scores + line * LD_SCORES;
+    real factor = score_row(S, c, &s->rows[n], j0, range->v0, range->v1, NULL);
+    v f = v_set1(factor), top = v_set1(SCORE_FLOOR), top2 = top;
+    int64_t k = range->v0;
+    for (; k + 2 * L <= range->v1; k += 2 * L) {
+        top = v_max(v_mul(v_load(S + k), f), top);
+        top2 = v_max(v_mul(v_load(S + k + L), f), top2);
+    }
+    if (k < range->v1) top = v_max(v_mul(v_load(S + k), f), top);
+    real maximum = v_hmax(v_max(top, top2));
+    if (maximum > s->maximum[n])
+        raise_maximum(&s->maximum[n], s->sum + n * L, s->out + n * s->ldo, s->ldo, maximum);
+    exponentiate(S, s->p + line * (LD_SCORES / PAIR), factor, s->maximum[n], s->sum + n * L,
+                 keep ? keep + line * LD_SCORES : NULL, range->v0, range->v1);
+}
+
+/* One sub-tile: rows [r0, r0 + count) of the item by the packed keys [j0, j0 + n). */
+static void attend(forward_scratch *s, const score_context *c, const dropout_spec *dropout, int64_t r0, int64_t count,
+                   int64_t j0, int64_t n) {
+    const problem *p = c->p;
+    const int64_t ldp = LD_SCORES / PAIR, lines = pairs(n);
+    block_range range[ROW_BLOCKS];
+    const int64_t blocks = (count + MR - 1) / MR;
+    int64_t k0 = n, k1 = 0;
+    for (int64_t i = 0; i < blocks; i++) {
+        int64_t height = count - i * MR < MR ? count - i * MR : MR;
+        range[i] = block_range_make(s->rows + r0 + i * MR, height, j0, n);
+        if (range[i].k1 == 0) continue;
+        if (range[i].k0 < k0) k0 = range[i].k0;
+        if (range[i].k1 > k1) k1 = range[i].k1;
+    }
+    if (k1 <= k0) return;
+    for (int64_t column = k0 / NR * NR; column < k1; column += NR) {
+        const elem *panel = s->k + column * s->ldq;
+        for (int64_t i = 0; i < blocks; i++) {
+            if (range[i].k1 <= column || range[i].k0 >= column + NR) continue;
+            gemm(s->scores + i * MR * LD_SCORES + column, LD_SCORES, s->q + (r0 + i * MR) * s->ldq, s->ldq, 1, panel,
+                 s->ldq, count - i * MR, panel_vectors(column, range[i].k1), false);
+        }
+    }
+    if (p->dropout_threshold) dropout_tile(s->keep, LD_SCORES, dropout, s->rows + r0, count, j0, pad_panel(n));
+    for (int64_t line = 0; line < count; line++)
+        if (range[line / MR].k1)
+            softmax_row(s, c, r0 + line, line, j0, &range[line / MR], p->dropout_threshold ? s->keep : NULL);
+    for (int64_t e = 0; e < p->E; e += NR) {
+        const elem *panel = s->v + e * lines;
+        for (int64_t i = 0; i < blocks; i++) {
+            if (!range[i].k1) continue;
+            int64_t first = range[i].k0 / PAIR, last = pairs(range[i].k1);
+            gemm(s->out + (r0 + i * MR) * s->ldo + e, s->ldo, s->p + i * MR * ldp + first, ldp, 1, panel + first * NR,
+                 last - first, count - i * MR, panel_vectors(e, p->E), true);
+        }
+    }
+}
+
+/* Rows are finished, or, when the keys are in pieces, handed to the combine phase. */
+static void end_rows(forward_scratch *s, const cpu_job *job, const row_group *group, int64_t first, int64_t count,
+                     int64_t piece) {
+    const int64_t slot = (group->b * job->p->G + group->g) * job->shape.group_rows + first;
+    for (int64_t n = 0; n < count; n++) {
+        real *out = s->out + n * s->ldo, sum = v_hsum(v_load(s->sum + n * L));
+        if (job->shape.pieces == 1) {
+            finish_row(job, group, &s->rows[n], s->maximum[n], sum, out);
+            continue;
+        }
+        int64_t part = (slot + n) * job->shape.pieces + piece;
+        memcpy((real *)job->partial_out + part * s->ldo, out, (size_t)s->ldo * sizeof(real));
+        ((real *)job->partial_lse)[part * 2] = s->maximum[n];
+        ((real *)job->partial_lse)[part * 2 + 1] = sum;
+    }
+}
+
+/* Items run from the last row block to the first: under a causal mask the longest come first. */
+void NAME(forward)(const cpu_job *job, int64_t item, void *scratch);
+void NAME(forward)(const cpu_job *job, int64_t item, void *scratch) {
+    const problem *p = job->p;
+    const cpu_shape *shape = &job->shape;
+    const int64_t piece = item % shape->pieces, groups = p->B * p->G;
+    const int64_t group_index = item / shape->pieces % groups;
+    const int64_t block = shape->row_blocks - 1 - item / shape->pieces / groups;
+    const row_group group = dlattn__row_group(p, job->x, group_index / p->G, group_index % p->G);
+    const int64_t first = block * ITEM_ROWS;
+    if (first >= group.rows) return;
+    const int64_t count = group.rows - first < ITEM_ROWS ? group.rows - first : ITEM_ROWS;
+    forward_scratch s;
+    carve(&s, p, scratch);
+    begin_rows(&s, job, &group, first, count);
+    const score_context context = score_context_make(job, &group, s.bias_row, s.keep_row);
+    const dropout_spec dropout = dropout_spec_make(p, job->x, &group);
+    key_range keys = dlattn__rows_span(s.rows, count);
+    if (keys.lo < piece * shape->piece_keys) keys.lo = piece * shape->piece_keys;
+    if (keys.hi > (piece + 1) * shape->piece_keys) keys.hi = (piece + 1) * shape->piece_keys;
+    const int64_t tile = tile_keys(p);
+    for (int64_t j0 = keys.lo / NR * NR; j0 < keys.hi; j0 += tile) {
+        int64_t n = keys.hi - j0 < tile ? keys.hi - j0 : tile;
+        pack_tile(&s, job, &group, j0, n);
+        for (int64_t r0 = 0; r0 < count; r0 += BM)
+            attend(&s, &context, &dropout, r0, count - r0 < BM ? count - r0 : BM, j0, n);
+    }
+    end_rows(&s, job, &group, first, count, piece);
+}
+
+/* Joins the pieces of every row of one (b, g), in order. */
+void NAME(combine)(const cpu_job *job, int64_t item, void *scratch);
+void NAME(combine)(const cpu_job *job, int64_t item, void *scratch) {
+    const problem *p = job->p;
+    const int64_t pieces = job->shape.pieces, ldo = pad_lanes(p->E);
+    const row_group group = dlattn__row_group(p, job->x, item / p->G, item % p->G);
+    real *out = scratch;
+    for (int64_t n = 0; n < group.rows; n++) {
+        const int64_t part = (item * job->shape.group_rows + n) * pieces;
+        const real *lse = (const real *)job->partial_lse + part * 2, *from = (const real *)job->partial_out + part * ldo;
+        double maximum = SCORE_FLOOR, sum = 0;
+        for (int64_t k = 0; k < pieces; k++)
+            if (lse[2 * k] > maximum) maximum = lse[2 * k];
+        memset(out, 0, (size_t)ldo * sizeof(real));
+        for (int64_t k = 0; k < pieces; k++) {
+            if (lse[2 * k + 1] == 0) continue; /* saw nothing */
+            double weight = exp2(lse[2 * k] - maximum);
+            sum += weight * lse[2 * k + 1];
+            v w = v_set1((real)weight);
+            for (int64_t e = 0; e < ldo; e += L)
+                v_store(out + e, v_fma(w, v_load(from + k * ldo + e), v_load(out + e)));
+        }
+        row r;
+        dlattn__rows_fill(&r, p, &group, n, 1);
+        finish_row(job, &group, &r, maximum, sum, out);
+    }
+}

@@ -1,0 +1,92 @@
+/* isa.c: which instruction sets this machine and this build have, and the kernels to use. */
+#include <stdio.h>
+#include <string.h>
+
+#include "cpu.h"
+#include "options.h"
+
+typedef bool has_fn(void);
+
+static bool has_always(void) { return true; }
+
+#if defined(__x86_64__)
+static bool has_avx2(void) {
+    return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("f16c");
+}
+static bool has_avx512(void) {
+    return has_avx2() && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+           __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl");
+}
+static bool has_avx512bf16(void) {
+#ifdef DLATTN_EMULATE_BF16
+    return has_avx512();
+#else
+    return has_avx512() && __builtin_cpu_supports("avx512bf16");
+#endif
+}
+#endif
+
+#define DECLARE(isa, real) extern const cpu_kernels dlattn__kernels_##isa##_##real
+DECLARE(scalar, f32);
+DECLARE(scalar, f64);
+DECLARE(avx2, f32);
+DECLARE(avx2, f64);
+DECLARE(avx512, f32);
+DECLARE(avx512, f64);
+DECLARE(avx512bf16, bf16);
+DECLARE(neon, f32);
+DECLARE(neon, f64);
+
+/* Best first. `pairs`: bfloat16 by dot products of pairs, where the ISA has it. */
+static const struct isa {
+    const char *name;
+    has_fn *has;
+    const cpu_kernels *f32, *f64, *pairs;
+} isas[] = {
+#ifdef DLATTN_HAVE_AVX512BF16
+    {"avx512bf16", has_avx512bf16, &dlattn__kernels_avx512_f32, &dlattn__kernels_avx512_f64,
+     &dlattn__kernels_avx512bf16_bf16},
+#endif
+#ifdef DLATTN_HAVE_AVX512
+    {"avx512", has_avx512, &dlattn__kernels_avx512_f32, &dlattn__kernels_avx512_f64, NULL},
+#endif
+#ifdef DLATTN_HAVE_AVX2
+    {"avx2", has_avx2, &dlattn__kernels_avx2_f32, &dlattn__kernels_avx2_f64, NULL},
+#endif
+#ifdef DLATTN_HAVE_NEON
+    {"neon", has_always, &dlattn__kernels_neon_f32, &dlattn__kernels_neon_f64, NULL},
+#endif
+    {"scalar", has_always, &dlattn__kernels_scalar_f32, &dlattn__kernels_scalar_f64, NULL},
+};
+#define ISA_COUNT ((int)(sizeof isas / sizeof isas[0]))
+
+bool dlattn__cpu_isa_available(const char *name) {
+    for (int n = 0; n < ISA_COUNT; n++)
+        if (strcmp(isas[n].name, name) == 0) return isas[n].has();
+    return false;
+}
+
+void dlattn__cpu_isa_list(char *text, int64_t text_bytes) {
+    int64_t used = 0;
+    text[0] = 0;
+    for (int n = 0; n < ISA_COUNT; n++)
+        if (isas[n].has() && used < text_bytes)
+            used += snprintf(text + used, (size_t)(text_bytes - used), "%s%s", used ? " " : "", isas[n].name);
+}
+
+/* A forced ISA that the machine lacks (through the environment; dlattn_set_option refuses it) is ignored. */
+static const struct isa *chosen(void) {
+    const char *forced = dlattn__option("cpu_isa");
+    for (int n = 0; forced && n < ISA_COUNT; n++)
+        if (strcmp(isas[n].name, forced) == 0 && isas[n].has()) return &isas[n];
+    for (int n = 0; n < ISA_COUNT; n++)
+        if (isas[n].has()) return &isas[n];
+    return &isas[ISA_COUNT - 1];
+}
+
+const cpu_kernels *dlattn__cpu_kernels_for(int32_t dtype, bool pairs) {
+    const struct isa *isa = chosen();
+    if (dtype == DLATTN_T_F64) return isa->f64;
+    if (dtype == DLATTN_T_BF16 && pairs && isa->pairs) return isa->pairs;
+    return isa->f32;
+}

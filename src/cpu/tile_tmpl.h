@@ -1,0 +1,50 @@
+/* tile_tmpl.h: tile sizes, scratch carving and the visible range of each register tile of rows. */
+#ifndef DLATTN_TILE_TMPL_H
+#define DLATTN_TILE_TMPL_H
+
+#include "score_tmpl.h"
+
+/* Query rows of a sub-tile and of a forward item; both count from the item's first row, so register tiles, sub-tiles
+ * and items share one grid. */
+#define BM (8 * MR)
+#define ITEM_ROWS (4 * BM)
+#define ROW_BLOCKS (BM / MR)
+/* Keys of a tile. Large heads take half, so that the packed K and V tiles stay in a 1 MiB L2. */
+#define TILE_KEYS 256
+SIMD_INLINE int64_t tile_keys(const problem *p) { return p->D > 128 || p->E > 128 ? TILE_KEYS / 2 : TILE_KEYS; }
+
+/* Row stride of a score tile: a whole number of vectors, and not a power of two, so that the rows of a column spread
+ * over the cache's sets. */
+#define LD_SCORES (TILE_KEYS + 2 * L)
+
+/* Takes `count` items of `size` bytes from *at, 64-byte aligned. Adding up with at = NULL gives the total. */
+SIMD_INLINE void *carve_bytes(char **at, int64_t bytes) {
+    char *block = *at;
+    *at = block + (bytes + 63) / 64 * 64;
+    return block;
+}
+#define CARVE(at, type, count) ((type *)carve_bytes((at), (int64_t)sizeof(type) * (count)))
+
+/* Columns of the tile at j0 (width n) that the rows of one register tile see: [k0, k1) exact, [v0, v1) whole vectors
+ * (whole pairs of vectors under bf16, for the narrowing store). k0 == k1: none. */
+typedef struct block_range {
+    int64_t k0, k1, v0, v1;
+} block_range;
+
+#define RANGE_STEP (PAIR * L)
+
+SIMD_INLINE block_range block_range_make(const row *rows, int64_t count, int64_t j0, int64_t n) {
+    key_range keys = dlattn__rows_span(rows, count);
+    block_range r = {keys.lo - j0, keys.hi - j0, 0, 0};
+    if (r.k0 < 0) r.k0 = 0;
+    if (r.k1 > n) r.k1 = n;
+    if (r.k1 <= r.k0) {
+        r.k0 = r.k1 = 0;
+        return r;
+    }
+    r.v0 = r.k0 / RANGE_STEP * RANGE_STEP;
+    r.v1 = (r.k1 + RANGE_STEP - 1) / RANGE_STEP * RANGE_STEP;
+    return r;
+}
+
+#endif
