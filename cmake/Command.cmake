@@ -2,8 +2,11 @@
 
 set(DLATTN_HARNESS_SOURCES
     tests/cases.c
+    tests/check.c
     tests/check_bits.c
     tests/check_bound.c
+    tests/check_merge.c
+    tests/check_visible.c
     tests/element.c
     tests/instance.c
     tests/instance_fill.c
@@ -14,6 +17,10 @@ set(DLATTN_HARNESS_SOURCES
 )
 
 set(DLATTN_TOOL_SOURCES
+    tools/check.c
+    tools/dlattn.c
+    tools/json.c
+    tools/list.c
 )
 
 # Case table, oracle and comparison: shared by the command and the unit tests, each of which brings its own dlattn.
