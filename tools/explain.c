@@ -1,0 +1,71 @@
+/* explain.c: `dlattn explain` says in words what a call would do. */
+#include <stdio.h>
+#include <string.h>
+
+#include <dlattn/dlattn.h>
+
+#include "commands.h"
+#include "instance.h"
+#include "json.h"
+#include "options.h"
+
+static const char help[] =
+    "usage: dlattn explain [OPTION ...]\n\n"
+    "Says how the library understands a problem, which backend and kernel it would run, with how much workspace, and\n"
+    "why other backends refuse.\n\n"
+    "  --backward      of the gradients instead of the forward\n"
+    "  --threads N     as exec.num_threads\n"
+    "  --case NAME     a named problem of `dlattn cases` instead of the options below\n"
+    "  --json          the text inside JSON\n\n";
+static const char examples[] =
+    "\n  dlattn explain --seq-len 4096 --num-heads 32 --kv-heads 8 --head-dim 128 --dtype bf16 --attn-mode causal\n"
+    "  dlattn explain --case decode_gqa_long_keys\n";
+
+typedef struct request {
+    problem_options options;
+    const test_case *named;
+    int64_t threads;
+    int json, backward;
+} request;
+
+static int explain(const request *r) {
+    instance x;
+    char text[8192];
+    dlattn_exec exec = {.struct_size = sizeof exec, .num_threads = (int32_t)r->threads};
+    instance_make(&x, r->named ? r->named : &r->options.problem, 1);
+    int32_t status = dlattn_explain(&x.attention, r->backward ? NULL : &x.outputs, r->backward ? &x.gradients : NULL, &exec, text,
+                                    sizeof text);
+    if (r->json) {
+        printf("{\"status\": \"%s\", \"text\": ", dlattn_status_name(status));
+        json_string(stdout, text);
+        printf("}\n");
+    } else {
+        fputs(text, stdout);
+    }
+    instance_free(&x);
+    return status != DLATTN_OK;
+}
+
+int command_explain(int argc, char **argv) {
+    static const struct option options[] = {
+        {"backward", no_argument, NULL, 'b'}, {"threads", required_argument, NULL, 't'}, {"case", required_argument, NULL, 'c'},
+        {"json", no_argument, NULL, 'j'},     {"help", no_argument, NULL, 'h'},          PROBLEM_OPTIONS,        {0}};
+    request r = {.named = NULL};
+    int wrong = 0;
+    problem_defaults(&r.options);
+    for (int code; !wrong && (code = getopt_long(argc, argv, "bt:c:jh", options, NULL)) != -1;) {
+        switch (code) {
+        case 'b': r.backward = 1; break;
+        case 't': wrong = parse_count(&r.threads, optarg, 1, "threads", "explain"); break;
+        case 'c':
+            if (!(r.named = case_find(optarg))) wrong = fprintf(stderr, "dlattn explain: no case is named \"%s\"\n", optarg);
+            break;
+        case 'j': r.json = 1; break;
+        case 'h': return printf("%s%s%s", help, problem_help, examples) < 0;
+        default: wrong = code < OPTION_FIRST ? fputs("see dlattn explain --help\n", stderr) + 1
+                                             : problem_option(&r.options, code, optarg, "explain");
+        }
+    }
+    if (wrong || problem_finish(&r.options, "explain")) return 2;
+    return explain(&r);
+}
