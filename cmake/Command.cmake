@@ -19,8 +19,11 @@ set(DLATTN_HARNESS_SOURCES
 set(DLATTN_TOOL_SOURCES
     tools/check.c
     tools/dlattn.c
+    tools/explain.c
+    tools/info.c
     tools/json.c
     tools/list.c
+    tools/options.c
 )
 
 # Case table, oracle and comparison: shared by the command and the unit tests, each of which brings its own dlattn.

@@ -3,11 +3,19 @@
 # Sets DLATTN_CPU_ISAS (what was built) and DLATTN_CPU_DEFINITIONS (DLATTN_HAVE_<ISA>=1 for src/cpu/isa.c).
 include(CheckCCompilerFlag)
 
-set(isa_flags_scalar "")
-set(isa_flags_neon "")
+option(DLATTN_EMULATE_BF16 "Compute AVX-512-BF16's instructions by plain AVX-512, to test where they are missing" OFF)
+
+# Flags of the compiler, and of /proc/cpuinfo on a machine that runs the result.
 set(isa_flags_avx2 -mavx2 -mfma -mf16c)
+set(isa_cpuinfo_avx2 avx2 fma f16c)
 set(isa_flags_avx512 -mavx512f -mavx512bw -mavx512dq -mavx512vl -mfma -mf16c)
-set(isa_flags_avx512bf16 ${isa_flags_avx512} -mavx512bf16)
+set(isa_cpuinfo_avx512 ${isa_cpuinfo_avx2} avx512f avx512bw avx512dq avx512vl)
+set(isa_flags_avx512bf16 ${isa_flags_avx512})
+set(isa_cpuinfo_avx512bf16 ${isa_cpuinfo_avx512})
+if(NOT DLATTN_EMULATE_BF16)
+    list(APPEND isa_flags_avx512bf16 -mavx512bf16)
+    list(APPEND isa_cpuinfo_avx512bf16 avx512_bf16)
+endif()
 
 set(isa_reals_scalar f32 f64)
 set(isa_reals_neon f32 f64)
@@ -21,7 +29,8 @@ function(dlattn_cpu_kernels isa real)
     add_library(${target} OBJECT ${DLATTN_CPU_TEMPLATES})
     dlattn_library_options(${target})
     target_compile_options(${target} PRIVATE ${isa_flags_${isa}})
-    target_compile_definitions(${target} PRIVATE DLATTN_ISA=${isa} DLATTN_REAL=${real})
+    target_compile_definitions(${target} PRIVATE DLATTN_ISA=${isa} DLATTN_REAL=${real}
+                               $<$<BOOL:${DLATTN_EMULATE_BF16}>:DLATTN_EMULATE_BF16=1>)
 endfunction()
 
 # All instruction sets that this processor family and compiler have; the objects go to `result`.
@@ -52,6 +61,9 @@ function(dlattn_all_cpu_kernels result)
         endif()
     endforeach()
     message(STATUS "CPU kernels: ${built}")
+    if(DLATTN_EMULATE_BF16)
+        list(APPEND definitions DLATTN_EMULATE_BF16=1)
+    endif()
     set(DLATTN_CPU_ISAS ${built} PARENT_SCOPE)
     set(DLATTN_CPU_DEFINITIONS ${definitions} PARENT_SCOPE)
     set(${result} ${objects} PARENT_SCOPE)
