@@ -19,7 +19,7 @@ endif()
 set(DLATTN_CHECK_ARGUMENTS "" CACHE STRING "Arguments of dlattn check in ctest (empty: the whole case table)")
 separate_arguments(check_arguments NATIVE_COMMAND "${DLATTN_CHECK_ARGUMENTS}")
 foreach(isa ${DLATTN_CPU_ISAS})
-    dlattn_add_test(check_${isa} check ${PROJECT_SOURCE_DIR}/tests/check_isa.sh ${isa} "${isa_cpuinfo_${isa}}"
+    dlattn_add_test(check_${isa} check ${PROJECT_SOURCE_DIR}/tests/check_isa.sh ${isa} ${isa_cpuinfo_${isa}} --
                     ${CMAKE_CROSSCOMPILING_EMULATOR} $<TARGET_FILE:dlattn_command> check ${check_arguments})
     set_tests_properties(check_${isa} PROPERTIES SKIP_RETURN_CODE 77)
 endforeach()
