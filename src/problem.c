@@ -49,7 +49,7 @@ int32_t dlattn__problem_forward(problem *p, buffers *x, const dlattn_attention *
     begin(&r, p, x ? x : &unused, &attention, DLATTN_OP_FORWARD, data_required);
     DLATTN_TRY(read_attention(&r));
     DLATTN_TRY(dlattn__read_outputs(&r, &outputs));
-    return data_required ? dlattn__check_aliasing(&r) : DLATTN_OK;
+    return dlattn__check_aliasing(&r, data_required);
 }
 
 int32_t dlattn__problem_backward(problem *p, buffers *x, const dlattn_attention *a, const dlattn_gradients *g,
@@ -63,7 +63,7 @@ int32_t dlattn__problem_backward(problem *p, buffers *x, const dlattn_attention 
     begin(&r, p, x ? x : &unused, &attention, DLATTN_OP_BACKWARD, data_required);
     DLATTN_TRY(read_attention(&r));
     DLATTN_TRY(dlattn__read_gradients(&r, &gradients));
-    return data_required ? dlattn__check_aliasing(&r) : DLATTN_OK;
+    return dlattn__check_aliasing(&r, data_required);
 }
 
 int32_t dlattn__problem_dropout_mask(problem *p, buffers *x, const dlattn_attention *a, const DLTensor *keep) {
@@ -74,5 +74,5 @@ int32_t dlattn__problem_dropout_mask(problem *p, buffers *x, const dlattn_attent
     r.needs_vector_data = true;
     DLATTN_TRY(read_attention(&r));
     DLATTN_TRY(dlattn__read_keep(&r, keep));
-    return dlattn__check_aliasing(&r);
+    return dlattn__check_aliasing(&r, true);
 }

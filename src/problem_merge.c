@@ -47,9 +47,11 @@ static int32_t read_merged(merge_problem *p, tensor *out, tensor *lse, int32_t l
     if (p->E < 1 || p->E > DLATTN_MAX_HEAD_SIZE)
         return dlattn__fail(p->E < 1 ? DLATTN_ERR_SHAPE : DLATTN_ERR_UNSUPPORTED,
                             "merged out has head size E = %" PRId64 ", expected 1 to %d", p->E, DLATTN_MAX_HEAD_SIZE);
+    DLATTN_TRY(dlattn__tensor_no_self_overlap(out));
     if (!merged->lse) return DLATTN_OK;
     DLATTN_TRY(read_lse(lse, "merged lse", merged->lse, out, &p->out, true));
     p->lse = lse_operand(lse);
+    DLATTN_TRY(dlattn__tensor_no_self_overlap(lse));
     return dlattn__tensor_no_alias(out, lse);
 }
 

@@ -55,7 +55,7 @@ int32_t dlattn__read_keep(reading *r, const DLTensor *keep);
 int32_t dlattn__read_outputs(reading *r, const dlattn_outputs *o);
 int32_t dlattn__read_gradients(reading *r, const dlattn_gradients *g);
 
-/* problem_aliasing.c: every output against every other tensor of the call. */
-int32_t dlattn__check_aliasing(const reading *r);
+/* problem_aliasing.c: every output against itself and, where the call has data, every other tensor of the call. */
+int32_t dlattn__check_aliasing(const reading *r, bool addresses);
 
 #endif

@@ -194,19 +194,13 @@ static bool is_dense(const axis axes[4], int32_t count) {
     return true;
 }
 
-static int32_t read_overlap(tensor *t) {
-    char strides[DLATTN_SHAPE_TEXT], shape[DLATTN_SHAPE_TEXT];
+static void read_overlap(tensor *t) {
     axis axes[4];
-    t->dense = false;
-    if (t->empty) return DLATTN_OK;
+    t->dense = t->overlaps_itself = false;
+    if (t->empty) return;
     int32_t count = sorted_axes(t, axes);
     t->dense = is_dense(axes, count);
-    if (t->output && overlaps_itself(axes, count))
-        return dlattn__fail(DLATTN_ERR_SHAPE,
-                            "%s has strides %s for shape %s, expected an output that does not overlap itself", t->name,
-                            dlattn__shape_text(strides, t->stride, t->rank),
-                            dlattn__shape_text(shape, t->extent, t->rank));
-    return DLATTN_OK;
+    t->overlaps_itself = overlaps_itself(axes, count);
 }
 
 static int32_t read_data(tensor *t, const role *role, const DLTensor *dl) {
@@ -250,7 +244,7 @@ int32_t dlattn__tensor_read(tensor *t, const role *role, const DLTensor *dl) {
     DLATTN_TRY(read_rank(t, role, dl));
     DLATTN_TRY(read_extents(t, dl));
     DLATTN_TRY(read_span(t));
-    DLATTN_TRY(read_overlap(t));
+    read_overlap(t);
     return read_data(t, role, dl);
 }
 
@@ -278,6 +272,14 @@ int32_t dlattn__tensor_expect(const tensor *t, const int64_t expected[4], const 
                                 dlattn__shape_text(found, t->extent, t->rank),
                                 dlattn__shape_text(wanted, expected, t->rank), reason);
     return DLATTN_OK;
+}
+
+int32_t dlattn__tensor_no_self_overlap(const tensor *output) {
+    char strides[DLATTN_SHAPE_TEXT], shape[DLATTN_SHAPE_TEXT];
+    if (!output->overlaps_itself) return DLATTN_OK;
+    return dlattn__fail(DLATTN_ERR_SHAPE, "%s has strides %s for shape %s, expected an output that does not overlap itself",
+                        output->name, dlattn__shape_text(strides, output->stride, output->rank),
+                        dlattn__shape_text(shape, output->extent, output->rank));
 }
 
 int32_t dlattn__tensor_no_alias(const tensor *output, const tensor *other) {

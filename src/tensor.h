@@ -25,6 +25,7 @@ typedef struct role {
 typedef struct tensor {
     const char *name;
     bool output, empty, dense; /* dense: its elements fill [low, high) without gap or overlap, in any order */
+    bool overlaps_itself;      /* an element may share its address with another */
     int32_t dtype, rank;       /* DLATTN_T_X */
     int64_t extent[4], stride[4];
     DLDevice device;
@@ -32,7 +33,7 @@ typedef struct tensor {
     int64_t low, high;         /* bytes from element 0 that it covers: low <= 0 < high, both 0 when empty */
 } tensor;
 
-/* Reads dl into t, or fails: NULL, lanes, dtype, rank, extents, overflow, an output that overlaps itself, data. */
+/* Reads dl into t, or fails: NULL, lanes, dtype, rank, extents, overflow, data. */
 int32_t dlattn__tensor_read(tensor *t, const role *role, const DLTensor *dl);
 
 /* Fails unless t lies on the device of `first`. Host memory is one device, pinned or not, whatever its id. */
@@ -40,6 +41,10 @@ int32_t dlattn__tensor_same_device(const tensor *t, const tensor *first);
 
 /* Fails unless extent[d] == expected[d] for d < rank; -1 expects nothing. `reason` says where `expected` is from. */
 int32_t dlattn__tensor_expect(const tensor *t, const int64_t expected[4], const char *reason);
+
+/* Fails if an output has two elements at one address. A question of strides alone, asked after its shape is known to
+ * be right. */
+int32_t dlattn__tensor_no_self_overlap(const tensor *output);
 
 /* Fails if `output` shares memory with `other` in one of the ways the header forbids. Looks at addresses only. */
 int32_t dlattn__tensor_no_alias(const tensor *output, const tensor *other);
