@@ -62,7 +62,7 @@ int command_explain(int argc, char **argv) {
             break;
         case 'j': r.json = 1; break;
         case 'h': return printf("%s%s%s", help, problem_help, examples) < 0;
-        default: wrong = code < OPTION_FIRST ? fputs("see dlattn explain --help\n", stderr) + 1
+        default: wrong = code < OPTION_FIRST ? 1
                                              : problem_option(&r.options, code, optarg, "explain");
         }
     }

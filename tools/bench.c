@@ -1,0 +1,148 @@
+/* bench.c: `dlattn bench` times one problem given by options, or the table of bench cases. */
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "commands.h"
+#include "json.h"
+#include "options.h"
+#include "timing.h"
+
+static const char help[] =
+    "usage: dlattn bench [OPTION ...]\n\n"
+    "Times one problem, or with --table the bench cases. A time is the median of repeats after a warm-up. GFLOP/s counts\n"
+    "the unmasked pairs alone: 2(D+E) each in the forward, 2.5 times that in the backward. \"peak\" is its fraction of the\n"
+    "multiply-add rate of this machine, measured in the same run with as many threads. With at most 16 rows per key head\n"
+    "(decode) the rate at which k and v are read is given too, and its ratio to a loop that only reads.\n\n"
+    "  --backward        the gradients as well\n"
+    "  --threads N       1 to ...; default: what the library chooses\n"
+    "  --isa NAME        scalar, avx2, avx512, avx512bf16, neon\n"
+    "  --repeats N       default: as many as fit into --budget seconds (0.5), at least 5\n"
+    "  --table [PATTERN] the bench cases, or those with PATTERN in their name; --list shows them\n"
+    "  --json            one object per result, as bench/README.md says\n\n";
+static const char examples[] =
+    "\n  dlattn bench --batch-size 2 --num-heads 8 --kv-heads 2 --seq-len 1024 --head-dim 64 --dtype bf16 \\\n"
+    "      --attn-mode sliding_window --window-size 500 --backward\n"
+    "  dlattn bench --table causal --threads 1\n";
+
+#define BENCH(id, ...) {.name = #id, CASE_DEFAULTS, .dlse = 0, __VA_ARGS__},
+#pragma GCC diagnostic ignored "-Woverride-init" /* a case overrides the defaults */
+static const test_case bench_cases[] = {
+#include "bench_cases.h"
+};
+#undef BENCH
+enum { BENCH_COUNT = sizeof bench_cases / sizeof *bench_cases };
+
+typedef struct request {
+    problem_options options;
+    const char *isa, *pattern;
+    int64_t threads, repeats;
+    double budget;
+    int table, list, json, backward, printed;
+} request;
+
+static const char *const dtype_names[] = {"f32", "f16", "bf16", "f64"};
+
+static void print_head(void) {
+    printf("%-38s %-8s %-5s %10s %9s %6s %8s %6s  %s\n", "case", "pass", "dtype", "ms", "GFLOP/s", "peak", "GB/s", "read", "isa, threads");
+}
+
+static void print_text(const timing *t) {
+    printf("%-38s %-8s %-5s %10.3f %9.1f %5.0f%%", t->problem->name, t->backward ? "backward" : "forward", dtype_names[t->problem->dtype],
+           t->ms, t->gflops, 100 * t->gflops / t->peak_gflops);
+    if (t->read_gbs > 0) printf(" %8.1f %5.0f%%", t->read_gbs, 100 * t->read_gbs / t->peak_read_gbs);
+    else printf(" %8s %6s", "", "");
+    printf("  %s, %d\n", t->isa, t->threads);
+}
+
+static void print_json(const timing *t, int first) {
+    int32_t version = dlattn_version();
+    printf("%s\n{\"provider\": \"dlattn\", \"language\": \"c\", \"version\": \"%d.%d.%d\", \"case\": ", first ? "" : ",",
+           version / 10000, version / 100 % 100, version % 100);
+    json_string(stdout, t->problem->name);
+    printf(", \"pass\": \"%s\", \"dtype\": \"%s\", \"isa\": \"%s\", \"threads\": %d, \"repeats\": %d, \"ms\": ",
+           t->backward ? "backward" : "forward", dtype_names[t->problem->dtype], t->isa, t->threads, t->repeats);
+    json_number(stdout, t->ms);
+    printf(", \"gflops\": ");
+    json_number(stdout, t->gflops);
+    printf(", \"peak_gflops\": ");
+    json_number(stdout, t->peak_gflops);
+    if (t->read_gbs > 0) {
+        printf(", \"read_gbs\": ");
+        json_number(stdout, t->read_gbs);
+        printf(", \"peak_read_gbs\": ");
+        json_number(stdout, t->peak_read_gbs);
+    }
+    printf(", \"problem\": ");
+    case_print_json(stdout, t->problem);
+    printf("}");
+}
+
+static int time_one(request *r, const test_case *problem, int backward) {
+    timing results[2];
+    timing_request wanted = {problem, (int32_t)r->threads, (int32_t)r->repeats, backward, r->budget};
+    int count = 0, progress = isatty(fileno(stderr));
+    if (progress) fprintf(stderr, "\r\033[K%s", problem->name);
+    int32_t status = time_problem(results, &count, &wanted);
+    if (progress) fprintf(stderr, "\r\033[K");
+    for (int n = 0; n < count; n++) {
+        if (r->json) print_json(&results[n], !r->printed);
+        else print_text(&results[n]);
+        r->printed = 1;
+    }
+    fflush(stdout);
+    if (status) fprintf(stderr, "dlattn bench: %s: %s: %s\n", problem->name, dlattn_status_name(status), dlattn_last_error());
+    return status != DLATTN_OK;
+}
+
+static int run_bench(request *r) {
+    int failed = 0, matched = 0;
+    if (r->json) printf("[");
+    else if (!r->list) print_head();
+    for (int n = 0; r->table && n < BENCH_COUNT; n++) {
+        if (!case_matches(&bench_cases[n], r->pattern)) continue;
+        matched = 1;
+        if (r->list) printf("%s\n", bench_cases[n].name);
+        else failed |= time_one(r, &bench_cases[n], bench_cases[n].gradients != NO_GRADIENTS);
+    }
+    if (!r->table) failed = time_one(r, &r->options.problem, r->backward);
+    if (r->json) printf("\n]\n");
+    if (r->table && !matched) return fprintf(stderr, "dlattn bench: no bench case matches \"%s\"\n", r->pattern), 2;
+    return failed;
+}
+
+static int read_options(request *r, int argc, char **argv) {
+    static const struct option options[] = {
+        {"backward", no_argument, NULL, 'b'},      {"threads", required_argument, NULL, 't'}, {"isa", required_argument, NULL, 'i'},
+        {"repeats", required_argument, NULL, 'r'}, {"budget", required_argument, NULL, 's'},  {"table", no_argument, NULL, 'T'},
+        {"list", no_argument, NULL, 'l'},          {"json", no_argument, NULL, 'j'},          {"help", no_argument, NULL, 'h'},
+        PROBLEM_OPTIONS,                           {0}};
+    int wrong = 0;
+    for (int code; !wrong && (code = getopt_long(argc, argv, "bt:i:r:ljh", options, NULL)) != -1;) {
+        switch (code) {
+        case 'b': r->backward = 1; break;
+        case 't': wrong = parse_count(&r->threads, optarg, 1, "threads", "bench"); break;
+        case 'i': r->isa = optarg; break;
+        case 'r': wrong = parse_count(&r->repeats, optarg, 1, "repeats", "bench"); break;
+        case 's': r->budget = strtod(optarg, NULL); break;
+        case 'T': r->table = 1; break;
+        case 'l': r->list = r->table = 1; break;
+        case 'j': r->json = 1; break;
+        case 'h': printf("%s%s%s", help, problem_help, examples); return 1;
+        default: wrong = code < OPTION_FIRST ? 1 : problem_option(&r->options, code, optarg, "bench");
+        }
+    }
+    if (wrong || problem_finish(&r->options, "bench")) return 3;
+    if (optind < argc) r->pattern = argv[optind];
+    if (r->pattern && !r->table) return fprintf(stderr, "dlattn bench: \"%s\" names a case only with --table\n", r->pattern), 3;
+    if (r->isa && dlattn_set_option("cpu_isa", r->isa)) return fprintf(stderr, "dlattn bench: %s\n", dlattn_last_error()), 3;
+    return 0;
+}
+
+int command_bench(int argc, char **argv) {
+    request r = {.budget = 0.5};
+    problem_defaults(&r.options);
+    int status = read_options(&r, argc, argv);
+    return status ? status - 1 : run_bench(&r);
+}

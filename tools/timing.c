@@ -1,0 +1,136 @@
+/* timing.c: times one problem through the public API: warm-up, repeats, median. */
+#include "timing.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "instance.h"
+#include "oracle.h"
+#include "peak.h"
+
+/* ---- operations ----------------------------------------------------------------------------------------------------- */
+
+__extension__ typedef __int128 wide;
+
+static wide floor_div(wide a, wide b) { return a >= 0 ? a / b : -((-a + b - 1) / b); }
+
+/* Visible keys of row i of sequence b when every mask is an interval: the oracle's rules as limits of j. */
+static int64_t interval_size(const dlattn_attention *a, const oracle_side *keys, int64_t b, int64_t i) {
+    wide row = i + (wide)oracle_distance(a, b, 0, 0), low = 0, high = keys->length - 1; /* j = j' - k_start */
+    wide shift = !(a->flags & DLATTN_POSITIONS) ? 0 : a->k_starts ? tensor_get_int(a->k_starts, b) : a->k_start;
+    if (shift < 0) low = -shift;
+    if (a->flags & DLATTN_CAUSAL && row < high) high = row;
+    if (a->flags & DLATTN_WINDOW && a->window_left >= 0 && row - a->window_left > low) low = row - a->window_left;
+    if (a->flags & DLATTN_WINDOW && a->window_right >= 0 && row + a->window_right < high) high = row + a->window_right;
+    if (a->flags & DLATTN_BLOCK_WINDOW) {
+        wide block = floor_div(row + shift, a->block_size), size = a->block_size;
+        wide first = (block - a->block_count + 1) * size - shift, last = (block + 1) * size - 1 - shift;
+        if (first > low) low = first;
+        if (last < high) high = last;
+    }
+    return high < low ? 0 : (int64_t)(high - low + 1);
+}
+
+double count_pairs(const dlattn_attention *a) {
+    oracle_side queries, keys;
+    double pairs = 0;
+    oracle_sides(a, 0, &queries, &keys);
+    for (int64_t b = 0, batch = queries.count; b < batch; b++) {
+        oracle_sides(a, b, &queries, &keys);
+        int intervals = !a->mask && !a->q_segments, heads_differ = a->mask != NULL;
+        for (int64_t h = 0; h < (heads_differ ? queries.heads : 1); h++)
+            for (int64_t i = 0; i < queries.length; i++) {
+                int64_t row = 0;
+                if (intervals) row = interval_size(a, &keys, b, i);
+                else
+                    for (int64_t j = 0; j < keys.length; j++) row += oracle_visible(a, b, h, i, j);
+                pairs += (double)row * (double)(heads_differ ? 1 : queries.heads);
+            }
+    }
+    return pairs;
+}
+
+/* ---- time ----------------------------------------------------------------------------------------------------------- */
+
+static int by_size(const void *a, const void *b) {
+    double x = *(const double *)a, y = *(const double *)b;
+    return (x > y) - (x < y);
+}
+
+static int32_t run(instance *x, int backward, const dlattn_exec *exec) {
+    return backward ? dlattn_backward(&x->attention, &x->gradients, exec) : dlattn_forward(&x->attention, &x->outputs, exec);
+}
+
+/* Seconds, the median. At least one call comes before, so that pages and threads are there. */
+static int32_t median(double *seconds, int32_t *repeats, instance *x, int backward, const dlattn_exec *exec, const timing_request *r) {
+    double start = now_seconds();
+    int32_t status = run(x, backward, exec);
+    double first = now_seconds() - start;
+    if (status) return status;
+    for (double warm = first; warm < 0.1 * r->budget && !status; warm += first) status = run(x, backward, exec);
+    int32_t count = r->repeats;
+    if (!count) count = r->budget / (first + 1e-9) > 100000 ? 100000 : (int32_t)(r->budget / (first + 1e-9));
+    if (!r->repeats && count < 5) count = 5;
+    double *times = malloc((size_t)count * sizeof *times);
+    if (!times) abort();
+    for (int32_t n = 0; n < count && !status; n++) {
+        start = now_seconds();
+        status = run(x, backward, exec);
+        times[n] = now_seconds() - start;
+    }
+    qsort(times, (size_t)count, sizeof *times, by_size);
+    *seconds = times[count / 2];
+    *repeats = count;
+    free(times);
+    return status;
+}
+
+/* What the library says it uses: "threads: N" and "in use: ISA (bfloat16: ISA)". */
+static void read_library(timing *t, int32_t threads) {
+    char text[8192], *at, *end;
+    int bfloat = t->problem->dtype == BF16;
+    strcpy(t->isa, "unknown");
+    t->threads = threads > 0 ? threads : 1;
+    if (dlattn_explain(NULL, NULL, NULL, NULL, text, sizeof text)) return;
+    if (threads == 0 && (at = strstr(text, "threads: "))) t->threads = atoi(at + 9) > 0 ? atoi(at + 9) : 1;
+    at = strstr(text, bfloat ? "(bfloat16: " : "in use: ");
+    if (!at) return;
+    at += bfloat ? 11 : 8;
+    end = at + strcspn(at, " )\n");
+    snprintf(t->isa, sizeof t->isa, "%.*s", (int)(end - at), at);
+}
+
+static int kind_of(const test_case *c) { return c->dtype == BF16 ? PEAK_BF16 : c->dtype == F64 ? PEAK_F64 : PEAK_F32; }
+
+static void describe(timing *t, const instance *x, double seconds, const timing_request *r) {
+    const test_case *c = x->test;
+    double each = 2.0 * (double)(c->D + c->E) * (t->backward ? 2.5 : 1);
+    t->ms = seconds * 1e3;
+    t->gflops = seconds > 0 ? count_pairs(&x->attention) * each / seconds * 1e-9 : 0;
+    read_library(t, r->threads);
+    t->peak_gflops = peak_gflops(kind_of(c), t->threads);
+    if (t->backward || c->G == 0 || c->M * (c->H / c->G) > 16 || c->strides != COMPACT || c->packed_k) return;
+    int64_t key_bytes = (int64_t)x->buffers[x->tensors[T_K].buffer].bytes, value_bytes = (int64_t)x->buffers[x->tensors[T_V].buffer].bytes;
+    int64_t least = key_bytes < value_bytes ? key_bytes : value_bytes;
+    t->read_gbs = (double)(key_bytes + value_bytes) / seconds * 1e-9;
+    t->peak_read_gbs = peak_read(x->tensors[T_K].dl.data, x->tensors[T_V].dl.data, least, t->threads) * 1e-9;
+}
+
+int32_t time_problem(timing results[2], int *count, const timing_request *r) {
+    dlattn_exec exec = {.struct_size = sizeof exec, .num_threads = r->threads};
+    instance x;
+    int32_t status = DLATTN_OK;
+    *count = 0;
+    instance_make(&x, r->problem, 1);
+    for (int backward = 0; backward <= r->backward && !status; backward++) {
+        timing *t = &results[*count];
+        double seconds = 0;
+        *t = (timing){.problem = r->problem, .backward = backward};
+        status = median(&seconds, &t->repeats, &x, backward, &exec, r);
+        if (status) break;
+        describe(t, &x, seconds, r);
+        ++*count;
+    }
+    instance_free(&x);
+    return status;
+}

@@ -1,0 +1,33 @@
+/* timing.h: times one problem through the public API. */
+#ifndef DLATTN_TOOLS_TIMING_H
+#define DLATTN_TOOLS_TIMING_H
+
+#include <dlattn/dlattn.h>
+
+#include "case.h"
+
+typedef struct timing {
+    const test_case *problem;
+    int32_t backward, threads, repeats; /* threads: as used; repeats: how many were timed */
+    double ms, gflops;                  /* median; floating-point operations of the unmasked pairs alone */
+    double peak_gflops;                 /* of the machine, same threads and kind of number */
+    double read_gbs, peak_read_gbs;     /* bytes of k and v per second, and of a pure read; 0 where it is no decode */
+    char isa[32];
+} timing;
+
+typedef struct timing_request {
+    const test_case *problem;
+    int32_t threads; /* 0: the library's default */
+    int32_t repeats; /* 0: as many as fit into `budget` seconds, at least 5 */
+    int32_t backward;
+    double budget;
+} timing_request;
+
+/* Pairs (b, h, i, j) that no mask hides. */
+double count_pairs(const dlattn_attention *attention);
+
+/* Fills the forward's timing and, where wanted, the backward's (backward = 1). Returns a status; the sentence is
+ * dlattn_last_error's. *count says how many results there are. */
+int32_t time_problem(timing results[2], int *count, const timing_request *request);
+
+#endif
