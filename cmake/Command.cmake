@@ -17,6 +17,8 @@ set(DLATTN_HARNESS_SOURCES
 )
 
 set(DLATTN_TOOL_SOURCES
+    tools/timing.c
+    tools/bench.c
     tools/check.c
     tools/dlattn.c
     tools/explain.c
@@ -24,6 +26,7 @@ set(DLATTN_TOOL_SOURCES
     tools/json.c
     tools/list.c
     tools/options.c
+    tools/peak.c
 )
 
 # Case table, oracle and comparison: shared by the command and the unit tests, each of which brings its own dlattn.

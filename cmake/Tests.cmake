@@ -99,5 +99,6 @@ set_tests_properties(package_cmake package_pkgconfig PROPERTIES FIXTURES_REQUIRE
                      ENVIRONMENT "CC=${CMAKE_C_COMPILER}")
 
 dlattn_add_test(pytest python ${DLATTN_PYTHON} -m pytest -q tests/python)
+dlattn_add_test(pytest_wheel package ${DLATTN_PYTHON} -m pytest -q -m slow tests/python)
 set_tests_properties(pytest PROPERTIES ENVIRONMENT
     "DLATTN_LIBRARY=$<TARGET_FILE:dlattn>;DLATTN_COMMAND=$<TARGET_FILE:dlattn_command>;PYTHONPATH=${PROJECT_SOURCE_DIR}/bindings/python/src")
