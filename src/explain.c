@@ -40,9 +40,9 @@ static void add_sizes(text *t, const problem *p) {
 
 static void add_bound(text *t, const char *name, int64_t bound) {
     if (bound < 0)
-        dlattn__text_add(t, " %s unlimited", name);
+        dlattn__text_add(t, "%s unlimited", name);
     else
-        dlattn__text_add(t, " %s %" PRId64, name, bound);
+        dlattn__text_add(t, "%s %" PRId64, name, bound);
 }
 
 static void add_masks(text *t, const problem *p) {
@@ -59,7 +59,7 @@ static void add_masks(text *t, const problem *p) {
     }
     if (p->flags & DLATTN_CAUSAL) dlattn__text_add(t, "  mask          causal\n");
     if (p->flags & DLATTN_WINDOW) {
-        dlattn__text_add(t, "  mask          window,");
+        dlattn__text_add(t, "  mask          window, ");
         add_bound(t, "left", p->window_left);
         add_bound(t, ", right", p->window_right);
         dlattn__text_add(t, "\n");
