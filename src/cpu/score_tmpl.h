@@ -89,8 +89,7 @@ SIMD_INLINE void score_hide(real *S, real hidden, int64_t lo, int64_t hi, int64_
     v h = v_set1(hidden);
     int64_t k = k0;
     for (; k < k1 && k < lo; k += L) v_store(S + k, v_select(vm_first(lo - k), h, v_load(S + k)));
-    if (k < hi) k = hi / L * L; /* nothing to do between; hi >= k0 here */
-    if (k < k0) k = k0;
+    k = hi > k0 ? hi / L * L : k0; /* nothing to do between; may be the vector that also holds lo */
     for (; k < k1; k += L) v_store(S + k, v_select(vm_first(hi - k), v_load(S + k), h));
 }
 
