@@ -1,6 +1,6 @@
 # Registers every test with ctest; the labels are unit, abi, header, symbols, arrows, package, check and python.
 #
-# A cross build has the check tests only, run under CMAKE_CROSSCOMPILING_EMULATOR.
+# A cross build has the check and simd tests only, run under CMAKE_CROSSCOMPILING_EMULATOR.
 
 # A test labelled `label`, with at most ten minutes.
 function(dlattn_add_test name label)
@@ -23,6 +23,10 @@ foreach(isa ${DLATTN_CPU_ISAS})
                     ${CMAKE_CROSSCOMPILING_EMULATOR} $<TARGET_FILE:dlattn_command> check ${check_arguments})
     set_tests_properties(check_${isa} PROPERTIES SKIP_RETURN_CODE 77)
 endforeach()
+
+# ---- every operation of every vector vocabulary ----------------------------------------------------------------------
+
+add_subdirectory(tests/simd)
 if(CMAKE_CROSSCOMPILING)
     return()
 endif()
