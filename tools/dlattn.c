@@ -10,6 +10,7 @@ static const struct {
     const char *name, *summary;
     int (*run)(int argc, char **argv);
 } commands[] = {
+    {"demo", "attention layers of real models: run, timed, checked", command_demo},
     {"info", "version, instruction sets, threads and caches of this machine", command_info},
     {"check", "run the case table against the oracle and judge every result", command_check},
     {"bench", "time one problem, or the table of bench cases", command_bench},
@@ -23,6 +24,7 @@ static void print_help(FILE *to) {
     for (unsigned n = 0; n < sizeof commands / sizeof *commands; n++) fprintf(to, "  %-9s %s\n", commands[n].name, commands[n].summary);
     fprintf(to, "\n`dlattn COMMAND --help` explains a command with examples. A first tour:\n\n"
                 "  dlattn info\n"
+                "  dlattn demo\n"
                 "  dlattn check --quick\n"
                 "  dlattn bench --seq-len 1024 --num-heads 8 --head-dim 64 --attn-mode causal --backward\n"
                 "  dlattn explain --seq-len 1024 --dtype bf16 --attn-mode sliding_window --window-size 500\n\n"
