@@ -78,6 +78,13 @@ static int32_t threads_for(const problem *p, const decision *d, int32_t requeste
 
 static bool is_cpu(int32_t device_type) { return device_type == kDLCPU || device_type == kDLCUDAHost; }
 
+/* Could any byte count above pass int64? A tensor without data may claim any extents. An item keeps at most 64 pieces of
+ * a row, each D or E numbers and a few more. */
+static bool is_too_large(const problem *p) {
+    double rows = (double)p->B * (double)p->H * (double)(p->M + 1);
+    return rows * 64 * (double)(p->D + p->E + 64) * 8 > 0x1p62 || (double)p->B * (double)p->G * (double)p->N > 0x1p56;
+}
+
 static int32_t cpu_consider(const problem *p, const dlattn_exec *exec, plan *out) {
     if (!is_cpu(p->device_type)) {
         snprintf(out->note, sizeof out->note, "the tensors are not in host memory");
@@ -86,6 +93,10 @@ static int32_t cpu_consider(const problem *p, const dlattn_exec *exec, plan *out
     if (p->op == DLATTN_OP_DROPOUT_MASK) {
         snprintf(out->note, sizeof out->note, "dropout mask, one byte per score");
         return DLATTN_OK;
+    }
+    if (is_too_large(p)) {
+        snprintf(out->note, sizeof out->note, "a workspace for these extents would pass 2^62 bytes");
+        return DLATTN_ERR_UNSUPPORTED;
     }
     const decision d = decide(p);
     out->num_threads = threads_for(p, &d, exec->num_threads);

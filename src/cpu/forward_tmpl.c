@@ -109,22 +109,33 @@ static void exponentiate(real *S, elem *P, real factor, real maximum, real *sum,
     v_store(sum, l);
 }
 
-static void softmax_row(forward_scratch *s, const score_context *c, int64_t n, int64_t line, int64_t j0,
-                        const block_range *range, const uint8_t *keep) {
-    real *S = s->scores + line * LD_SCORES;
-    real factor = score_row(S, c, &s->rows[n], j0, range->v0, range->v1, NULL);
-    v f = v_set1(factor), top = v_set1(SCORE_FLOOR), top2 = top;
-    int64_t k = range->v0;
-    for (; k + 2 * L <= range->v1; k += 2 * L) {
-        top = v_max(v_mul(v_load(S + k), f), top);
-        top2 = v_max(v_mul(v_load(S + k + L), f), top2);
+/* The largest of f * S over columns [v0, v1), f > 0. Four chains hide the latency of max. */
+static real row_maximum(const real *S, real factor, int64_t v0, int64_t v1) {
+    v top[4] = {v_set1(SCORE_FLOOR), v_set1(SCORE_FLOOR), v_set1(SCORE_FLOOR), v_set1(SCORE_FLOOR)};
+    int64_t k = v0;
+    for (; k + 4 * L <= v1; k += 4 * L)
+#pragma GCC unroll 4
+        for (int n = 0; n < 4; n++) top[n] = v_max(v_load(S + k + n * L), top[n]);
+    for (; k < v1; k += L) top[0] = v_max(v_load(S + k), top[0]);
+    real largest = v_hmax(v_max(v_max(top[0], top[1]), v_max(top[2], top[3])));
+    return largest > SCORE_FLOOR ? factor * largest : SCORE_FLOOR;
+}
+
+/* S to P for the rows of one register tile. All maxima come first: their reductions overlap across rows. */
+static void softmax_rows(forward_scratch *s, const score_context *c, int64_t n, int64_t line, int64_t count, int64_t j0,
+                         const block_range *range, const uint8_t *keep) {
+    real factor[MR], maximum[MR];
+    for (int64_t i = 0; i < count; i++) {
+        real *S = s->scores + (line + i) * LD_SCORES;
+        factor[i] = score_row(S, c, &s->rows[n + i], j0, range->v0, range->v1, NULL);
+        maximum[i] = row_maximum(S, factor[i], range->v0, range->v1);
     }
-    if (k < range->v1) top = v_max(v_mul(v_load(S + k), f), top);
-    real maximum = v_hmax(v_max(top, top2));
-    if (maximum > s->maximum[n])
-        raise_maximum(&s->maximum[n], s->sum + n * L, s->out + n * s->ldo, s->ldo, maximum);
-    exponentiate(S, s->p + line * (LD_SCORES / PAIR), factor, s->maximum[n], s->sum + n * L,
-                 keep ? keep + line * LD_SCORES : NULL, range->v0, range->v1);
+    for (int64_t i = 0; i < count; i++) {
+        real *sum = s->sum + (n + i) * L, *highest = &s->maximum[n + i];
+        if (maximum[i] > *highest) raise_maximum(highest, sum, s->out + (n + i) * s->ldo, s->ldo, maximum[i]);
+        exponentiate(s->scores + (line + i) * LD_SCORES, s->p + (line + i) * (LD_SCORES / PAIR), factor[i], *highest, sum,
+                     keep ? keep + (line + i) * LD_SCORES : NULL, range->v0, range->v1);
+    }
 }
 
 /* One sub-tile: rows [r0, r0 + count) of the item by the packed keys [j0, j0 + n). */
@@ -152,9 +163,10 @@ static void attend(forward_scratch *s, const score_context *c, const dropout_spe
         }
     }
     if (p->dropout_threshold) dropout_tile(s->keep, LD_SCORES, dropout, s->rows + r0, count, j0, pad_panel(n));
-    for (int64_t line = 0; line < count; line++)
-        if (range[line / MR].k1)
-            softmax_row(s, c, r0 + line, line, j0, &range[line / MR], p->dropout_threshold ? s->keep : NULL);
+    for (int64_t i = 0; i < blocks; i++)
+        if (range[i].k1)
+            softmax_rows(s, c, r0 + i * MR, i * MR, count - i * MR < MR ? count - i * MR : MR, j0, &range[i],
+                         p->dropout_threshold ? s->keep : NULL);
     for (int64_t e = 0; e < p->E; e += NR) {
         const elem *panel = s->v + e * lines;
         for (int64_t i = 0; i < blocks; i++) {

@@ -23,6 +23,9 @@ static bool has_avx512bf16(void) {
     return has_avx512() && __builtin_cpu_supports("avx512bf16");
 #endif
 }
+/* Intel's cores issue one bfloat16 dot product where they issue two fused multiply-adds, so that float32 arithmetic is
+ * no slower there and more exact; AMD's issue both at the same rate. */
+static bool pays_avx512bf16(void) { return __builtin_cpu_is("amd"); }
 #endif
 
 #define DECLARE(isa, real) extern const cpu_kernels dlattn__kernels_##isa##_##real
@@ -36,26 +39,27 @@ DECLARE(avx512bf16, bf16);
 DECLARE(neon, f32);
 DECLARE(neon, f64);
 
-/* Best first. `pairs`: bfloat16 by dot products of pairs, where the ISA has it. */
+/* Best first. `has`: this machine can run it. `pays`: it is worth choosing unasked. `pairs`: bfloat16 by dot products of
+ * pairs, where the ISA has it. */
 static const struct isa {
     const char *name;
-    has_fn *has;
+    has_fn *has, *pays;
     const cpu_kernels *f32, *f64, *pairs;
 } isas[] = {
 #ifdef DLATTN_HAVE_AVX512BF16
-    {"avx512bf16", has_avx512bf16, &dlattn__kernels_avx512_f32, &dlattn__kernels_avx512_f64,
+    {"avx512bf16", has_avx512bf16, pays_avx512bf16, &dlattn__kernels_avx512_f32, &dlattn__kernels_avx512_f64,
      &dlattn__kernels_avx512bf16_bf16},
 #endif
 #ifdef DLATTN_HAVE_AVX512
-    {"avx512", has_avx512, &dlattn__kernels_avx512_f32, &dlattn__kernels_avx512_f64, NULL},
+    {"avx512", has_avx512, has_always, &dlattn__kernels_avx512_f32, &dlattn__kernels_avx512_f64, NULL},
 #endif
 #ifdef DLATTN_HAVE_AVX2
-    {"avx2", has_avx2, &dlattn__kernels_avx2_f32, &dlattn__kernels_avx2_f64, NULL},
+    {"avx2", has_avx2, has_always, &dlattn__kernels_avx2_f32, &dlattn__kernels_avx2_f64, NULL},
 #endif
 #ifdef DLATTN_HAVE_NEON
-    {"neon", has_always, &dlattn__kernels_neon_f32, &dlattn__kernels_neon_f64, NULL},
+    {"neon", has_always, has_always, &dlattn__kernels_neon_f32, &dlattn__kernels_neon_f64, NULL},
 #endif
-    {"scalar", has_always, &dlattn__kernels_scalar_f32, &dlattn__kernels_scalar_f64, NULL},
+    {"scalar", has_always, has_always, &dlattn__kernels_scalar_f32, &dlattn__kernels_scalar_f64, NULL},
 };
 #define ISA_COUNT ((int)(sizeof isas / sizeof isas[0]))
 
@@ -79,7 +83,7 @@ static const struct isa *chosen(void) {
     for (int n = 0; forced && n < ISA_COUNT; n++)
         if (strcmp(isas[n].name, forced) == 0 && isas[n].has()) return &isas[n];
     for (int n = 0; n < ISA_COUNT; n++)
-        if (isas[n].has()) return &isas[n];
+        if (isas[n].has() && isas[n].pays()) return &isas[n];
     return &isas[ISA_COUNT - 1];
 }
 

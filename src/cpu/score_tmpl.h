@@ -19,7 +19,7 @@ typedef struct score_context {
     const buffers *x;
     const row_group *group;
     real factor;        /* scale * log2(e) */
-    bool plain;         /* no softcap, ALiBi, bias or element mask, and factor is not 0 */
+    bool plain;         /* no softcap, ALiBi, bias or element mask, and factor > 0 */
     real *bias_row;     /* room for a tile row */
     uint8_t *keep_row;  /* likewise */
 } score_context;
@@ -28,7 +28,7 @@ SIMD_INLINE score_context score_context_make(const cpu_job *job, const row_group
                                              uint8_t *keep_row) {
     const problem *p = job->p;
     score_context c = {p, job->x, group, (real)(p->scale * LOG2_E), false, bias_row, keep_row};
-    c.plain = !(p->softcap > 0) && !p->alibi_slopes.dtype && !p->bias.dtype && !group->element_mask && c.factor != 0;
+    c.plain = !(p->softcap > 0) && !p->alibi_slopes.dtype && !p->bias.dtype && !group->element_mask && c.factor > 0;
     return c;
 }
 
@@ -84,9 +84,9 @@ SIMD_INLINE void score_bias(real *S, const score_context *c, const row *r, int64
     if (k < end) v_store(S + k, v_fma(v_load_n(bias + k, end - k), log2_e, v_load(S + k)));
 }
 
-/* Columns of [k0, k1) outside [lo, hi) get `hidden`. */
-SIMD_INLINE void score_hide(real *S, real hidden, int64_t lo, int64_t hi, int64_t k0, int64_t k1) {
-    v h = v_set1(hidden);
+/* Columns of [k0, k1) outside [lo, hi) get -inf. */
+SIMD_INLINE void score_hide(real *S, int64_t lo, int64_t hi, int64_t k0, int64_t k1) {
+    v h = v_set1(-(real)INFINITY);
     int64_t k = k0;
     for (; k < k1 && k < lo; k += L) v_store(S + k, v_select(vm_first(lo - k), h, v_load(S + k)));
     k = hi > k0 ? hi / L * L : k0; /* nothing to do between; may be the vector that also holds lo */
@@ -98,7 +98,7 @@ SIMD_INLINE void score_mask(real *S, const uint8_t *keep, int64_t k0, int64_t k1
     for (int64_t k = k0; k < k1; k += L) v_store(S + k, v_select(vm_bytes(keep + k), v_load(S + k), h));
 }
 
-/* Turns columns [k0, k1) of row r's tile row into scores and returns the factor f still to be applied: t = f * S. Hidden
+/* Turns columns [k0, k1) of row r's tile row into scores and returns the factor f > 0 still to be applied: t = f * S. Hidden
  * columns become t = -inf. softcap_slope: a tile row that receives d capped / d (scale*s), or NULL; untouched without
  * softcap. */
 static __attribute__((noinline, unused)) real score_row(real *S, const score_context *c, const row *r, int64_t j0,
@@ -106,7 +106,7 @@ static __attribute__((noinline, unused)) real score_row(real *S, const score_con
     const problem *p = c->p;
     int64_t lo = r->lo - j0, hi = r->hi - j0;
     if (c->plain) {
-        if (lo > k0 || hi < k1) score_hide(S, c->factor > 0 ? -(real)INFINITY : (real)INFINITY, lo, hi, k0, k1);
+        if (lo > k0 || hi < k1) score_hide(S, lo, hi, k0, k1);
         return c->factor;
     }
     if (p->softcap > 0) score_softcap(S, p, softcap_slope, k0, k1);
@@ -118,7 +118,7 @@ static __attribute__((noinline, unused)) real score_row(real *S, const score_con
         dlattn__rows_keep(c->keep_row + k0, p, c->x, c->group, r, j0 + k0, j0 + end);
         score_mask(S, c->keep_row, k0, k1); /* stale bytes past `end` are hidden below */
     }
-    if (lo > k0 || hi < k1) score_hide(S, -(real)INFINITY, lo, hi, k0, k1);
+    if (lo > k0 || hi < k1) score_hide(S, lo, hi, k0, k1);
     return 1;
 }
 
