@@ -37,9 +37,9 @@ def visible(B, H, M, N, *, causal=False, window=None, block_window=None, mask=No
     if window is not None:
         left, right = (window, window) if np.isscalar(window) else window
         if left is not None and left >= 0:
-            keep &= j >= i - left
+            keep &= i - j <= left  # written so that INT64_MAX does not overflow
         if right is not None and right >= 0:
-            keep &= j <= i + right
+            keep &= j - i <= right
     if block_window is not None:
         size, count = block_window
         keep &= (i // size - count < j // size) & (j // size <= i // size)
@@ -175,27 +175,28 @@ class Reference:
         # lse comes in rounded, by at most lse_bound, which is one more relative error of p
         steps = self.row_unit * (2 * D + 2 * E + N + 16) * (1 + self.size) + 4 * self.unit
         steps = steps + self.row_unit * abs(np.where(empty, 0, lse))
-        grown = ds_size * steps[..., None]
-        p_grown = p * self.keep * steps[..., None]
-        inner, inner_grown = ds * self.cap_slope, grown  # |1 - tanh^2| <= 1
-        results = {
-            "dq": (self.scale * inner @ self.k, abs(self.scale) * inner_grown @ abs(self.k), N),
-            "dk": (self.scale * self._t(inner) @ self.q, abs(self.scale) * self._t(inner_grown) @ abs(self.q), M),
-            "dv": (self._t(p * self.keep) @ dout, self._t(p_grown) @ abs(dout), M),
-        }
+        steps = steps[..., None]
+        inner, p = ds * self.cap_slope, p * self.keep  # and 1 - tanh^2 is at most 1
+        products = {"dq": (inner, ds_size, self.k, abs(self.scale)), "dk": (self._t(inner), self._t(ds_size), self.q,
+                    abs(self.scale)), "dv": (self._t(p), self._t(p), dout, 1)}
         final = {}
-        for name, (value, bound, terms) in results.items():
+        for name, (left, size, right, factor) in products.items():
+            value = (self.scale if name != "dv" else 1) * left @ right
+            grown = size * (steps if name == "dq" else self._t(steps)) + size * self.row_unit * self.group * left.shape[3]
+            bound = factor * grown @ abs(right)
             if name != "dq":
-                value, bound = (x.reshape(B, H // self.group, self.group, N, -1).sum(2) for x in (value, bound))
-            bound = bound * (1 + terms / 8) + self.unit * abs(value)  # sums of up to `terms` rounded terms
+                value, bound = (x.reshape(B, H // self.group, self.group, N, x.shape[-1]).sum(2)
+                                for x in (value, bound))
+            bound = bound + self.unit * abs(value)
             final[name] = (value.transpose(0, 2, 1, 3), bound.transpose(0, 2, 1, 3))
         if bias is not None:
-            final["dbias"] = tuple(_sum_to(x, bias.shape) for x in (ds, grown * (1 + B * H) + self.unit * abs(ds)))
+            value, bound = (_sum_to(x, bias.shape) for x in (ds, ds_size * (steps + self.row_unit * ds.size)))
+            final["dbias"] = value, bound + self.unit * abs(value)
         if self.sinks is not None:
             weight = np.where(empty, 0, np.exp(self.sinks - np.where(empty, 0, lse))) * self.rows
-            final["dsinks"] = (-(weight * delta).sum((0, 2)),
-                               (weight * delta_size * (steps + M * self.row_unit)).sum((0, 2)) * 2
-                               + self.unit * abs((weight * delta).sum((0, 2))))
+            value = -(weight * delta).sum((0, 2))
+            bound = (weight * delta_size * (steps[..., 0] + B * M * self.row_unit)).sum((0, 2))
+            final["dsinks"] = value, bound + self.unit * abs(value)
         return final
 
     @staticmethod

@@ -1,5 +1,6 @@
 """Bad input: the right exception, a sentence that names tensor, found and expected, and outputs left as they were."""
 import dlattn
+import ml_dtypes
 import numpy as np
 import pytest
 from dlattn import _errors, _raw
@@ -26,7 +27,7 @@ BAD = {
     "complex q": ({"q": tensor(2, 5, 4, 8, dtype=np.complex64)}, dlattn.DtypeError, ["q"]),
     "object q": ({"q": tensor(2, 5, 4, 8, dtype=object)}, dlattn.DtypeError, ["q", "object", "float"]),
     "byte order": ({"k": K.astype(">f4")}, dlattn.DtypeError, ["k", ">f4"]),
-    "float8": ({"k": K.astype("float8_e4m3fn")}, dlattn.DtypeError, ["k", "float8_e4m3fn"]),
+    "float8": ({"k": K.astype(ml_dtypes.float8_e4m3fn)}, dlattn.DtypeError, ["k", "float8_e4m3fn"]),
     "bias shape": ({"bias": tensor(2, 4, 5, 6)}, dlattn.ShapeError, ["bias", "6", "7"]),
     "bias dtype": ({"bias": tensor(5, 7, dtype=np.float64)}, dlattn.DtypeError, ["bias", "float64", "float32"]),
     "mask dtype": ({"mask": tensor(5, 7)}, dlattn.DtypeError, ["mask", "float32", "bool"]),
@@ -37,7 +38,7 @@ BAD = {
     "segments dtype": ({"segments": (tensor(2, 5), tensor(2, 7))}, dlattn.DtypeError, ["q_segments", "float32"]),
     "lengths too long": ({"seqlens_k": [7, 8]}, dlattn.Error, ["seqlens_k", "8", "7"]),
     "lengths negative": ({"seqlens_q": [-1, 5]}, dlattn.Error, ["seqlens_q", "-1"]),
-    "starts without batch": ({"positions": (np.zeros(3, int), 0)}, dlattn.ShapeError, ["q_starts", "3", "2"]),
+    "starts of another batch": ({"positions": (np.zeros(3, int), 0)}, dlattn.ShapeError, ["q_starts", "3", "2"]),
     "dropout": ({"dropout": 1.5}, dlattn.ArgumentError, ["dropout", "1.5"]),
     "dropout nan": ({"dropout": float("nan")}, dlattn.ArgumentError, ["dropout", "nan"]),
     "softcap": ({"softcap": -1.0}, dlattn.ArgumentError, ["softcap", "-1"]),
