@@ -17,9 +17,13 @@ set(DLATTN_HARNESS_SOURCES
 )
 
 set(DLATTN_TOOL_SOURCES
-    tools/timing.c
     tools/bench.c
     tools/check.c
+    tools/demo.c
+    tools/demo_check.c
+    tools/demo_layers.c
+    tools/demo_plain.c
+    tools/demo_run.c
     tools/dlattn.c
     tools/explain.c
     tools/info.c
@@ -27,6 +31,7 @@ set(DLATTN_TOOL_SOURCES
     tools/list.c
     tools/options.c
     tools/peak.c
+    tools/timing.c
 )
 
 # Case table, oracle and comparison: shared by the command and the unit tests, each of which brings its own dlattn.
