@@ -30,8 +30,9 @@ static void add_operand(text *t, const char *name, const operand *o, int32_t ran
 static void add_sizes(text *t, const problem *p) {
     static const char *const operations[] = {"", "forward", "backward", "dropout mask"};
     dlattn__text_add(t, "problem: %s, %s\n", operations[p->op], dlattn__dtype_name(p->dtype));
-    dlattn__text_add(t, "  sizes         batch %" PRId64 ", query heads %" PRId64 ", key heads %" PRId64 ", head sizes %"
-                     PRId64 " and %" PRId64 "\n", p->B, p->H, p->G, p->D, p->E);
+    dlattn__text_add(t, "  sizes         batch %" PRId64 ", query heads %" PRId64 ", key heads %" PRId64, p->B, p->H,
+                     p->G);
+    dlattn__text_add(t, ", head sizes %" PRId64 " and %" PRId64 "\n", p->D, p->E);
     dlattn__text_add(t, "  queries       %s, at most %" PRId64 " of a sequence%s\n", p->packed_q ? "packed" : "padded",
                      p->M, p->seqlens_q.dtype ? ", used lengths given" : "");
     dlattn__text_add(t, "  keys          %s, at most %" PRId64 " of a sequence%s\n", p->packed_k ? "packed" : "padded",

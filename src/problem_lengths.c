@@ -40,8 +40,8 @@ static int32_t read_starts(reading *r) {
                            : a->k_start  ? "k_start"
                                          : NULL;
         if (!name) return DLATTN_OK;
-        return dlattn__fail(DLATTN_ERR_ARGUMENT, "%s is set without DLATTN_POSITIONS in flags, expected both or neither",
-                            name);
+        return dlattn__fail(DLATTN_ERR_ARGUMENT,
+                            "%s is set without DLATTN_POSITIONS in flags, expected both or neither", name);
     }
     p->q_start = a->q_start;
     p->k_start = a->k_start;
@@ -83,8 +83,8 @@ static int32_t check_side(const char *side, const operand *cu, const void *cu_da
         int64_t end = dlattn__read_int(cu, cu_data, b + 1, tokens);
         if (end < begin)
             return dlattn__fail(DLATTN_ERR_ARGUMENT,
-                                "cu_seqlens_%s[%" PRId64 "] is %" PRId64 ", expected %" PRId64 " (the one before) or more",
-                                side, b + 1, end, begin);
+                                "cu_seqlens_%s[%" PRId64 "] is %" PRId64 ", expected %" PRId64
+                                " (the one before) or more", side, b + 1, end, begin);
         int64_t available = end - begin;
         int64_t length = dlattn__read_int(lengths, lengths_data, b, available);
         if (length < 0 || length > available)

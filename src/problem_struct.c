@@ -70,8 +70,8 @@ int32_t dlattn__take_attention(dlattn_attention *out, const dlattn_attention *in
                            DLATTN_SCALE | DLATTN_DETERMINISTIC | DLATTN_ALLOW_TF32;
     DLATTN_TRY(take(out, sizeof *out, in, ATTENTION_SIZE_1_0, "attention"));
     if (out->flags & ~known)
-        return dlattn__fail(DLATTN_ERR_UNSUPPORTED, "attention has flags 0x%" PRIx32 ", expected none beyond 0x%" PRIx32,
-                            out->flags, known);
+        return dlattn__fail(DLATTN_ERR_UNSUPPORTED,
+                            "attention has flags 0x%" PRIx32 ", expected none beyond 0x%" PRIx32, out->flags, known);
     return take_layout("attention", out->layout);
 }
 
@@ -126,15 +126,18 @@ int32_t dlattn__problem_rotation(const dlattn_rotation *rotation) {
 static int32_t init(void *out, int64_t struct_size, int64_t oldest_bytes, const char *name) {
     if (!out) return dlattn__fail(DLATTN_ERR_ARGUMENT, "%s is NULL, expected a struct to initialise", name);
     if (struct_size < oldest_bytes || struct_size > MAX_STRUCT_SIZE)
-        return dlattn__fail(DLATTN_ERR_ARGUMENT, "%s gets struct_size %" PRId64 ", expected its sizeof, at least %" PRId64,
-                            name, struct_size, oldest_bytes);
+        return dlattn__fail(DLATTN_ERR_ARGUMENT,
+                            "%s gets struct_size %" PRId64 ", expected its sizeof, at least %" PRId64, name,
+                            struct_size, oldest_bytes);
     memset(out, 0, (size_t)struct_size);
     memcpy(out, &struct_size, sizeof struct_size);
     return DLATTN_OK;
 }
 
-#define DEFINE_INIT(name, oldest) \
-    int32_t dlattn__init_##name(dlattn_##name *out, int64_t struct_size) { return init(out, struct_size, oldest, #name); }
+#define DEFINE_INIT(name, oldest)                                            \
+    int32_t dlattn__init_##name(dlattn_##name *out, int64_t struct_size) {   \
+        return init(out, struct_size, oldest, #name);                        \
+    }
 DEFINE_INIT(attention, ATTENTION_SIZE_1_0)
 DEFINE_INIT(outputs, OUTPUTS_SIZE_1_0)
 DEFINE_INIT(gradients, GRADIENTS_SIZE_1_0)

@@ -74,8 +74,9 @@ static int32_t read_broadcast(reading *r, operand *o, const void **data, const r
         int64_t found = from[d] < 0 ? 1 : t->extent[from[d]];
         if (found == 1 || found == full[d]) continue;
         char found_text[DLATTN_SHAPE_TEXT], full_text[DLATTN_SHAPE_TEXT];
-        return dlattn__fail(DLATTN_ERR_SHAPE, "%s has shape %s, expected extents of %s = %s, or 1, aligned to the right",
-                            t->name, dlattn__shape_text(found_text, t->extent, t->rank), role->shape,
+        return dlattn__fail(DLATTN_ERR_SHAPE,
+                            "%s has shape %s, expected extents of %s = %s, or 1, aligned to the right", t->name,
+                            dlattn__shape_text(found_text, t->extent, t->rank), role->shape,
                             dlattn__shape_text(full_text, full + 4 - t->rank, t->rank));
     }
     *o = dlattn__tensor_operand(t, from);

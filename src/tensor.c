@@ -277,8 +277,9 @@ int32_t dlattn__tensor_expect(const tensor *t, const int64_t expected[4], const 
 int32_t dlattn__tensor_no_self_overlap(const tensor *output) {
     char strides[DLATTN_SHAPE_TEXT], shape[DLATTN_SHAPE_TEXT];
     if (!output->overlaps_itself) return DLATTN_OK;
-    return dlattn__fail(DLATTN_ERR_SHAPE, "%s has strides %s for shape %s, expected an output that does not overlap itself",
-                        output->name, dlattn__shape_text(strides, output->stride, output->rank),
+    return dlattn__fail(DLATTN_ERR_SHAPE,
+                        "%s has strides %s for shape %s, expected an output that does not overlap itself", output->name,
+                        dlattn__shape_text(strides, output->stride, output->rank),
                         dlattn__shape_text(shape, output->extent, output->rank));
 }
 

@@ -1,4 +1,4 @@
-/* workspace.c: the caller's workspace: is it good enough, and where the next piece of it lies. */
+/* workspace.c: the caller's workspace: is it good enough for a plan? */
 #include "workspace.h"
 
 #include <inttypes.h>
@@ -8,24 +8,17 @@
 int32_t dlattn__workspace_check(const plan *plan, const dlattn_exec *exec) {
     if (!exec->workspace) {
         if (exec->workspace_bytes == 0) return DLATTN_OK;
-        return dlattn__fail(DLATTN_ERR_WORKSPACE, "workspace is NULL, expected an address, as workspace_bytes is %" PRIu64,
+        return dlattn__fail(DLATTN_ERR_WORKSPACE,
+                            "workspace is NULL, expected an address, as workspace_bytes is %" PRIu64,
                             exec->workspace_bytes);
     }
     if ((uintptr_t)exec->workspace % DLATTN_WORKSPACE_ALIGNMENT)
-        return dlattn__fail(DLATTN_ERR_WORKSPACE, "workspace lies at %d past a multiple of 16, expected 16-byte alignment",
+        return dlattn__fail(DLATTN_ERR_WORKSPACE,
+                            "workspace lies at %d past a multiple of 16, expected 16-byte alignment",
                             (int)((uintptr_t)exec->workspace % DLATTN_WORKSPACE_ALIGNMENT));
     if (exec->workspace_bytes < plan->minimum_bytes)
         return dlattn__fail(DLATTN_ERR_WORKSPACE,
                             "workspace has %" PRIu64 " bytes, expected at least %" PRIu64 " (%" PRIu64 " at best)",
                             exec->workspace_bytes, plan->minimum_bytes, plan->workspace_bytes);
     return DLATTN_OK;
-}
-
-void *dlattn__carve(carver *c, uint64_t bytes) {
-    uint64_t gap = -(uint64_t)(uintptr_t)c->at % DLATTN_CARVE_ALIGNMENT;
-    if (c->bytes < gap || c->bytes - gap < bytes) return NULL;
-    unsigned char *piece = c->at + gap;
-    c->at = piece + bytes;
-    c->bytes -= gap + bytes;
-    return piece;
 }

@@ -60,7 +60,8 @@
       memset(c->strides[K], 0, 40); memset(c->strides[V], 0, 40))
 
 #define BAD_DEVICES(X) \
-    X(q_cuda, FORWARD, DEVICE, "k is on kDLCPU:0, expected q's device kDLCUDA:1", t[Q].device = (DLDevice){kDLCUDA, 1}) \
+    X(q_cuda, FORWARD, DEVICE, "k is on kDLCPU:0, expected q's device kDLCUDA:1", \
+      t[Q].device = (DLDevice){kDLCUDA, 1}) \
     X(all_cuda, BOTH | MASKS | MERGE | QUERIES, UNSUPPORTED, "this build has no CUDA backend", \
       for (int i = 0; i < TENSORS; i++) t[i].device = (DLDevice){kDLCUDA, 0}) \
     X(all_managed, BOTH | MASKS | MERGE | QUERIES, UNSUPPORTED, "this build has no CUDA backend", \
@@ -88,7 +89,8 @@
     X(head_size_257, BOTH | QUERIES, UNSUPPORTED, "q has head size D = 257, expected 1 to 256", c->shape[Q][3] = 257) \
     X(head_size_of_v_300, BOTH | QUERIES, UNSUPPORTED, "v has head size E = 300, expected 1 to 256", \
       c->shape[V][3] = 300) \
-    X(wrong_layout_given, BOTH | QUERIES, SHAPE, "k has 5 heads, which does not divide q's 3", a->layout = DLATTN_BHSD) \
+    X(wrong_layout_given, BOTH | QUERIES, SHAPE, "k has 5 heads, which does not divide q's 3", \
+      a->layout = DLATTN_BHSD) \
     X(out_shape, BOTH | QUERIES, SHAPE, "out has shape [2,3,4,5], expected [2,3,4,6] (q's with v's head size)", \
       c->shape[OUT][3] = 5) \
     X(lse_shape, BOTH | QUERIES, SHAPE, "lse has shape [2,3,4], expected [2,4,3] (q's batch, heads and length)", \
@@ -180,13 +182,15 @@
       a->block_table = &t[SEQLENS_K])
 
 #define BAD_LENGTHS(X) \
-    X(cu_seqlens_rank, BOTH | QUERIES, SHAPE, "cu_seqlens_q has rank 2, expected 1: [B+1]", pack_q(c); t[CU_Q].ndim = 2) \
+    X(cu_seqlens_rank, BOTH | QUERIES, SHAPE, "cu_seqlens_q has rank 2, expected 1: [B+1]", \
+      pack_q(c); t[CU_Q].ndim = 2) \
     X(cu_seqlens_dtype, BOTH | QUERIES, DTYPE, "cu_seqlens_q has dtype float32, expected int32 or int64", \
       pack_q(c); set_type(c, CU_Q, kDLFloat, 32)) \
     X(cu_seqlens_empty, BOTH | QUERIES, SHAPE, "cu_seqlens_q has 0 elements", pack_q(c); c->shape[CU_Q][0] = 0) \
     X(cu_seqlens_batch, BOTH | QUERIES, SHAPE, "cu_seqlens_k has 2 elements, expected 3 (q's batch and one more)", \
       pack_k(c); c->shape[CU_K][0] = 2) \
-    X(cu_seqlens_negative, BOTH, ARGUMENT, "cu_seqlens_q[0] is -1, expected 0 or more", pack_q(c); ints(c, CU_Q, -1, 3, 6)) \
+    X(cu_seqlens_negative, BOTH, ARGUMENT, "cu_seqlens_q[0] is -1, expected 0 or more", \
+      pack_q(c); ints(c, CU_Q, -1, 3, 6)) \
     X(cu_seqlens_falling, BOTH, ARGUMENT, "cu_seqlens_k[2] is 3, expected 5 (the one before) or more", \
       pack_k(c); ints(c, CU_K, 0, 5, 3)) \
     X(cu_seqlens_past_tokens, BOTH, ARGUMENT, "cu_seqlens_k[2] is 11, expected at most the 10 tokens of k", \
@@ -263,7 +267,8 @@
     X(attention_size_negative, BOTH | QUERIES, ARGUMENT, "attention has struct_size -1", a->struct_size = -1) \
     X(attention_size_garbage, BOTH | QUERIES, ARGUMENT, "attention has struct_size 4611686018427387904", \
       a->struct_size = INT64_C(1) << 62) \
-    X(outputs_of_the_past, FORWARD | MERGE | QUERIES_FORWARD, ARGUMENT, "has struct_size 16", c->outputs.struct_size = 16) \
+    X(outputs_of_the_past, FORWARD | MERGE | QUERIES_FORWARD, ARGUMENT, "has struct_size 16", \
+      c->outputs.struct_size = 16) \
     X(gradients_of_the_past, BACKWARD, ARGUMENT, "gradients has struct_size 72", c->gradients.struct_size = 72) \
     X(parts_of_the_past, MERGE, ARGUMENT, "parts has struct_size 32", c->parts.struct_size = 32) \
     X(exec_of_the_past, WITHOUT_MESSAGE | BOTH | MASKS | MERGE | QUERIES, ARGUMENT, "exec has struct_size 48", \
@@ -281,5 +286,5 @@
       c->exec.workspace_bytes = 64)
 
 #define BAD_INPUTS(X) \
-    BAD_TENSORS(X) BAD_DEVICES(X) BAD_SHAPES(X) BAD_TERMS(X) BAD_NUMBERS(X) BAD_LENGTHS(X) BAD_ALIASES(X) BAD_MERGES(X) \
-    BAD_STRUCTS(X)
+    BAD_TENSORS(X) BAD_DEVICES(X) BAD_SHAPES(X) BAD_TERMS(X) BAD_NUMBERS(X) BAD_LENGTHS(X) BAD_ALIASES(X) \
+    BAD_MERGES(X) BAD_STRUCTS(X)

@@ -11,8 +11,8 @@ enum { B = 2, M = 3, N = 5, H = 4, G = 2, D = 8, E = 6 };
 
 /* Tensors of a call; q to RNG are inputs of an attention. */
 enum {
-    Q, K, V, BIAS, MASK, SLOPES, SINKS, Q_SEGMENTS, KV_SEGMENTS, CU_Q, CU_K, SEQLENS_Q, SEQLENS_K, Q_STARTS, K_STARTS, RNG,
-    OUT, LSE, DOUT, DLSE, DQ, DK, DV, DBIAS, DSINKS, KEEP, PART_OUT_0, PART_OUT_1, PART_LSE_0, PART_LSE_1, TENSORS
+    Q, K, V, BIAS, MASK, SLOPES, SINKS, Q_SEGMENTS, KV_SEGMENTS, CU_Q, CU_K, SEQLENS_Q, SEQLENS_K, Q_STARTS, K_STARTS,
+    RNG, OUT, LSE, DOUT, DLSE, DQ, DK, DV, DBIAS, DSINKS, KEEP, PART_OUT_0, PART_OUT_1, PART_LSE_0, PART_LSE_1, TENSORS
 };
 enum { TENSOR_BYTES = 4096 };
 
@@ -64,7 +64,8 @@ static inline void make_call(call *c) {
     memset(c->memory, 0xA5, sizeof c->memory);
     for (int i = 0; i <= RNG; i++) memset(c->memory[i], 0, TENSOR_BYTES);
     const int f = kDLFloat, n = kDLInt;
-    set_tensor(c, Q, f, 32, 4, B, M, H, D), set_tensor(c, K, f, 32, 4, B, N, G, D), set_tensor(c, V, f, 32, 4, B, N, G, E);
+    set_tensor(c, Q, f, 32, 4, B, M, H, D), set_tensor(c, K, f, 32, 4, B, N, G, D);
+    set_tensor(c, V, f, 32, 4, B, N, G, E);
     set_tensor(c, BIAS, f, 32, 4, B, H, M, N), set_tensor(c, MASK, kDLBool, 8, 4, B, H, M, N);
     set_tensor(c, SLOPES, f, 32, 1, H, 0, 0, 0), set_tensor(c, SINKS, f, 32, 1, H, 0, 0, 0);
     set_tensor(c, Q_SEGMENTS, n, 32, 2, B, M, 0, 0), set_tensor(c, KV_SEGMENTS, n, 32, 2, B, N, 0, 0);
@@ -74,7 +75,8 @@ static inline void make_call(call *c) {
     set_tensor(c, RNG, n, 64, 1, 2, 0, 0, 0);
     set_tensor(c, OUT, f, 32, 4, B, M, H, E), set_tensor(c, DOUT, f, 32, 4, B, M, H, E);
     set_tensor(c, LSE, f, 32, 3, B, H, M, 0), set_tensor(c, DLSE, f, 32, 3, B, H, M, 0);
-    set_tensor(c, DQ, f, 32, 4, B, M, H, D), set_tensor(c, DK, f, 32, 4, B, N, G, D), set_tensor(c, DV, f, 32, 4, B, N, G, E);
+    set_tensor(c, DQ, f, 32, 4, B, M, H, D), set_tensor(c, DK, f, 32, 4, B, N, G, D);
+    set_tensor(c, DV, f, 32, 4, B, N, G, E);
     set_tensor(c, DBIAS, f, 32, 4, B, H, M, N), set_tensor(c, DSINKS, f, 32, 1, H, 0, 0, 0);
     set_tensor(c, KEEP, kDLUInt, 8, 4, B, H, M, N);
     for (int i = 0; i < 2; i++) {
@@ -84,8 +86,8 @@ static inline void make_call(call *c) {
     DLTensor *t = c->t;
     c->attention = (dlattn_attention){.struct_size = sizeof c->attention, .q = &t[Q], .k = &t[K], .v = &t[V]};
     c->outputs = (dlattn_outputs){sizeof c->outputs, &t[OUT], &t[LSE]};
-    c->gradients = (dlattn_gradients){sizeof c->gradients, &t[OUT], &t[LSE], &t[DOUT], NULL, &t[DQ], &t[DK], &t[DV], NULL,
-                                      NULL};
+    c->gradients = (dlattn_gradients){.struct_size = sizeof c->gradients, .out = &t[OUT], .lse = &t[LSE],
+                                      .dout = &t[DOUT], .dq = &t[DQ], .dk = &t[DK], .dv = &t[DV]};
     c->parts = (dlattn_parts){sizeof c->parts, c->part_out, c->part_lse, 2, DLATTN_BSHD, 0};
     c->exec = (dlattn_exec){.struct_size = sizeof c->exec, .message = c->message, .message_bytes = sizeof c->message};
     c->a = &c->attention, c->o = &c->outputs, c->g = &c->gradients, c->p = &c->parts, c->keep = &t[KEEP];

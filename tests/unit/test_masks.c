@@ -31,7 +31,8 @@ static int visible(const dlattn_mask *m, int64_t i, int64_t j) {
 
 static const char *describe(const dlattn_mask *m) {
     static char text[256];
-    snprintf(text, sizeof text, "kinds %u, N %" PRId64 ", positions %" PRId64 " %" PRId64 ", window %" PRId64 " %" PRId64
+    snprintf(text, sizeof text,
+             "kinds %u, N %" PRId64 ", positions %" PRId64 " %" PRId64 ", window %" PRId64 " %" PRId64
              ", blocks %" PRId64 " of %" PRId64, m->kinds, m->num_keys, m->q_position, m->k_position, m->window_left,
              m->window_right, m->block_count, m->block_size);
     return text;
@@ -77,7 +78,8 @@ static void check(const dlattn_mask *m) {
     if (m->num_keys > 0) check_tiles(m);
 }
 
-static const int64_t positions[][2] = {{0, 0}, {-3, 0}, {5, 0}, {0, -4}, {-7, 3}, {100, 95}, {INT64_C(1) << 61, (INT64_C(1) << 61) - 2}};
+static const int64_t positions[][2] = {{0, 0}, {-3, 0}, {5, 0}, {0, -4}, {-7, 3}, {100, 95},
+                                      {INT64_C(1) << 61, (INT64_C(1) << 61) - 2}};
 enum { POSITIONS = (int)(sizeof positions / sizeof positions[0]) };
 
 static dlattn_mask plain_mask(int position, int64_t num_keys) {

@@ -7,7 +7,6 @@
 #include "call.h"
 #include "problem.h"
 #include "tensor.h"
-#include "workspace.h"
 
 static problem p;
 static buffers x;
@@ -122,14 +121,16 @@ Test(problem, strides_of_extent_1_are_0) {
 }
 
 Test(problem, bias_is_right_aligned) {
-    static const int64_t shapes[][5] = {{1, N}, {1, 1}, {2, M, N}, {2, 1, N}, {3, H, 1, 1}, {4, B, 1, M, 1}, {4, 1, 1, 1, 1}};
+    static const int64_t shapes[][5] = {{1, N},       {1, 1},          {2, M, N},      {2, 1, N},
+                                        {3, H, 1, 1}, {4, B, 1, M, 1}, {4, 1, 1, 1, 1}};
     for (int s = 0; s < 7; s++) {
+        const int64_t *e = shapes[s] + 1;
         int rank = (int)shapes[s][0];
         int64_t wanted[4] = {1, 1, 1, 1};
-        for (int d = 0; d < rank; d++) wanted[4 - rank + d] = shapes[s][1 + d];
+        for (int d = 0; d < rank; d++) wanted[4 - rank + d] = e[d];
         make_call(&c);
-        c.attention.bias = set_tensor(&c, BIAS, kDLFloat, 32, rank, shapes[s][1], shapes[s][2], shapes[s][3], shapes[s][4]);
-        c.gradients.dbias = set_tensor(&c, DBIAS, kDLFloat, 32, rank, shapes[s][1], shapes[s][2], shapes[s][3], shapes[s][4]);
+        c.attention.bias = set_tensor(&c, BIAS, kDLFloat, 32, rank, e[0], e[1], e[2], e[3]);
+        c.gradients.dbias = set_tensor(&c, DBIAS, kDLFloat, 32, rank, e[0], e[1], e[2], e[3]);
         read_backward();
         expect_dims("bias", p.bias.extent, wanted[0], wanted[1], wanted[2], wanted[3]);
         for (int d = 0; d < 4; d++)
@@ -419,15 +420,4 @@ Test(tensor, overlap_and_density_by_brute_force) {
         found[overlaps]++;
     }
     cr_expect(found[0] > 1000 && found[1] > 1000, "both kinds are met");
-}
-
-Test(workspace, pieces_are_aligned_and_end_with_the_memory) {
-    static _Alignas(64) unsigned char memory[1024];
-    carver w = {memory + 16, 512};
-    unsigned char *first = dlattn__carve(&w, 100), *second = dlattn__carve(&w, 1);
-    cr_expect(first == memory + 64 && second == memory + 192, "at %d and %d", (int)(first - memory), (int)(second - memory));
-    cr_expect_null(dlattn__carve(&w, 512 - (256 - 16) + 1));
-    cr_expect(dlattn__carve(&w, 512 - (256 - 16)) == memory + 256, "a refusal takes nothing");
-    cr_expect_null(dlattn__carve(&w, 1));
-    cr_expect_null(dlattn__carve(&w, UINT64_MAX));
 }
