@@ -59,6 +59,7 @@ static void find_truth(check_truth *truth, const instance *x) {
     truth->reference = run_oracle(x, ORACLE_REFERENCE);
     truth->plain = run_oracle(x, ORACLE_PLAIN);
     truth->plain_f32 = run_oracle(x, ORACLE_PLAIN_F32);
+    truth->rounding = run_oracle(x, ORACLE_ROUNDING);
     mark_exempt(x, truth);
 }
 
@@ -66,6 +67,7 @@ static void free_truth(check_truth *truth) {
     oracle_free(&truth->reference);
     oracle_free(&truth->plain);
     oracle_free(&truth->plain_f32);
+    oracle_free(&truth->rounding);
     for (int id = 0; id < T_COUNT; id++) free(truth->exempt[id]);
 }
 
@@ -92,8 +94,8 @@ static int run_forward(check_report *report, instance *x, const check_truth *tru
     instance_poison(x, T_OUT, T_DSINKS);
     if (check_status(report, dlattn_forward(&x->attention, &x->outputs, NULL), "dlattn_forward")) return 0;
     expect_untouched(report, x, "the forward");
-    check_tensor(report, x, truth, T_OUT);
-    check_tensor(report, x, truth, T_LSE);
+    check_tensor(report, x, truth, T_OUT, "");
+    check_tensor(report, x, truth, T_LSE, "");
     if (x->test->f32_out) expect_unrounded(report, x, T_OUT);
     return 1;
 }
@@ -101,7 +103,7 @@ static int run_forward(check_report *report, instance *x, const check_truth *tru
 static int run_backward(check_report *report, instance *x, const check_truth *truth) {
     if (check_status(report, dlattn_backward(&x->attention, &x->gradients, NULL), "dlattn_backward")) return 0;
     expect_untouched(report, x, "the backward");
-    for (int id = T_DQ; id <= T_DSINKS; id++) check_tensor(report, x, truth, id);
+    for (int id = T_DQ; id <= T_DSINKS; id++) check_tensor(report, x, truth, id, "");
     if (x->test->f32_gradients)
         for (int id = T_DQ; id <= T_DV; id++) expect_unrounded(report, x, id);
     return 1;

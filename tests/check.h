@@ -41,7 +41,7 @@ void check_case(check_report *report, const test_case *c, const check_options *o
 /* ---- for the files of the check alone ----------------------------------------------------------------------------- */
 
 typedef struct check_truth {
-    oracle_result reference, plain, plain_f32;
+    oracle_result reference, plain, plain_f32, rounding;
     unsigned char *exempt[T_COUNT]; /* rows that a NaN or inf may have reached; NULL: none */
 } check_truth;
 
@@ -49,10 +49,10 @@ __attribute__((format(printf, 2, 3))) void check_fail(check_report *report, cons
 /* Fails unless status is DLATTN_OK. Returns the status. */
 int32_t check_status(check_report *report, int32_t status, const char *what);
 
-/* Judges a tensor by the rule of the header of check_bound.c. */
-void check_tensor(check_report *report, const instance *x, const check_truth *truth, int id);
-check_bound check_rows(const DLTensor *t, const real *reference, const real *plain, const unsigned char *exempt);
-void check_record(check_report *report, int id, check_bound bound, const char *what);
+/* Judges a tensor of the instance by the rule of check_bound.c; `what` begins the message of a failure. */
+check_bound check_rows(const DLTensor *t, const real *reference, const real *plain, const real *rounding,
+                       const unsigned char *exempt);
+void check_tensor(check_report *report, const instance *x, const check_truth *truth, int id, const char *what);
 
 void check_bits(check_report *report, instance *x, const check_options *options);
 void check_visibility(check_report *report, const test_case *c, const check_options *options);

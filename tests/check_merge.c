@@ -131,11 +131,6 @@ static void join_gradients(const part *parts, instance *x) {
         for (int64_t h = 0; h < x->test->H; h++) tensor_set(x->gradients.dsinks, h, tensor_get(&parts[0].dsinks.dl, h));
 }
 
-static void judge(check_report *report, const instance *x, const check_truth *truth, int id, const real *reference, const real *plain) {
-    char what[] = "merged from parts: ";
-    if (x->tensors[id].used) check_record(report, id, check_rows(&x->tensors[id].dl, reference, plain, truth->exempt[id]), what);
-}
-
 static void free_part(part *p) {
     owned *all[] = {&p->out, &p->lse, &p->dq, &p->dk, &p->dv, &p->dsinks};
     for (unsigned n = 0; n < sizeof all / sizeof *all; n++) guarded_free(all[n]->dl.data);
@@ -150,19 +145,12 @@ void check_merge(check_report *report, const test_case *c, const check_truth *tr
     DLDataType wide = {kDLFloat, (uint8_t)(c->dtype == F64 ? 64 : 32), 1};
     for (int64_t n = 0; n < PARTS; n++) make_part(&parts[n], &x, n);
     int right = merge_forward(report, parts, &x, wide);
-    if (right) {
-        judge(report, &x, truth, T_OUT, truth->reference.out, truth->plain.out);
-        judge(report, &x, truth, T_LSE, truth->reference.lse, truth->plain_f32.lse);
-    }
-    if (right && c->gradients != NO_GRADIENTS) {
+    for (int id = T_OUT; right && id <= T_LSE; id++) check_tensor(report, &x, truth, id, "merged from parts: ");
+    if (c->gradients != NO_GRADIENTS) {
         for (int n = 0; n < PARTS && right; n++) right = backward_of_part(report, &parts[n], &x, wide);
-        if (right) {
-            join_gradients(parts, &x);
-            judge(report, &x, truth, T_DQ, truth->reference.dq, truth->plain.dq);
-            judge(report, &x, truth, T_DK, truth->reference.dk, truth->plain.dk);
-            judge(report, &x, truth, T_DV, truth->reference.dv, truth->plain.dv);
-            judge(report, &x, truth, T_DSINKS, truth->reference.dsinks, truth->plain.dsinks);
-        }
+        if (right) join_gradients(parts, &x);
+        for (int id = T_DQ; right && id <= T_DV; id++) check_tensor(report, &x, truth, id, "merged from parts: ");
+        if (right) check_tensor(report, &x, truth, T_DSINKS, "merged from parts: ");
     }
     for (int n = 0; n < PARTS; n++) free_part(&parts[n]);
     instance_free(&x);

@@ -150,10 +150,31 @@ int oracle_kept(const dlattn_attention *a, int64_t b, int64_t h, int64_t i, int6
     return (int)(word >> 8 * (row_rest / 8 * 2 + key_rest % 2) & 255u) >= threshold(a->dropout);
 }
 
+static void scale_all(real *array, int64_t count, real factor) {
+    for (int64_t n = 0; array && n < count; n++) array[n] *= factor;
+}
+
+static void run_rounding(const oracle_request *request, oracle_result *result) {
+    const dlattn_attention *a = request->attention;
+    oracle_side queries, keys;
+    real unit = a->q->dtype.bits == 64 ? 0x1p-53L : 0x1p-24L;
+    oracle_sides(a, 0, &queries, &keys);
+    oracle_run_double(request, result);
+    scale_all(result->out, oracle_rows(&queries) * a->v->shape[a->v->ndim - 1], unit);
+    scale_all(result->lse, oracle_rows(&queries), unit);
+    scale_all(result->dq, tensor_count(a->q), unit);
+    scale_all(result->dk, tensor_count(a->k), unit);
+    scale_all(result->dv, tensor_count(a->v), unit);
+    if (a->bias) scale_all(result->dbias, tensor_count(a->bias), unit);
+    if (a->sinks) scale_all(result->dsinks, tensor_count(a->sinks), unit);
+}
+
 oracle_result oracle_run(const oracle_request *request) {
     oracle_result result = {0};
     int doubles = request->attention->q->dtype.bits == 64;
-    if (request->arithmetic == ORACLE_REFERENCE)
+    if (request->arithmetic == ORACLE_ROUNDING)
+        run_rounding(request, &result);
+    else if (request->arithmetic == ORACLE_REFERENCE)
         (doubles ? oracle_run_long_double : oracle_run_double)(request, &result);
     else
         (doubles ? oracle_run_double : oracle_run_float)(request, &result);

@@ -4,7 +4,10 @@
  * out again, so that no mistake can be in both. Arithmetic decides what the result is good for:
  *     ORACLE_REFERENCE   double, or long double for float64 inputs: what is true
  *     ORACLE_PLAIN       each step rounded to the input dtype: what an honest direct evaluation gets
- *     ORACLE_PLAIN_F32   each step in float (double for float64 inputs): judges lse */
+ *     ORACLE_PLAIN_F32   each step in float (double for float64 inputs): judges lse
+ *     ORACLE_ROUNDING    how much one float32 (float64) rounding in every step may move a result, to first order: the
+ *                        same sums over magnitudes, each weight p times 1 + |lse| + the magnitudes in its score, all
+ *                        times the unit roundoff (running error analysis: Higham, 2002, section 3.3) */
 #ifndef DLATTN_TESTS_ORACLE_H
 #define DLATTN_TESTS_ORACLE_H
 
@@ -12,7 +15,7 @@
 
 #include "element.h"
 
-enum { ORACLE_REFERENCE, ORACLE_PLAIN, ORACLE_PLAIN_F32 };
+enum { ORACLE_REFERENCE, ORACLE_PLAIN, ORACLE_PLAIN_F32, ORACLE_ROUNDING };
 
 /* What one side (queries or keys) looks like. Rows of tokens are numbered row-major over all dimensions but the last. */
 typedef struct oracle_side {

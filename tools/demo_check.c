@@ -18,7 +18,7 @@ typedef struct part {
 typedef struct sliced {
     part q, k, v, bias, slopes, sinks, dout, out, lse, dq, dk, dv, dbias, dsinks;
     dlattn_attention attention;
-    oracle_result results[3]; /* by arithmetic */
+    oracle_result results[4]; /* by arithmetic */
 } sliced;
 
 typedef struct job {
@@ -110,9 +110,9 @@ static void *run_oracle(void *argument) {
 }
 
 static void judge(demo_result *result, const char *name, demo_slice s, const part *p, const real *reference,
-                  const real *plain) {
+                  const real *plain, const real *rounding) {
     if (!p->dl.data || !reference) return;
-    check_bound bound = check_rows(&p->dl, reference, plain, NULL);
+    check_bound bound = check_rows(&p->dl, reference, plain, rounding, NULL);
     if (bound.ratio > result->error) result->error = bound.ratio;
     if (bound.ratio <= 1 || !result->passed) return;
     result->passed = 0;
@@ -124,25 +124,26 @@ static void judge(demo_result *result, const char *name, demo_slice s, const par
 
 static void judge_slice(demo_result *result, demo_slice s, const sliced *x) {
     const oracle_result *reference = &x->results[ORACLE_REFERENCE], *plain = &x->results[ORACLE_PLAIN];
-    judge(result, "out", s, &x->out, reference->out, plain->out);
-    judge(result, "lse", s, &x->lse, reference->lse, x->results[ORACLE_PLAIN_F32].lse);
-    judge(result, "dq", s, &x->dq, reference->dq, plain->dq);
-    judge(result, "dk", s, &x->dk, reference->dk, plain->dk);
-    judge(result, "dv", s, &x->dv, reference->dv, plain->dv);
-    judge(result, "dbias", s, &x->dbias, reference->dbias, plain->dbias);
-    judge(result, "dsinks", s, &x->dsinks, reference->dsinks, plain->dsinks);
+    const oracle_result *rounding = &x->results[ORACLE_ROUNDING];
+    judge(result, "out", s, &x->out, reference->out, plain->out, rounding->out);
+    judge(result, "lse", s, &x->lse, reference->lse, x->results[ORACLE_PLAIN_F32].lse, rounding->lse);
+    judge(result, "dq", s, &x->dq, reference->dq, plain->dq, rounding->dq);
+    judge(result, "dk", s, &x->dk, reference->dk, plain->dk, rounding->dk);
+    judge(result, "dv", s, &x->dv, reference->dv, plain->dv, rounding->dv);
+    judge(result, "dbias", s, &x->dbias, reference->dbias, plain->dbias, rounding->dbias);
+    judge(result, "dsinks", s, &x->dsinks, reference->dsinks, plain->dsinks, rounding->dsinks);
 }
 
 void demo_check(const demo_run *run, demo_result *result) {
     sliced slices[DEMO_SLICES] = {0};
-    job jobs[3 * DEMO_SLICES];
-    pthread_t threads[3 * DEMO_SLICES];
-    int started[3 * DEMO_SLICES] = {0};
+    job jobs[4 * DEMO_SLICES];
+    pthread_t threads[4 * DEMO_SLICES];
+    int started[4 * DEMO_SLICES] = {0};
     int64_t count = 0;
     result->passed = 1;
     for (int64_t n = 0; n < run->slice_count; n++) {
         make_slice(&slices[n], run, run->slices[n]);
-        for (int32_t arithmetic = 0; arithmetic < 3; arithmetic++) jobs[count++] = (job){run, &slices[n], arithmetic};
+        for (int32_t arithmetic = 0; arithmetic < 4; arithmetic++) jobs[count++] = (job){run, &slices[n], arithmetic};
     }
     for (int64_t n = 0; n < count; n++) {
         started[n] = pthread_create(&threads[n], NULL, run_oracle, &jobs[n]) == 0;
@@ -152,6 +153,6 @@ void demo_check(const demo_run *run, demo_result *result) {
         if (started[n]) pthread_join(threads[n], NULL);
     for (int64_t n = 0; n < run->slice_count; n++) {
         judge_slice(result, run->slices[n], &slices[n]);
-        for (int arithmetic = 0; arithmetic < 3; arithmetic++) oracle_free(&slices[n].results[arithmetic]);
+        for (int arithmetic = 0; arithmetic < 4; arithmetic++) oracle_free(&slices[n].results[arithmetic]);
     }
 }

@@ -103,6 +103,15 @@ static void check_lanes(void) {
         if (v_hsum(v_load(in)) != (real)sum) fail("hsum");
         if (v_hmax(v_load(in)) != (real)top) fail("hmax");
     }
+    v rows[L];
+    real sums[L] = {0};
+    for (int r = 0; r < L; r++) {
+        for (int i = 0; i < L; i++) sums[r] += in[i] = (real)(rand() % 2001 - 1000);
+        rows[r] = v_load(in);
+    }
+    v_store(out, v_sums(rows));
+    for (int r = 0; r < L; r++)
+        if (out[r] != sums[r]) fail("sums, lane %d", r);
     v_store(out, v_iota());
     for (int i = 0; i < L; i++)
         if (out[i] != (real)i) fail("iota, lane %d", i);
