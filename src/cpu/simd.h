@@ -17,6 +17,7 @@
  *   v_select(m, a, b)      m ? a : b                            vm_first(n)         lanes 0 .. n-1 (n clamped to L)
  *   vm_bytes(p)            lane is p[lane] != 0                 vm_lt(a, b)         a < b
  *   v_hsum v_hmax          over the lanes, in a fixed order
+ *   v_sums(a)              lane l is the sum over the lanes of a[l], l < L, in a fixed order
  *   v_load_f16 v_load_bf16 v_store_f16 v_store_bf16             L 16-bit numbers at a uint16_t *; round to nearest even
  *   transpose_block(dst, ldd, src, lds)    L x L words of `elem`: dst[c*ldd + r] = src[r*lds + c]
  *   v_keep(b)              keeps a loaded vector in a register (gcc would reload it in each fma)

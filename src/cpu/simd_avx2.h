@@ -59,6 +59,11 @@ SIMD_INLINE real v_hmax(v a) {
     __m128d pair = _mm_max_pd(_mm256_castpd256_pd128(a), _mm256_extractf128_pd(a, 1));
     return _mm_cvtsd_f64(_mm_max_sd(pair, _mm_unpackhi_pd(pair, pair)));
 }
+SIMD_INLINE v v_sums(const v *a) {
+    v s = v_add(_mm256_unpacklo_pd(a[0], a[1]), _mm256_unpackhi_pd(a[0], a[1]));
+    v t = v_add(_mm256_unpacklo_pd(a[2], a[3]), _mm256_unpackhi_pd(a[2], a[3]));
+    return v_add(_mm256_permute2f128_pd(s, t, 0x20), _mm256_permute2f128_pd(s, t, 0x31));
+}
 SIMD_INLINE v v_load_f16(const uint16_t *p) {
     return _mm256_cvtps_pd(_mm_cvtph_ps(_mm_loadl_epi64((const __m128i *)p)));
 }
@@ -129,6 +134,16 @@ SIMD_INLINE real v_hmax(v a) {
     __m128 x = _mm_max_ps(_mm256_castps256_ps128(a), _mm256_extractf128_ps(a, 1));
     x = _mm_max_ps(x, _mm_movehl_ps(x, x));
     return _mm_cvtss_f32(_mm_max_ss(x, _mm_movehdup_ps(x)));
+}
+/* In each 128-bit half: the sums over that half of a[0], a[1], a[2] and a[3]. */
+SIMD_INLINE v v_sums_of_four(const v *a) {
+    __m256d s = _mm256_castps_pd(v_add(_mm256_unpacklo_ps(a[0], a[1]), _mm256_unpackhi_ps(a[0], a[1])));
+    __m256d t = _mm256_castps_pd(v_add(_mm256_unpacklo_ps(a[2], a[3]), _mm256_unpackhi_ps(a[2], a[3])));
+    return v_add(_mm256_castpd_ps(_mm256_unpacklo_pd(s, t)), _mm256_castpd_ps(_mm256_unpackhi_pd(s, t)));
+}
+SIMD_INLINE v v_sums(const v *a) {
+    v s = v_sums_of_four(a), t = v_sums_of_four(a + 4);
+    return v_add(_mm256_permute2f128_ps(s, t, 0x20), _mm256_permute2f128_ps(s, t, 0x31));
 }
 SIMD_INLINE v v_load_f16(const uint16_t *p) { return _mm256_cvtph_ps(_mm_loadu_si128((const __m128i *)p)); }
 SIMD_INLINE v v_load_bf16(const uint16_t *p) {

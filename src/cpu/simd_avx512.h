@@ -41,6 +41,17 @@ SIMD_INLINE vm vm_bytes(const uint8_t *p) {
 SIMD_INLINE vm vm_lt(v a, v b) { return _mm512_cmp_pd_mask(a, b, _CMP_LT_OQ); }
 SIMD_INLINE real v_hsum(v a) { return _mm512_reduce_add_pd(a); }
 SIMD_INLINE real v_hmax(v a) { return _mm512_reduce_max_pd(a); }
+SIMD_INLINE v v_sums(const v *a) {
+    v b[4], c[2];
+#pragma GCC unroll 4
+    for (int i = 0; i < 4; i++)
+        b[i] = v_add(_mm512_unpacklo_pd(a[2 * i], a[2 * i + 1]), _mm512_unpackhi_pd(a[2 * i], a[2 * i + 1]));
+#pragma GCC unroll 2
+    for (int i = 0; i < 2; i++)
+        c[i] = v_add(_mm512_shuffle_f64x2(b[2 * i], b[2 * i + 1], 0x44),
+                     _mm512_shuffle_f64x2(b[2 * i], b[2 * i + 1], 0xee));
+    return v_add(_mm512_shuffle_f64x2(c[0], c[1], 0x88), _mm512_shuffle_f64x2(c[0], c[1], 0xdd));
+}
 SIMD_INLINE v v_load_f16(const uint16_t *p) {
     return _mm512_cvtps_pd(_mm256_cvtph_ps(_mm_loadu_si128((const __m128i *)p)));
 }
@@ -111,6 +122,22 @@ SIMD_INLINE vm vm_bytes(const uint8_t *p) {
 SIMD_INLINE vm vm_lt(v a, v b) { return _mm512_cmp_ps_mask(a, b, _CMP_LT_OQ); }
 SIMD_INLINE real v_hsum(v a) { return _mm512_reduce_add_ps(a); }
 SIMD_INLINE real v_hmax(v a) { return _mm512_reduce_max_ps(a); }
+/* In each 128-bit lane: the sums over that lane of a[0], a[1], a[2] and a[3]. */
+SIMD_INLINE v v_sums_of_four(const v *a) {
+    __m512d s = _mm512_castps_pd(v_add(_mm512_unpacklo_ps(a[0], a[1]), _mm512_unpackhi_ps(a[0], a[1])));
+    __m512d t = _mm512_castps_pd(v_add(_mm512_unpacklo_ps(a[2], a[3]), _mm512_unpackhi_ps(a[2], a[3])));
+    return v_add(_mm512_castpd_ps(_mm512_unpacklo_pd(s, t)), _mm512_castpd_ps(_mm512_unpackhi_pd(s, t)));
+}
+SIMD_INLINE v v_sums(const v *a) {
+    v b[4], c[2];
+#pragma GCC unroll 4
+    for (int i = 0; i < 4; i++) b[i] = v_sums_of_four(a + 4 * i);
+#pragma GCC unroll 2
+    for (int i = 0; i < 2; i++)
+        c[i] = v_add(_mm512_shuffle_f32x4(b[2 * i], b[2 * i + 1], 0x44),
+                     _mm512_shuffle_f32x4(b[2 * i], b[2 * i + 1], 0xee));
+    return v_add(_mm512_shuffle_f32x4(c[0], c[1], 0x88), _mm512_shuffle_f32x4(c[0], c[1], 0xdd));
+}
 SIMD_INLINE v v_load_f16(const uint16_t *p) { return _mm512_cvtph_ps(_mm256_loadu_si256((const __m256i *)p)); }
 SIMD_INLINE v v_load_bf16(const uint16_t *p) {
     __m512i wide = _mm512_cvtepu16_epi32(_mm256_loadu_si256((const __m256i *)p));

@@ -52,6 +52,7 @@ SIMD_INLINE real v_hmax(v a) {
     real x = vgetq_lane_f64(a, 0), y = vgetq_lane_f64(a, 1);
     return x > y ? x : y;
 }
+SIMD_INLINE v v_sums(const v *a) { return vpaddq_f64(a[0], a[1]); }
 SIMD_INLINE uint32x2_t v_two_words(const uint16_t *p) {
     return vcreate_u32(p[0] | (uint64_t)p[1] << 32);
 }
@@ -124,6 +125,7 @@ SIMD_INLINE real v_hmax(v a) {
     v high = v_max(a, vextq_f32(a, a, 2));
     return vgetq_lane_f32(v_max(high, vextq_f32(high, high, 1)), 0);
 }
+SIMD_INLINE v v_sums(const v *a) { return vpaddq_f32(vpaddq_f32(a[0], a[1]), vpaddq_f32(a[2], a[3])); }
 SIMD_INLINE v v_load_f16(const uint16_t *p) { return vcvt_f32_f16(vreinterpret_f16_u16(vld1_u16(p))); }
 SIMD_INLINE v v_load_bf16(const uint16_t *p) { return vreinterpretq_f32_u32(vshll_n_u16(vld1_u16(p), 16)); }
 SIMD_INLINE void v_store_f16(uint16_t *p, v x) { vst1_u16(p, vreinterpret_u16_f16(vcvt_f16_f32(x))); }

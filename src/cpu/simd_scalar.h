@@ -46,6 +46,7 @@ SIMD_INLINE vm vm_bytes(const uint8_t *p) { return *p != 0; }
 SIMD_INLINE vm vm_lt(v a, v b) { return a < b; }
 SIMD_INLINE real v_hsum(v a) { return a; }
 SIMD_INLINE real v_hmax(v a) { return a; }
+SIMD_INLINE v v_sums(const v *a) { return *a; }
 SIMD_INLINE v v_load_f16(const uint16_t *p) { return (real)dlattn__f16_to_float(*p); }
 SIMD_INLINE v v_load_bf16(const uint16_t *p) { return (real)dlattn__bf16_to_float(*p); }
 SIMD_INLINE void v_store_f16(uint16_t *p, v x) { *p = dlattn__float_to_f16((float)x); }
