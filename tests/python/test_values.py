@@ -24,7 +24,7 @@ def check(problem):
         assert_close(getattr(found, name), *expected[name], name)
 
 
-@settings(max_examples=150)
+@settings(max_examples=400)
 @given(problems())
 def test_random_problems_match_the_reference(problem):
     check(problem)

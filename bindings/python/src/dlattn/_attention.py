@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 
 GRADIENTS = ("dq", "dk", "dv", "dbias", "dsinks")
 sizeof = ctypes.sizeof
+OUTPUTS_SIZE, GRADIENTS_SIZE = sizeof(_raw.dlattn_outputs), sizeof(_raw.dlattn_gradients)
 
 
 class Gradients(NamedTuple):
@@ -66,10 +67,10 @@ def attention(q: Array, k: Array, v: Array, *, return_lse: bool = False, out: Op
     """
     problem = Problem(q, k, v, options)
     word = _tensor.word_at(problem.q_address)
-    shape = _tensor.shape_at(problem.q_address)
-    out_shape = () if out is not None else _out_shape(shape, _tensor.shape_at(problem.v_address))
+    shape = _tensor.shape_of(q, problem.q_address)
+    out_shape = () if out is not None else _out_shape(shape, _tensor.shape_of(v, problem.v_address))
     result = problem.output("out", out, out_shape, dtype_word("out_dtype", out_dtype, word))
-    outputs = _raw.dlattn_outputs(sizeof(_raw.dlattn_outputs), result.address)
+    outputs = _raw.dlattn_outputs(OUTPUTS_SIZE, result.address)
     if not return_lse and lse is None:
         check(library.dlattn_forward(problem.struct, outputs, problem.exec))
         return result.array()
@@ -81,7 +82,7 @@ def attention(q: Array, k: Array, v: Array, *, return_lse: bool = False, out: Op
 
 def _gradients(problem: Problem, arrays: dict, wanted: dict, grad_dtype) -> tuple[_raw.dlattn_gradients, dict]:
     """The struct of the backward and its outputs: those given, and new ones for those wanted."""
-    struct = _raw.dlattn_gradients(sizeof(_raw.dlattn_gradients))
+    struct = _raw.dlattn_gradients(GRADIENTS_SIZE)
     for name, array in arrays.items():
         if array is not None:
             setattr(struct, name, _tensor.borrow(name, array, problem.keep))
@@ -91,7 +92,7 @@ def _gradients(problem: Problem, arrays: dict, wanted: dict, grad_dtype) -> tupl
         if not parent:  # dbias without bias: the library says so, given any tensor
             parent = problem.q_address
         shape = () if given is not None else _tensor.shape_at(parent)
-        word = dtype_word("grad_dtype", grad_dtype, _tensor.word_at(parent))
+        word = 0 if given is not None else dtype_word("grad_dtype", grad_dtype, _tensor.word_at(parent))
         results[name] = problem.output(name, given, shape, word)
         setattr(struct, name, results[name].address)
     return struct, results
@@ -168,6 +169,5 @@ def merge(outs: Sequence[Array], lses: Sequence[Array], *, layout: str = "bshd",
     result = _tensor.Result("out", out, shape, word, outs[0], keep)
     row = _tensor.Result("lse", lse, _tensor.shape_at(lse_addresses[0]), _tensor.word_at(lse_addresses[0]), outs[0],
                          keep)
-    check(library.dlattn_merge(parts, _raw.dlattn_outputs(sizeof(_raw.dlattn_outputs), result.address, row.address),
-                               None))
+    check(library.dlattn_merge(parts, _raw.dlattn_outputs(OUTPUTS_SIZE, result.address, row.address), None))
     return result.array(), row.array()

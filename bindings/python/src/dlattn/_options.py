@@ -54,6 +54,7 @@ TENSORS = ("bias", "mask", "alibi_slopes", "sinks", "rng_state", "cu_seqlens_q",
 INTEGERS = {"seed": (0, 2**64), "offset": (0, 2**64), "max_seqlen_q": (-2**63, 2**63), "max_seqlen_k": (-2**63, 2**63)}
 FLAGS = {"causal": _raw.DLATTN_CAUSAL, "top_left": _raw.DLATTN_TOP_LEFT, "deterministic": _raw.DLATTN_DETERMINISTIC,
          "allow_tf32": _raw.DLATTN_ALLOW_TF32}
+STRUCT_SIZE = ctypes.sizeof(_raw.dlattn_attention)
 LAYOUTS = {"bshd": _raw.DLATTN_BSHD, "bhsd": _raw.DLATTN_BHSD}
 
 
@@ -93,15 +94,15 @@ def pair(name: str, value) -> tuple:
 class Problem:
     """dlattn_attention filled from Python arguments; `keep` owns what its addresses point to during the call."""
 
-    __slots__ = ("struct", "keep", "exec", "q", "q_address", "v_address", "k_address", "options")
+    __slots__ = ("struct", "keep", "exec", "q", "q_address", "v_address", "k_address")
 
     def __init__(self, q, k, v, options: dict):
-        self.struct = struct = _raw.dlattn_attention(ctypes.sizeof(_raw.dlattn_attention))
-        self.keep: list = []
-        self.exec, self.q, self.options = None, q, options
-        struct.q = self.q_address = _tensor.borrow("q", q, self.keep)
-        struct.k = self.k_address = _tensor.borrow("k", k, self.keep)
-        struct.v = self.v_address = _tensor.borrow("v", v, self.keep)
+        self.keep = keep = []
+        self.exec, self.q = None, q
+        self.q_address = _tensor.borrow("q", q, keep)
+        self.k_address = _tensor.borrow("k", k, keep)
+        self.v_address = _tensor.borrow("v", v, keep)
+        self.struct = _raw.dlattn_attention(STRUCT_SIZE, self.q_address, self.k_address, self.v_address)
         for name, value in options.items():
             if value is not None:
                 self._set(name, value)

@@ -17,7 +17,8 @@ MAX_VERSION = (_raw.DLPACK_MAJOR_VERSION, 0)
 VERSIONED, LEGACY = b"dltensor_versioned", b"dltensor"
 TENSOR_OFFSET = _raw.DLManagedTensorVersioned.dl_tensor.offset
 FLAGS_OFFSET = _raw.DLManagedTensorVersioned.flags.offset
-DTYPE_OFFSET = _raw.DLTensor.dtype.offset
+NDIM_OFFSET, DTYPE_OFFSET, SHAPE_OFFSET = (getattr(_raw.DLTensor, _field).offset for _field in
+                                           ("ndim", "dtype", "shape"))
 
 _is_valid = ctypes.pythonapi.PyCapsule_IsValid
 _is_valid.restype, _is_valid.argtypes = ctypes.c_int, [ctypes.py_object, ctypes.c_char_p]
@@ -40,37 +41,49 @@ FLOAT32, FLOAT64 = WORDS["float32"], WORDS["float64"]
 # What NumPy stores for each dtype; bfloat16 becomes uint16 that is exported under its own name.
 STORAGE = {word: numpy.dtype(name) for name, word in WORDS.items() if name != "bfloat16"}
 STORAGE[BFLOAT16] = numpy.dtype("uint16")
+_words: dict = {}  # see _word_of
 
 
 def borrow(name: str, array, keep: list) -> int:
     """The address of a DLTensor that describes `array`. It is valid while `keep` lives."""
-    return _borrow(name, array, keep)[0]
+    if not isinstance(array, numpy.ndarray):
+        return _borrow_foreign(name, array, keep)[0]
+    if array.dtype.kind == "V" and _word_of(array.dtype) == BFLOAT16:  # NumPy exports it only as another type
+        return _rename_bfloat16(borrow(name, array.view(STORAGE[BFLOAT16]), keep))
+    try:
+        capsule = array.__dlpack__(max_version=MAX_VERSION)
+    except (BufferError, TypeError):  # a dtype that NumPy does not export, or NumPy before 2.1
+        return _describe(name, array, keep)
+    keep.append(capsule)
+    return _pointer(capsule, VERSIONED) + TENSOR_OFFSET
+
+
+def _rename_bfloat16(address: int) -> int:
+    """Writes bfloat16 as the dtype of a DLTensor that says uint16."""
+    ctypes.c_uint32.from_address(address + DTYPE_OFFSET).value = BFLOAT16
+    return address
 
 
 def borrow_output(name: str, array, keep: list) -> int:
     """The same for an array that the library writes: it must say that it may be written."""
-    address, writable = _borrow(name, array, keep)
+    if isinstance(array, numpy.ndarray):
+        address, writable = borrow(name, array, keep), array.flags.writeable
+    else:
+        address, writable = _borrow_foreign(name, array, keep)
     if not writable:
         raise argument_error(f"{name}: this {type(array).__name__} is read-only, or cannot say that it may be written; "
                              "expected a writable array")
     return address
 
 
-def _borrow(name: str, array, keep: list) -> tuple[int, bool]:
-    if isinstance(array, numpy.ndarray):
-        if array.dtype.kind == "V":
-            return _describe(name, array, keep), array.flags.writeable
-        try:
-            capsule = array.__dlpack__(max_version=MAX_VERSION)
-        except (BufferError, TypeError):  # a dtype that NumPy does not export, or NumPy before 2.1
-            return _describe(name, array, keep), array.flags.writeable
-    elif hasattr(array, "__dlpack__"):
-        capsule = _export(name, array)
-    elif isinstance(array, (list, tuple)):
-        return _borrow(name, numpy.asarray(array), keep)
-    else:
+def _borrow_foreign(name: str, array, keep: list) -> tuple[int, bool]:
+    """Address, and whether the array may be written, which legacy capsules cannot say."""
+    if isinstance(array, (list, tuple)):
+        return borrow(name, numpy.asarray(array), keep), False
+    if not hasattr(array, "__dlpack__"):
         raise argument_error(f"{name}: {type(array).__name__} has no __dlpack__; expected a NumPy array or a DLPack "
                              "object")
+    capsule = _export(name, array)
     keep.append(capsule)
     if _is_valid(capsule, VERSIONED):
         managed = _pointer(capsule, VERSIONED)
@@ -96,20 +109,27 @@ def _export(name: str, array):
         raise argument_error(f"{name}: {type(array).__name__} gives no DLPack tensor: {reason}") from reason
 
 
+def _word_of(dtype: numpy.dtype) -> int:
+    """The DLPack number of a NumPy dtype; 0 when it has none. Their names are slow, so they are remembered."""
+    word = _words.get(dtype)
+    if word is None:
+        word = _words[dtype] = WORDS.get(dtype.name, 0) if dtype.isnative else 0
+    return word
+
+
 def _describe(name: str, array: numpy.ndarray, keep: list) -> int:
     """A DLTensor made by hand from a NumPy array."""
-    word = WORDS.get(array.dtype.name) if array.dtype.isnative else None
-    if word is None:
+    word = _word_of(array.dtype)
+    if not word:
         raise dtype_error(f"{name} has NumPy dtype {array.dtype}; expected a native float, bfloat16, integer or bool")
-    size = array.itemsize
+    size, ndim = array.itemsize, array.ndim
     if any(stride % size for stride in array.strides):
         raise argument_error(f"{name} has byte strides {array.strides}; expected multiples of its item size {size}")
-    extents = ctypes.c_int64 * max(array.ndim, 1)
-    shape, strides = extents(*array.shape), extents(*(stride // size for stride in array.strides))
-    tensor = _raw.DLTensor(data=array.__array_interface__["data"][0], device=_raw.DLDevice(_raw.kDLCPU, 0),
-                           ndim=array.ndim, dtype=_raw.DLDataType(word & 255, word >> 8 & 255, 1),
-                           shape=ctypes.addressof(shape), strides=ctypes.addressof(strides))
-    keep += (array, shape, strides, tensor)
+    sizes = (ctypes.c_int64 * (2 * ndim))(*array.shape, *(stride // size for stride in array.strides))
+    start = ctypes.addressof(sizes)
+    tensor = _raw.DLTensor(array.ctypes.data, (_raw.kDLCPU, 0), ndim, (word & 255, word >> 8 & 255, 1), start,
+                           start + 8 * ndim)
+    keep += (array, sizes, tensor)
     return ctypes.addressof(tensor)
 
 
@@ -118,12 +138,18 @@ def word_at(address: int) -> int:
     return ctypes.c_uint32.from_address(address + DTYPE_OFFSET).value
 
 
+def shape_of(array, address: int) -> tuple[int, ...]:
+    """The extents of an array that lies at `address`, as a DLTensor says them."""
+    return array.shape if isinstance(array, numpy.ndarray) else shape_at(address)
+
+
 def shape_at(address: int) -> tuple[int, ...]:
     """The extents of a DLTensor; () when they make no sense, which the library then says in its own words."""
-    tensor = _raw.DLTensor.from_address(address)
-    if not tensor.shape or not 0 < tensor.ndim <= 8:
+    ndim = ctypes.c_int32.from_address(address + NDIM_OFFSET).value
+    extents = ctypes.c_void_p.from_address(address + SHAPE_OFFSET).value
+    if not extents or not 0 < ndim <= 8:
         return ()
-    shape = tuple((ctypes.c_int64 * tensor.ndim).from_address(tensor.shape))
+    shape = tuple((ctypes.c_int64 * ndim).from_address(extents))
     return shape if min(shape) >= 0 else ()
 
 
@@ -141,7 +167,7 @@ class Result:
         self._array = numpy.empty(shape, STORAGE.get(word, numpy.float32))
         self.address = borrow(name, self._array, keep)
         if word == BFLOAT16:
-            ctypes.c_uint32.from_address(self.address + DTYPE_OFFSET).value = word
+            _rename_bfloat16(self.address)
 
     def array(self):
         if self._like is None:
@@ -166,7 +192,7 @@ class _Bfloat16:
             address = _pointer(capsule, VERSIONED) + TENSOR_OFFSET
         else:
             address = _pointer(capsule, LEGACY)
-        ctypes.c_uint32.from_address(address + DTYPE_OFFSET).value = BFLOAT16
+        _rename_bfloat16(address)
         return capsule
 
 
