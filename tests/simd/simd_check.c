@@ -5,6 +5,8 @@
 #include <stddef.h>
 #include <stdio.h>
 
+#include "checks.h"
+
 #if defined(__x86_64__)
 static bool has_avx2(void) {
     return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma"); /* all such processors convert float16 */
@@ -14,9 +16,9 @@ static bool has_avx512(void) {
            __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl") && has_avx2();
 }
 #endif
-static bool always(void) { return true; }
+static inline bool always(void) { return true; }
 
-/* CHECKS(X) of the build: X(isa, real, does the machine have it), one per compiled template. */
+/* CHECKS(X) is made by CMake: X(isa, real, does the machine have it), one per compiled template. */
 #define DECLARE(isa, real, has) int dlattn__simd_check_##isa##_##real(void);
 #define ROW(isa, real, has) {#isa " " #real, has, dlattn__simd_check_##isa##_##real},
 CHECKS(DECLARE)
