@@ -39,7 +39,7 @@ static check_bound judge_row(const DLTensor *t, expected e, int64_t row, int exe
         if (!finite_real(difference)) error = (real)INFINITY;
         error = larger(error, difference);
         plain_error = larger(plain_error, fabsl(e.plain[n] - ref));
-        plain_error = larger(plain_error, e.rounding[n]);
+        plain_error = larger(plain_error, fabsl(e.rounding[n])); /* dk carries the sign of the scale */
         magnitude = larger(magnitude, fabsl(ref));
     }
     real allowed = 2 * plain_error + (real)dtype_roundoff(t->dtype) * magnitude;

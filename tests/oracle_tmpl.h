@@ -21,8 +21,6 @@ typedef struct head {
     NUMBER *q, *out, *dout;                /* [D], [E], [E] */
     NUMBER *s, *cap, *keep, *p, *dp, *sum; /* [N]; cap: derivative of softcap; keep: dropout's factor; sum: [max(D, E)] */
     unsigned char *visible;                /* [N] */
-    NUMBER *size;                          /* [N]; ORACLE_ROUNDING: of the terms that make up s */
-    int32_t sizes;
     NUMBER lse, sink;
     NUMBER *dk, *dv, *dbias, *dsinks; /* sums over heads, in the shapes of the tensors */
 } head;
@@ -51,9 +49,6 @@ static void load_row(NUMBER *to, const DLTensor *t, int64_t row, int64_t width) 
     for (int64_t x = 0; x < width; x++) to[x] = (NUMBER)tensor_get(t, row * width + x);
 }
 
-/* ORACLE_ROUNDING works with magnitudes once the scores are known. */
-static NUMBER sized(const head *w, NUMBER x) { return w->sizes ? fabs(x) : x; }
-
 /* The keys and values of (b, g), as rows and as columns. */
 static void load_keys(head *w) {
     int64_t N = w->keys.length, D = w->D, E = w->E;
@@ -61,8 +56,7 @@ static void load_keys(head *w) {
         load_row(w->k + j * D, w->a->k, oracle_row(&w->keys, w->b, w->g, j), D);
         load_row(w->v + j * E, w->a->v, oracle_row(&w->keys, w->b, w->g, j), E);
         for (int64_t d = 0; d < D; d++) w->k_columns[d * N + j] = w->k[j * D + d];
-        for (int64_t d = 0; d < D; d++) w->k[j * D + d] = sized(w, w->k[j * D + d]);
-        for (int64_t e = 0; e < E; e++) w->v_columns[e * N + j] = w->v[j * E + e] = sized(w, w->v[j * E + e]);
+        for (int64_t e = 0; e < E; e++) w->v_columns[e * N + j] = w->v[j * E + e];
     }
 }
 
@@ -106,16 +100,6 @@ static void score_row(head *w, int64_t i) {
     }
 }
 
-/* size[j]: magnitudes of all terms of s[j]. From here on q too is its magnitude. */
-static void size_row(head *w) {
-    for (int64_t d = 0; d < w->D; d++) w->q[d] = fabs(w->q[d]);
-    for (int64_t j = 0; j < w->keys.length; j++) {
-        NUMBER sum = 0;
-        for (int64_t d = 0; d < w->D; d++) sum += w->q[d] * w->k[j * w->D + d];
-        w->size[j] = fabs(w->scale) * sum + fabs(w->s[j]);
-    }
-}
-
 /* lse = log(sum exp(s) + exp(sink)), -inf when nothing but -inf is there. A NaN score makes it NaN. */
 static void softmax_row(head *w) {
     NUMBER top = w->a->sinks ? w->sink : -(NUMBER)INFINITY, sum;
@@ -142,7 +126,6 @@ static void out_row(head *w, int64_t i) {
         w->p[j] = 0;
         if (!w->visible[j]) continue;
         w->p[j] = round_to(exp(w->s[j] - w->lse), w->step);
-        if (w->sizes) w->p[j] *= 1 + w->size[j] + fabs(w->lse);
         w->keep[j] = w->a->dropout == 0 ? 1 : oracle_kept(w->a, w->b, w->h, i, j) ? factor : 0;
         if (w->keep[j] == 0) continue;
         add_scaled(w->out, round_to(w->p[j] * w->keep[j], w->step), w->v + j * w->E, w->E);
@@ -156,9 +139,8 @@ static NUMBER row_delta(head *w, int64_t i) {
     NUMBER delta = 0;
     for (int64_t e = 0; e < w->E; e++) delta += w->dout[e] * w->out[e];
     delta = round_to(delta, w->step);
-    if (!dlse) return delta;
-    NUMBER of_lse = (NUMBER)tensor_get(dlse, oracle_lse_row(&w->queries, w->b, w->h, i));
-    return w->sizes ? delta + fabs(of_lse) : round_to(delta - of_lse, w->step);
+    if (dlse) delta = round_to(delta - (NUMBER)tensor_get(dlse, oracle_lse_row(&w->queries, w->b, w->h, i)), w->step);
+    return delta;
 }
 
 /* What row i adds to every gradient; its row of dq goes to `dq`. */
@@ -166,17 +148,15 @@ static void gradient_row(head *w, int64_t i, real *dq) {
     const dlattn_attention *a = w->a;
     NUMBER delta;
     load_row(w->dout, w->request->dout, oracle_row(&w->queries, w->b, w->h, i), w->E);
-    for (int64_t e = 0; e < w->E; e++) w->dout[e] = sized(w, w->dout[e]);
     delta = row_delta(w, i);
-    if (a->sinks && w->sizes) w->dsinks[w->h] += exp(w->sink - w->lse) * (1 + fabs(w->sink) + fabs(w->lse)) * delta;
-    else if (a->sinks) w->dsinks[w->h] -= exp(w->sink - w->lse) * delta;
+    if (a->sinks) w->dsinks[w->h] -= exp(w->sink - w->lse) * delta;
     dot_columns(w->dp, w->dout, w->v_columns, w->E, w->keys.length);
     memset(w->sum, 0, (size_t)w->D * sizeof *w->sum);
     for (int64_t j = 0; j < w->keys.length; j++) {
         if (!w->visible[j]) continue;
         int64_t row = oracle_row(&w->keys, w->b, w->g, j);
         NUMBER dp = w->keep[j] == 0 ? 0 : round_to(round_to(w->dp[j], w->step) * w->keep[j], w->step);
-        NUMBER ds = round_to(w->p[j] * round_to(w->sizes ? dp + delta : dp - delta, w->step), w->step);
+        NUMBER ds = round_to(w->p[j] * round_to(dp - delta, w->step), w->step);
         if (w->keep[j] != 0)
             add_scaled(w->dv + row * w->E, round_to(w->p[j] * w->keep[j], w->step), w->dout, w->E);
         if (a->bias) w->dbias[tensor_broadcast_index(a->bias, w->b, w->h, i, j)] += ds;
@@ -185,15 +165,10 @@ static void gradient_row(head *w, int64_t i, real *dq) {
         add_scaled(w->sum, ds, w->k + j * w->D, w->D);
     }
     for (int64_t d = 0; d < w->D; d++)
-        dq[d] = round_to(sized(w, w->scale) * round_to(w->sum[d], w->step), w->request->gradient_dtype);
+        dq[d] = round_to(w->scale * round_to(w->sum[d], w->step), w->request->gradient_dtype);
 }
 
-static NUMBER size_of_lse(const head *w) {
-    NUMBER sum = 1 + fabs(w->lse);
-    for (int64_t j = 0; j < w->keys.length; j++)
-        if (w->visible[j]) sum += exp(w->s[j] - w->lse) * w->size[j];
-    return sum;
-}
+#include "oracle_rounding.h"
 
 static void run_head(head *w, oracle_result *result) {
     load_keys(w);
@@ -204,9 +179,11 @@ static void run_head(head *w, oracle_result *result) {
         softmax_row(w);
         result->lse[oracle_lse_row(&w->queries, w->b, w->h, i)] = w->lse;
         if (w->lse == -(NUMBER)INFINITY) continue;
-        if (w->sizes) size_row(w);
         out_row(w, i);
-        if (w->sizes) result->lse[oracle_lse_row(&w->queries, w->b, w->h, i)] = size_of_lse(w);
+        if (w->request->arithmetic == ORACLE_ROUNDING) {
+            rounding_row(w, i, result);
+            continue;
+        }
         for (int64_t e = 0; e < w->E; e++) result->out[row * w->E + e] = w->out[e];
         if (w->request->dout) gradient_row(w, i, result->dq + row * w->D);
     }
@@ -217,7 +194,6 @@ static void allocate_work(head *w) {
     w->k = numbers(N * D), w->v = numbers(N * E), w->k_columns = numbers(N * D), w->v_columns = numbers(N * E);
     w->q = numbers(D), w->out = numbers(E), w->dout = numbers(E), w->sum = numbers(D > E ? D : E);
     w->s = numbers(N), w->cap = numbers(N), w->keep = numbers(N), w->p = numbers(N), w->dp = numbers(N);
-    w->size = numbers(N);
     w->visible = calloc((size_t)N + 1, 1);
     w->dk = numbers(tensor_count(w->a->k)), w->dv = numbers(tensor_count(w->a->v));
     w->dbias = w->a->bias ? numbers(tensor_count(w->a->bias)) : NULL;
@@ -227,7 +203,7 @@ static void allocate_work(head *w) {
 
 static void free_work(head *w) {
     NUMBER *all[] = {w->k, w->v, w->k_columns, w->v_columns, w->q,  w->out, w->dout,  w->sum,    w->s,
-                     w->cap, w->keep, w->p,    w->dp,        w->dk, w->dv,  w->dbias, w->dsinks, w->size};
+                     w->cap, w->keep, w->p,    w->dp,        w->dk, w->dv,  w->dbias, w->dsinks};
     for (unsigned n = 0; n < sizeof all / sizeof *all; n++) free(all[n]);
     free(w->visible);
 }
@@ -250,7 +226,6 @@ void ORACLE_NAME(const oracle_request *request, oracle_result *result) {
         unrounded.out_dtype = unrounded.gradient_dtype = unrounded.dbias_dtype = unrounded.dsinks_dtype = exact;
         w.request = &unrounded;
     }
-    w.sizes = request->arithmetic == ORACLE_ROUNDING;
     w.scale = a->flags & DLATTN_SCALE ? (NUMBER)a->scale : 1 / sqrt((NUMBER)w.D);
     oracle_sides(a, 0, &w.queries, &w.keys);
     int64_t rows = oracle_rows(&w.queries), batch = w.queries.count;
@@ -267,7 +242,7 @@ void ORACLE_NAME(const oracle_request *request, oracle_result *result) {
         }
     }
     if (request->dout) {
-        result->dk = finish(&w, w.dk, tensor_count(a->k), sized(&w, w.scale), w.request->gradient_dtype);
+        result->dk = finish(&w, w.dk, tensor_count(a->k), w.scale, w.request->gradient_dtype);
         result->dv = finish(&w, w.dv, tensor_count(a->v), 1, w.request->gradient_dtype);
         if (a->bias) result->dbias = finish(&w, w.dbias, tensor_count(a->bias), 1, w.request->dbias_dtype);
         if (a->sinks) result->dsinks = finish(&w, w.dsinks, tensor_count(a->sinks), 1, w.request->dsinks_dtype);
