@@ -9,11 +9,13 @@ TOP = pathlib.Path(__file__).resolve().parent.parent
 C_FILES = (".c", ".h", ".cpp", ".cu", ".cuh")
 CODE = C_FILES + (".py", ".sh", ".cmake", ".jl", ".rs")
 MOST_LINES = 800
-MOST_COLUMNS = 120
+MOST_COLUMNS = 140  # 120 is the aim; tables may be wider
 
 
 def problems_of(path, text):
     lines = text.split("\n")
+    if re.search("[Gg]enerated (by|from)", "\n".join(lines[:5])):
+        return
     if text and not text.endswith("\n"):
         yield "does not end with a newline"
     if path.endswith(CODE):

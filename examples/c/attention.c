@@ -46,7 +46,8 @@ int main(void) {
     DLTensor tdout = tensor(dout, 4, query_shape), tdq = tensor(dq, 4, query_shape);
     DLTensor tdk = tensor(dk, 4, key_shape), tdv = tensor(dv, 4, key_shape);
 
-    dlattn_attention attention = {.struct_size = sizeof attention, .q = &tq, .k = &tk, .v = &tv, .flags = DLATTN_CAUSAL};
+    dlattn_attention attention = {.struct_size = sizeof attention, .q = &tq, .k = &tk, .v = &tv,
+                                  .flags = DLATTN_CAUSAL};
     dlattn_outputs outputs = {.struct_size = sizeof outputs, .out = &tout, .lse = &tlse};
     dlattn_gradients gradients = {.struct_size = sizeof gradients, .out = &tout, .lse = &tlse, .dout = &tdout,
                                   .dq = &tdq, .dk = &tdk, .dv = &tdv};
