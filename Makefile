@@ -8,6 +8,10 @@ CTEST  := $(RUN) ctest --output-on-failure --parallel $(shell nproc)
 PREFIX ?= /usr/local
 VENV   := .venv/.ready
 
+# The Python package and the library of this tree, not installed.
+PACKAGE := PYTHONPATH=bindings/python/src DLATTN_LIBRARY=$(CURDIR)/build/release/libdlattn.so \
+           DLATTN_COMMAND=$(CURDIR)/build/release/dlattn
+
 .PHONY: help configure build demo test sanitize neon bench bench-peers format install clean tools
 
 help:
@@ -42,6 +46,21 @@ build: configure
 
 demo: build
 	@build/release/dlattn demo
+	@echo
+	@$(PACKAGE) .venv/bin/python examples/python/train_characters.py
+
+bench: build
+	@build/release/dlattn bench --table
+
+# PyTorch is large, so it has an environment of its own. FLAGS: of bench/peers.py.
+.venv-peers/.ready: bench/requirements-peers.txt | tools
+	@[ -x .venv-peers/bin/pip ] || python3 -m venv .venv-peers
+	@.venv-peers/bin/pip install --quiet --disable-pip-version-check -r $<
+	@touch $@
+
+bench-peers: build .venv-peers/.ready
+	@$(PACKAGE) .venv-peers/bin/python bench/peers.py $(FLAGS)
+	@.venv/bin/python bench/report.py
 
 # The last line counts: ctest's own summary, after whatever failed.
 test: build
