@@ -41,7 +41,7 @@ void check_case(check_report *report, const test_case *c, const check_options *o
 /* ---- for the files of the check alone ----------------------------------------------------------------------------- */
 
 typedef struct check_truth {
-    oracle_result reference, plain, plain_f32, rounding;
+    oracle_result forward, reference, plain, plain_f32, rounding;
     unsigned char *exempt[T_COUNT]; /* rows that a NaN or inf may have reached; NULL: none */
 } check_truth;
 
@@ -54,7 +54,12 @@ check_bound check_rows(const DLTensor *t, const real *reference, const real *pla
                        const unsigned char *exempt);
 void check_tensor(check_report *report, const instance *x, const check_truth *truth, int id, const char *what);
 
-void check_bits(check_report *report, instance *x, const check_options *options);
+/* Writes the true out and lse, rounded, into the instance: what its backward is handed. So forward and backward are
+ * judged apart, each as a function of its inputs. */
+void check_give_truth(instance *x, const check_truth *truth);
+
+void check_forward_bits(check_report *report, instance *x, const check_options *options);
+void check_backward_bits(check_report *report, instance *x, const check_options *options);
 void check_visibility(check_report *report, const test_case *c, const check_options *options);
 void check_dropout_mask(check_report *report, const instance *x);
 void check_merge(check_report *report, const test_case *c, const check_truth *truth, const check_options *options);

@@ -147,6 +147,7 @@ void check_merge(check_report *report, const test_case *c, const check_truth *tr
     int right = merge_forward(report, parts, &x, wide);
     for (int id = T_OUT; right && id <= T_LSE; id++) check_tensor(report, &x, truth, id, "merged from parts: ");
     if (c->gradients != NO_GRADIENTS) {
+        check_give_truth(&x, truth);
         for (int n = 0; n < PARTS && right; n++) right = backward_of_part(report, &parts[n], &x, wide);
         if (right) join_gradients(parts, &x);
         for (int id = T_DQ; right && id <= T_DV; id++) check_tensor(report, &x, truth, id, "merged from parts: ");

@@ -45,10 +45,11 @@ typedef struct oracle_result {
     real *out, *lse, *dq, *dk, *dv, *dbias, *dsinks;
 } oracle_result;
 
-/* What to compute. Without dout only out and lse. out_dtype and gradient_dtype are what PLAIN rounds its last step to. */
+/* What to compute. Without dout only out and lse. given_out and given_lse are what the backward is handed; NULL: the
+ * oracle's own. *_dtype is what PLAIN rounds its last step to. */
 typedef struct oracle_request {
     const dlattn_attention *attention;
-    const DLTensor *dout, *dlse;
+    const DLTensor *dout, *dlse, *given_out, *given_lse;
     DLDataType out_dtype, gradient_dtype, dbias_dtype, dsinks_dtype;
     int32_t arithmetic;
 } oracle_request;

@@ -20,7 +20,7 @@ typedef struct magnitudes {
 static void rounding_of_out(head *w, magnitudes *m, NUMBER *lse_rounding) {
     *lse_rounding = 1 + fabs(w->lse);
     for (int64_t j = 0; j < w->keys.length; j++) {
-        if (!w->visible[j]) continue;
+        if (!w->visible[j] || w->s[j] == -(NUMBER)INFINITY) continue;
         NUMBER weight = rounding_weight(w, j), p = w->p[j] * w->keep[j];
         *lse_rounding += w->p[j] * weight;
         for (int64_t e = 0; e < w->E; e++) {
@@ -47,7 +47,7 @@ static void rounding_of_gradients(head *w, const magnitudes *m, int64_t i, real 
         w->dsinks[w->h] += exp(w->sink - w->lse) * ((1 + fabs(w->sink) + fabs(w->lse)) * m->delta + m->delta_rounding);
     memset(w->sum, 0, (size_t)w->D * sizeof *w->sum);
     for (int64_t j = 0; j < w->keys.length; j++) {
-        if (!w->visible[j]) continue;
+        if (!w->visible[j] || w->s[j] == -(NUMBER)INFINITY) continue;
         int64_t row = oracle_row(&w->keys, w->b, w->g, j);
         NUMBER weight = rounding_weight(w, j), dp = 0;
         for (int64_t e = 0; e < w->E; e++) {

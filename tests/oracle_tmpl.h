@@ -143,10 +143,22 @@ static NUMBER row_delta(head *w, int64_t i) {
     return delta;
 }
 
+/* The backward recomputes p from the lse it is handed. */
+static void take_given(head *w, int64_t i) {
+    const oracle_request *r = w->request;
+    if (r->given_out) load_row(w->out, r->given_out, oracle_row(&w->queries, w->b, w->h, i), w->E);
+    if (!r->given_lse) return;
+    w->lse = (NUMBER)tensor_get(r->given_lse, oracle_lse_row(&w->queries, w->b, w->h, i));
+    for (int64_t j = 0; j < w->keys.length; j++)
+        if (w->visible[j]) w->p[j] = round_to(exp(w->s[j] - w->lse), w->step);
+}
+
 /* What row i adds to every gradient; its row of dq goes to `dq`. */
 static void gradient_row(head *w, int64_t i, real *dq) {
     const dlattn_attention *a = w->a;
     NUMBER delta;
+    take_given(w, i);
+    if (w->lse == -(NUMBER)INFINITY) return;
     load_row(w->dout, w->request->dout, oracle_row(&w->queries, w->b, w->h, i), w->E);
     delta = row_delta(w, i);
     if (a->sinks) w->dsinks[w->h] -= exp(w->sink - w->lse) * delta;

@@ -104,6 +104,8 @@ static void *run_oracle(void *argument) {
                               .gradient_dtype = x->dq.dl.dtype,
                               .dbias_dtype = x->dbias.dl.dtype,
                               .dsinks_dtype = x->dsinks.dl.dtype,
+                              .given_out = &x->out.dl,
+                              .given_lse = &x->lse.dl,
                               .dout = backward ? &x->dout.dl : NULL};
     x->results[j->arithmetic] = oracle_run(&request);
     return NULL;
