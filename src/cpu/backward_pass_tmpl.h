@@ -35,13 +35,16 @@ SIMD_INLINE void pass_vector(const pass_row *r, int64_t k, bool plain, v *p_out,
     *ds_out = ds;
 }
 
+/* The loops copy the rows first: the compiler cannot know that the stores leave them alone. */
 #if PAIR == 1
-SIMD_INLINE void pass_loop(const pass_row *r, int64_t v0, int64_t v1, bool plain) {
+SIMD_INLINE void pass_loop(const pass_row *at, int64_t v0, int64_t v1, bool plain) {
+    const pass_row r = *at;
+#pragma GCC unroll 4
     for (int64_t k = v0; k < v1; k += L) {
         v p, ds;
-        pass_vector(r, k, plain, &p, &ds);
-        v_store(r->s + k, p);
-        v_store(r->dp + k, ds);
+        pass_vector(&r, k, plain, &p, &ds);
+        v_store(r.s + k, p);
+        v_store(r.dp + k, ds);
     }
 }
 static __attribute__((noinline)) void pass_plain(const pass_row *r, int64_t v0, int64_t v1) {
@@ -52,8 +55,9 @@ static __attribute__((noinline)) void pass_general(const pass_row *r, int64_t v0
 }
 #else
 /* Two rows at a time: they are the pairs of dV and dK. v0 and v1 are multiples of two vectors. */
-SIMD_INLINE void pass_loop(const pass_row *r, elem *p_pairs, elem *ds_pairs, elem *ds_even, elem *ds_odd, int64_t v0,
+SIMD_INLINE void pass_loop(const pass_row *at, elem *p_pairs, elem *ds_pairs, elem *ds_even, elem *ds_odd, int64_t v0,
                            int64_t v1, bool plain) {
+    const pass_row r[2] = {at[0], at[1]};
     for (int64_t k = v0; k < v1; k += 2 * L) {
         v p[2][2], ds[2][2];
 #pragma GCC unroll 2
@@ -129,6 +133,7 @@ static void backward_tile_pass(const backward_tile *t, dbias_sink *sink, void *t
     for (int64_t b = 0; b < t->blocks; b++) {
         const block_range range = t->ranges[b];
         const int64_t first = b * MR, rows = t->count - first < MR ? t->count - first : MR;
+        if (range.v0 < range.v1) backward_tile_scores(t, b); /* may write left of v0, so blank comes after */
         pass_blank(t, first, rows, &range, u0, u1);
         if (range.v0 == range.v1) continue;
         for (int64_t r = first; r < first + rows; r += PAIR) {

@@ -1,4 +1,4 @@
-/* backward_tile_tmpl.h: one tile of the backward, up to BM query rows by a tile of keys: its packed operands and S, dP.
+/* backward_tile_tmpl.h: one tile of the backward, up to BWD_ROWS query rows by a tile of keys: its packed operands and S, dP.
  *
  *     S = Q K^T,  dP = dO V^T        only register tiles that hold a visible score are computed
  *
@@ -8,6 +8,12 @@
 
 #include "dropout_tmpl.h"
 #include "tile_tmpl.h"
+
+/* Query rows of a backward tile: they are the contraction of dK and dV. */
+#ifndef BWD_BLOCKS
+#define BWD_BLOCKS 8
+#endif
+#define BWD_ROWS (BWD_BLOCKS * MR)
 
 /* Keys of a backward tile; TILE_KEYS is a multiple of it. Seven arrays of tile x D stay in L2 beside the rows. */
 SIMD_INLINE int64_t backward_keys(const problem *p) {
@@ -31,19 +37,19 @@ typedef struct backward_tile {
 
     /* the rows */
     int64_t count, blocks;   /* rows, and register tiles of MR rows */
-    row *rows;               /* [BM] */
-    elem *q, *dout;          /* [BM][ldq], [BM][ldo], rows past `count` zero */
-    real *lse2, *delta;      /* [BM] */
-    block_range ranges[ROW_BLOCKS];
+    row *rows;               /* [BWD_ROWS] */
+    elem *q, *dout;          /* [BWD_ROWS][ldq], [BWD_ROWS][ldo], rows past `count` zero */
+    real *lse2, *delta;      /* [BWD_ROWS] */
+    block_range ranges[BWD_BLOCKS];
     int64_t u0, u1;          /* the union of the ranges' vectors */
 
     /* the scores, row stride LD_SCORES */
-    real *s, *dp;            /* [BM]: in kinds without pairs they become P and dS in place */
-    elem *p, *ds;            /* P and dS as the products over rows read them: s and dp, or [BM / 2] row pairs */
+    real *s, *dp;            /* [BWD_ROWS]: in kinds without pairs they become P and dS in place */
+    elem *p, *ds;            /* P and dS as the products over rows read them: s and dp, or [BWD_ROWS / 2] row pairs */
     elem *ds_along;          /* dS as the product over keys reads it: dp, or pairs along the row, stride / PAIR */
     real *ds_rows;           /* [PAIR]: rows of dS before softcap's slope, for dbias */
     real *slopes;            /* [PAIR]: derivative of softcap */
-    uint8_t *keep;           /* [BM]: dropout */
+    uint8_t *keep;           /* [BWD_ROWS]: dropout */
 } backward_tile;
 
 static void backward_tile_carve(backward_tile *t, const problem *p, char **at) {
@@ -53,19 +59,19 @@ static void backward_tile_carve(backward_tile *t, const problem *p, char **at) {
     t->key_rows = CARVE(at, elem, t->keys * (t->ldq > t->ldo ? t->ldq : t->ldo));
     t->kt = CARVE(at, elem, t->keys * t->ldq);
     t->vt = CARVE(at, elem, t->keys * t->ldo);
-    t->rows = CARVE(at, row, BM);
-    t->q = CARVE(at, elem, BM * t->ldq);
-    t->dout = CARVE(at, elem, BM * t->ldo);
-    t->lse2 = CARVE(at, real, BM);
-    t->delta = CARVE(at, real, BM);
-    t->s = CARVE(at, real, BM * LD_SCORES);
-    t->dp = CARVE(at, real, BM * LD_SCORES);
-    t->p = PAIR == 1 ? (elem *)t->s : CARVE(at, elem, BM / 2 * LD_SCORES);
-    t->ds = PAIR == 1 ? (elem *)t->dp : CARVE(at, elem, BM / 2 * LD_SCORES);
-    t->ds_along = PAIR == 1 ? (elem *)t->dp : CARVE(at, elem, BM / 2 * LD_SCORES);
+    t->rows = CARVE(at, row, BWD_ROWS);
+    t->q = CARVE(at, elem, BWD_ROWS * t->ldq);
+    t->dout = CARVE(at, elem, BWD_ROWS * t->ldo);
+    t->lse2 = CARVE(at, real, BWD_ROWS);
+    t->delta = CARVE(at, real, BWD_ROWS);
+    t->s = CARVE(at, real, BWD_ROWS * LD_SCORES);
+    t->dp = CARVE(at, real, BWD_ROWS * LD_SCORES);
+    t->p = PAIR == 1 ? (elem *)t->s : CARVE(at, elem, BWD_ROWS / 2 * LD_SCORES);
+    t->ds = PAIR == 1 ? (elem *)t->dp : CARVE(at, elem, BWD_ROWS / 2 * LD_SCORES);
+    t->ds_along = PAIR == 1 ? (elem *)t->dp : CARVE(at, elem, BWD_ROWS / 2 * LD_SCORES);
     t->ds_rows = CARVE(at, real, PAIR * LD_SCORES);
     t->slopes = CARVE(at, real, PAIR * LD_SCORES);
-    t->keep = CARVE(at, uint8_t, p->dropout_threshold ? BM * LD_SCORES : 0);
+    t->keep = CARVE(at, uint8_t, p->dropout_threshold ? BWD_ROWS * LD_SCORES : 0);
     t->context.bias_row = CARVE(at, real, LD_SCORES);
     t->context.keep_row = CARVE(at, uint8_t, LD_SCORES);
 }
@@ -133,41 +139,44 @@ static bool backward_tile_ranges(backward_tile *t) {
     return t->u1 > 0;
 }
 
+/* Rows of Q or dO as the broadcast side. Copied even where they could be read in place: rows of one head often lie a
+ * power of two apart and would share a few sets of the cache. */
+static void copy_rows(const backward_tile *t, elem *dst, int64_t ld, const operand *o, const void *data, int64_t n) {
+    const int64_t b = t->group.b, begin = t->group.sequence.q_begin;
+    for (int64_t r = 0, end; r < t->count; r = end) { /* a run of rows of one head at a time */
+        for (end = r + 1; end < t->count && t->rows[end].h == t->rows[r].h;) end++;
+        pack_rows(dst + r * ld, ld, dlattn__at(o, data, b, begin + t->rows[r].i, t->rows[r].h, 0), o->stride[1],
+                  o->stride[3], o->dtype, end - r, (end == t->count ? t->blocks * MR : end) - r, n);
+    }
+}
+
 /* Q, dO, lse and delta of the rows in t->rows. */
 static void backward_tile_rows(backward_tile *t) {
     const problem *p = t->job->p;
     const buffers *x = t->job->x;
-    const int64_t b = t->group.b, begin = t->group.sequence.q_begin, whole = t->blocks * MR;
-    for (int64_t r = 0, end; r < t->count; r = end) { /* a run of rows of one head at a time */
-        const row *first = &t->rows[r];
-        for (end = r + 1; end < t->count && t->rows[end].h == first->h;) end++;
-        const int64_t padded = end == t->count ? whole - r : end - r;
-        const int64_t at = (b * p->H + first->h) * p->M + first->i;
-        memcpy(t->lse2 + r, (const real *)t->job->lse2 + at, (size_t)(end - r) * sizeof(real));
-        memcpy(t->delta + r, (const real *)t->job->delta + at, (size_t)(end - r) * sizeof(real));
-        pack_rows(t->q + r * t->ldq, t->ldq, dlattn__at(&p->q, x->q, b, begin + first->i, first->h, 0), p->q.stride[1],
-                  p->q.stride[3], p->q.dtype, end - r, padded, p->D);
-        pack_rows(t->dout + r * t->ldo, t->ldo, dlattn__at(&p->dout, x->dout, b, begin + first->i, first->h, 0),
-                  p->dout.stride[1], p->dout.stride[3], p->dout.dtype, end - r, padded, p->E);
+    copy_rows(t, t->q, t->ldq, &p->q, x->q, p->D);
+    copy_rows(t, t->dout, t->ldo, &p->dout, x->dout, p->E);
+    for (int64_t r = 0; r < t->count; r++) {
+        const int64_t at = (t->group.b * p->H + t->rows[r].h) * p->M + t->rows[r].i;
+        t->lse2[r] = ((const real *)t->job->lse2)[at];
+        t->delta[r] = ((const real *)t->job->delta)[at];
     }
 }
 
-/* C = A B for the register tiles with something visible; B is K^T or V^T. */
-static void backward_tile_product(const backward_tile *t, real *C, const elem *A, int64_t lda, const elem *B,
+/* C = A B for register tile b of the rows; B is K^T or V^T. */
+static void backward_tile_product(const backward_tile *t, int64_t b, real *C, const elem *A, int64_t lda, const elem *B,
                                   int64_t depth) {
-    for (int64_t n0 = t->u0 / NR * NR; n0 < t->u1; n0 += NR)
-        for (int64_t b = 0; b < t->blocks; b++) {
-            const block_range *r = &t->ranges[b];
-            if (r->v0 >= n0 + NR || r->v1 <= n0) continue;
-            gemm(C + b * MR * LD_SCORES + n0, LD_SCORES, A + b * MR * lda, lda, 1, B + n0 * depth, depth,
-                 t->count - b * MR, panel_vectors(n0, r->v1), false);
-        }
+    const block_range *r = &t->ranges[b];
+    for (int64_t n0 = r->v0 / NR * NR; n0 < r->v1; n0 += NR)
+        gemm(C + b * MR * LD_SCORES + n0, LD_SCORES, A + b * MR * lda, lda, 1, B + n0 * depth, depth, t->count - b * MR,
+             panel_vectors(n0, r->v1), false);
 }
 
-static void backward_tile_scores(const backward_tile *t) {
+/* S and dP of register tile b. */
+static void backward_tile_scores(const backward_tile *t, int64_t b) {
     const problem *p = t->job->p;
-    backward_tile_product(t, t->s, t->q, t->ldq, t->kt, pairs(p->D));
-    if (!t->scores_only) backward_tile_product(t, t->dp, t->dout, t->ldo, t->vt, pairs(p->E));
+    backward_tile_product(t, b, t->s, t->q, t->ldq, t->kt, pairs(p->D));
+    if (!t->scores_only) backward_tile_product(t, b, t->dp, t->dout, t->ldo, t->vt, pairs(p->E));
 }
 
 #endif

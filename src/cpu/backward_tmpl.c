@@ -10,7 +10,7 @@
 #include "backward_rows_tmpl.h"
 #include "dbias.h"
 
-/* Which keys the BM rows of a sub-tile see: any of them, and all of them. Made once per item. */
+/* Which keys the BWD_ROWS rows of a sub-tile see: any of them, and all of them. Made once per item. */
 typedef struct rows_summary {
     key_range any, all;
 } rows_summary;
@@ -18,11 +18,11 @@ typedef struct rows_summary {
 typedef struct backward_scratch {
     backward_tile tile;
     elem *k_panels;            /* K along D: [D / NR][pairs(keys)][NR] */
-    elem *q_panels, *dout_panels; /* [D or E / NR][pairs(BM)][NR] */
+    elem *q_panels, *dout_panels; /* [D or E / NR][pairs(BWD_ROWS)][NR] */
     real *dk, *dv;             /* [keys, whole register tiles][ldk], [..][ldv] */
-    real *dq_rows;             /* [BM][ldk]: register tiles whose rows do not lie together in dq_sum */
+    real *dq_rows;             /* [BWD_ROWS][ldk]: register tiles whose rows do not lie together in dq_sum */
     real *dbias_line;          /* [LD_SCORES] */
-    real *dq_at[ROW_BLOCKS];   /* where each register tile of dQ is accumulated */
+    real *dq_at[BWD_BLOCKS];   /* where each register tile of dQ is accumulated */
     rows_summary *summaries;   /* of the item's row tiles */
     int64_t ldk, ldv;          /* reals: pad_lanes of D and E */
     real *dq_sum;              /* this item's slice, of its first head */
@@ -36,13 +36,13 @@ static int64_t carve(backward_scratch *s, const problem *p, char *base) {
     s->ldk = pad_lanes(p->D);
     s->ldv = pad_lanes(p->E);
     s->k_panels = CARVE(&at, elem, s->tile.keys * s->tile.ldq);
-    s->q_panels = CARVE(&at, elem, BM * s->tile.ldq);
-    s->dout_panels = CARVE(&at, elem, BM * s->tile.ldo);
+    s->q_panels = CARVE(&at, elem, BWD_ROWS * s->tile.ldq);
+    s->dout_panels = CARVE(&at, elem, BWD_ROWS * s->tile.ldo);
     s->dk = CARVE(&at, real, keys * s->ldk);
     s->dv = CARVE(&at, real, keys * s->ldv);
-    s->dq_rows = CARVE(&at, real, BM * s->ldk);
+    s->dq_rows = CARVE(&at, real, BWD_ROWS * s->ldk);
     s->dbias_line = CARVE(&at, real, LD_SCORES);
-    s->summaries = CARVE(&at, rows_summary, (p->M * heads + BM - 1) / BM);
+    s->summaries = CARVE(&at, rows_summary, (p->M * heads + BWD_ROWS - 1) / BWD_ROWS);
     return at - base;
 }
 
@@ -96,7 +96,7 @@ static void product_over_rows(const backward_tile *t, real *C, int64_t ldc, cons
             const int64_t r0 = span[key / MR][0], r1 = span[key / MR][1];
             if (r1 <= r0) continue;
             gemm(C + key * ldc + n0, ldc, A + r0 / PAIR * LD_SCORES + key, 1, LD_SCORES,
-                 panels + n0 * pairs(BM) + r0 / PAIR * NR, pairs(r1 - r0), MR, panel_vectors(n0, n), true);
+                 panels + n0 * pairs(BWD_ROWS) + r0 / PAIR * NR, pairs(r1 - r0), MR, panel_vectors(n0, n), true);
         }
 }
 
@@ -158,9 +158,9 @@ static void product_dq(backward_scratch *s) {
 
 static void summarize_rows(backward_scratch *s) {
     backward_tile *t = &s->tile;
-    for (int64_t first = 0; first < t->group.rows; first += BM) {
-        const int64_t count = t->group.rows - first < BM ? t->group.rows - first : BM;
-        rows_summary *m = &s->summaries[first / BM];
+    for (int64_t first = 0; first < t->group.rows; first += BWD_ROWS) {
+        const int64_t count = t->group.rows - first < BWD_ROWS ? t->group.rows - first : BWD_ROWS;
+        rows_summary *m = &s->summaries[first / BWD_ROWS];
         dlattn__rows_fill(t->rows, t->job->p, &t->group, first, count);
         m->any = dlattn__rows_span(t->rows, count);
         m->all.lo = 0;
@@ -175,10 +175,10 @@ static void summarize_rows(backward_scratch *s) {
 /* Fills the tile's rows; false when none of them sees a key of the tile. */
 static bool take_rows(backward_scratch *s, int64_t first) {
     backward_tile *t = &s->tile;
-    const rows_summary *m = &s->summaries[first / BM];
+    const rows_summary *m = &s->summaries[first / BWD_ROWS];
     const int64_t M = t->group.sequence.M, j1 = t->j0 + t->n;
     const bool seen = m->any.lo < j1 && m->any.hi > t->j0;
-    t->count = t->group.rows - first < BM ? t->group.rows - first : BM;
+    t->count = t->group.rows - first < BWD_ROWS ? t->group.rows - first : BWD_ROWS;
     if (!seen && !s->dbias_wanted) return false;
     if (m->all.lo > t->j0 || m->all.hi < j1) {
         dlattn__rows_fill(t->rows, t->job->p, &t->group, first, t->count);
@@ -197,24 +197,23 @@ static void keys_against_rows(backward_scratch *s) {
     backward_tile *t = &s->tile;
     const problem *p = t->job->p;
     int16_t span[TILE_KEYS / MR + 2][2];
-    for (int64_t first = 0; first < t->group.rows; first += BM) {
+    for (int64_t first = 0; first < t->group.rows; first += BWD_ROWS) {
         if (!take_rows(s, first)) {
             for (int64_t r = 0; s->dbias_wanted && r < t->count; r++) store_dbias(s->dbias_line, t, r, NULL, 0, 0);
             continue;
         }
         backward_tile_rows(t);
-        backward_tile_scores(t);
         backward_tile_pass(t, s->dbias_wanted ? store_dbias : NULL, s->dbias_line);
         for (int64_t b = 0; s->dbias_wanted && b < t->blocks; b++)
             for (int64_t r = b * MR; t->ranges[b].v0 == t->ranges[b].v1 && r < t->count && r < (b + 1) * MR; r++)
                 store_dbias(s->dbias_line, t, r, NULL, 0, 0);
         row_spans(t, span);
         if (s->dv_wanted) {
-            panels_from_rows(s->dout_panels, t->dout, t->ldo, t->count, pairs(BM), p->E);
+            panels_from_rows(s->dout_panels, t->dout, t->ldo, t->count, pairs(BWD_ROWS), p->E);
             product_over_rows(t, s->dv, s->ldv, t->p, s->dout_panels, p->E, span);
         }
         if (s->dk_wanted) {
-            panels_from_rows(s->q_panels, t->q, t->ldq, t->count, pairs(BM), p->D);
+            panels_from_rows(s->q_panels, t->q, t->ldq, t->count, pairs(BWD_ROWS), p->D);
             product_over_rows(t, s->dk, s->ldk, t->ds, s->q_panels, p->D, span);
         }
         if (s->dq_wanted) product_dq(s);

@@ -47,12 +47,11 @@ static void add_head(dbias_scratch *s, const cpu_job *job, int64_t b, int64_t h)
     if (i1 <= i0) return;
     for (int64_t j = j0; j < j1; j += t->keys) {
         backward_tile_keys(t, j, j1 - j < t->keys ? j1 - j : t->keys, NULL);
-        for (int64_t i = i0; i < i1; i += BM) {
-            t->count = i1 - i < BM ? i1 - i : BM;
+        for (int64_t i = i0; i < i1; i += BWD_ROWS) {
+            t->count = i1 - i < BWD_ROWS ? i1 - i : BWD_ROWS;
             dlattn__rows_fill(t->rows, p, &t->group, h % heads * M + i, t->count);
             if (!backward_tile_ranges(t)) continue;
             backward_tile_rows(t);
-            backward_tile_scores(t);
             backward_tile_pass(t, add_row, s);
         }
     }
