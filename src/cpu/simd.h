@@ -12,7 +12,9 @@
  *   v_fma(a, b, c)         a*b + c, one rounding where the machine has it
  *   v_fnma(a, b, c)        c - a*b
  *   v_abs                  |x|
- *   v_round v_scale(p, n)  nearest integer (for |x| <= 2^20); p * 2^n for an integral n, 0 for n <= -150 (f64: -1100)
+ *   v_round v_scale(p, n)  nearest integer (for |x| <= 2^20); p * 2^n, one rounding, for |p| < 2 and an integral n <= 103
+                          (f64: 970; above, infinity is as good); below n = -151 (f64: -1076) it is 0
+ *   SCALE_TAKES_ANY        defined where v_scale(p, -inf) is 0 even for a NaN p, and v_scale(1, n) for any lower n
  *   v_iota                 0, 1, ... L-1
  *   v_select(m, a, b)      m ? a : b                            vm_first(n)         lanes 0 .. n-1 (n clamped to L)
  *   vm_bytes(p)            lane is p[lane] != 0                 vm_lt(a, b)         a < b

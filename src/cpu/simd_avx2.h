@@ -34,13 +34,13 @@ SIMD_INLINE v v_fma(v a, v b, v c) { return _mm256_fmadd_pd(a, b, c); }
 SIMD_INLINE v v_fnma(v a, v b, v c) { return _mm256_fnmadd_pd(a, b, c); }
 SIMD_INLINE v v_abs(v a) { return _mm256_andnot_pd(_mm256_set1_pd(-0.0), a); }
 SIMD_INLINE v v_round(v a) { return _mm256_round_pd(a, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC); }
-/* (2p) * 2^(n-1), the power built from its exponent bits; adding 1.5 * 2^52 leaves n in the low bits. For n <= -1022
- * the bits are those of +0: what would be subnormal becomes 0. */
+/* p * 2^(n+53) * 2^-53: the first power is built from its exponent bits (those of +0 for n <= -1076), the second product
+ * rounds to a subnormal where need be. Adding 1.5 * 2^52 leaves n in the low bits. */
 SIMD_INLINE v v_scale(v p, v n) {
-    n = _mm256_min_pd(_mm256_set1_pd(1025), _mm256_max_pd(_mm256_set1_pd(-1022), n));
+    n = _mm256_min_pd(_mm256_set1_pd(971), _mm256_max_pd(_mm256_set1_pd(-1076), n));
     __m256i low = _mm256_castpd_si256(_mm256_add_pd(n, _mm256_set1_pd(6755399441055744.0)));
-    __m256i bits = _mm256_slli_epi64(_mm256_add_epi64(low, _mm256_set1_epi64x(1022)), 52);
-    return _mm256_mul_pd(_mm256_add_pd(p, p), _mm256_castsi256_pd(bits));
+    __m256i bits = _mm256_slli_epi64(_mm256_add_epi64(low, _mm256_set1_epi64x(1076)), 52);
+    return _mm256_mul_pd(_mm256_mul_pd(p, _mm256_castsi256_pd(bits)), _mm256_set1_pd(0x1p-53));
 }
 SIMD_INLINE v v_iota(void) { return _mm256_setr_pd(0, 1, 2, 3); }
 SIMD_INLINE v v_select(vm m, v a, v b) { return _mm256_blendv_pd(b, a, m); }
@@ -111,12 +111,12 @@ SIMD_INLINE v v_fma(v a, v b, v c) { return _mm256_fmadd_ps(a, b, c); }
 SIMD_INLINE v v_fnma(v a, v b, v c) { return _mm256_fnmadd_ps(a, b, c); }
 SIMD_INLINE v v_abs(v a) { return _mm256_andnot_ps(_mm256_set1_ps(-0.0f), a); }
 SIMD_INLINE v v_round(v a) { return _mm256_round_ps(a, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC); }
-/* (2p) * 2^(n-1), the power built from its exponent bits. For n <= -126 the bits are those of +0: what would be
- * subnormal becomes 0. */
+/* p * 2^(n+24) * 2^-24: the first power is built from its exponent bits (those of +0 for n <= -151), the second product
+ * rounds to a subnormal where need be. */
 SIMD_INLINE v v_scale(v p, v n) {
-    n = _mm256_min_ps(_mm256_set1_ps(129), _mm256_max_ps(_mm256_set1_ps(-126), n));
-    __m256i bits = _mm256_slli_epi32(_mm256_add_epi32(_mm256_cvtps_epi32(n), _mm256_set1_epi32(126)), 23);
-    return _mm256_mul_ps(_mm256_add_ps(p, p), _mm256_castsi256_ps(bits));
+    n = _mm256_min_ps(_mm256_set1_ps(104), _mm256_max_ps(_mm256_set1_ps(-151), n));
+    __m256i bits = _mm256_slli_epi32(_mm256_add_epi32(_mm256_cvtps_epi32(n), _mm256_set1_epi32(151)), 23);
+    return _mm256_mul_ps(_mm256_mul_ps(p, _mm256_castsi256_ps(bits)), _mm256_set1_ps(0x1p-24f));
 }
 SIMD_INLINE v v_iota(void) { return _mm256_setr_ps(0, 1, 2, 3, 4, 5, 6, 7); }
 SIMD_INLINE v v_select(vm m, v a, v b) { return _mm256_blendv_ps(b, a, m); }

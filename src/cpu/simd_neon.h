@@ -35,12 +35,12 @@ SIMD_INLINE vm vm_lt(v a, v b) { return vcltq_f64(a, b); }
 /* As on x86: the second operand when either is NaN. */
 SIMD_INLINE v v_max(v a, v b) { return vbslq_f64(vcgtq_f64(a, b), a, b); }
 SIMD_INLINE v v_min(v a, v b) { return vbslq_f64(vcltq_f64(a, b), a, b); }
-/* (2p) * 2^(n-1), the power built from its exponent bits. For n <= -1022 these are +0: what would be subnormal becomes
- * 0. */
+/* p * 2^(n+53) * 2^-53: the first power is built from its exponent bits (those of +0 for n <= -1076), the second product
+ * rounds to a subnormal where need be. */
 SIMD_INLINE v v_scale(v p, v n) {
-    n = v_min(v_set1(1025), v_max(v_set1(-1022), n));
-    int64x2_t bits = vshlq_n_s64(vaddq_s64(vcvtq_s64_f64(n), vdupq_n_s64(1022)), 52);
-    return vmulq_f64(vaddq_f64(p, p), vreinterpretq_f64_s64(bits));
+    n = v_min(v_set1(971), v_max(v_set1(-1076), n));
+    int64x2_t bits = vshlq_n_s64(vaddq_s64(vcvtq_s64_f64(n), vdupq_n_s64(1076)), 52);
+    return vmulq_f64(vmulq_f64(p, vreinterpretq_f64_s64(bits)), v_set1(0x1p-53));
 }
 SIMD_INLINE v v_iota(void) { return vcombine_f64(vdup_n_f64(0), vdup_n_f64(1)); }
 SIMD_INLINE vm vm_bytes(const uint8_t *p) {
@@ -100,12 +100,12 @@ SIMD_INLINE vm vm_lt(v a, v b) { return vcltq_f32(a, b); }
 /* As on x86: the second operand when either is NaN. */
 SIMD_INLINE v v_max(v a, v b) { return vbslq_f32(vcgtq_f32(a, b), a, b); }
 SIMD_INLINE v v_min(v a, v b) { return vbslq_f32(vcltq_f32(a, b), a, b); }
-/* (2p) * 2^(n-1), the power built from its exponent bits. For n <= -126 these are +0: what would be subnormal becomes
- * 0. */
+/* p * 2^(n+24) * 2^-24: the first power is built from its exponent bits (those of +0 for n <= -151), the second product
+ * rounds to a subnormal where need be. */
 SIMD_INLINE v v_scale(v p, v n) {
-    n = v_min(v_set1(129), v_max(v_set1(-126), n));
-    int32x4_t bits = vshlq_n_s32(vaddq_s32(vcvtq_s32_f32(n), vdupq_n_s32(126)), 23);
-    return vmulq_f32(vaddq_f32(p, p), vreinterpretq_f32_s32(bits));
+    n = v_min(v_set1(104), v_max(v_set1(-151), n));
+    int32x4_t bits = vshlq_n_s32(vaddq_s32(vcvtq_s32_f32(n), vdupq_n_s32(151)), 23);
+    return vmulq_f32(vmulq_f32(p, vreinterpretq_f32_s32(bits)), v_set1(0x1p-24f));
 }
 SIMD_INLINE v v_iota(void) {
     return vcvtq_f32_s32(vcombine_s32(vcreate_s32(0x100000000u), vcreate_s32(0x300000002u)));

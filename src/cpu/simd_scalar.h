@@ -35,7 +35,7 @@ SIMD_INLINE v v_round(v a) {
     return shifted - magic;
 }
 SIMD_INLINE v v_scale(v p, v n) {
-    const real floor = sizeof(real) == 8 ? -1100 : -150;
+    const real floor = sizeof(real) == 8 ? -1076 : -151;
     int exponent = n > floor ? (n < 1100 ? (int)n : 1100) : -2000; /* NaN lands on -2000, but p is NaN then */
     return n > floor || n != n ? (real)ldexp(p, n != n ? 0 : exponent) : 0;
 }

@@ -119,15 +119,12 @@ static void check_lanes(void) {
 
 static void check_scale(void) {
     static const real factors[] = {1, 0.7071f, 1.4142f, -0.75f};
-    const int lowest = REAL_IS_F64 ? -1300 : -400, highest = REAL_IS_F64 ? 1023 : 127;
-    const real smallest = REAL_IS_F64 ? (real)0x1p-1020 : (real)0x1p-124; /* below, subnormal results may become 0 */
+    const int lowest = REAL_IS_F64 ? -1300 : -400, highest = REAL_IS_F64 ? 970 : 103;
     for (int i = 0; i < 4; i++) {
         for (int n = lowest; n <= highest; n++) {
             real got = first(v_scale(v_set1(factors[i]), v_set1((real)n)));
             real exact = (real)ldexp((double)factors[i], n);
-            bool good = fabs((double)exact) >= (double)smallest ? got == exact : got == 0 || got == exact;
-            if (!good || (n < (REAL_IS_F64 ? -1100 : -151) && got != 0))
-                fail("scale(%g, %d) = %g", (double)factors[i], n, (double)got);
+            if (got != exact) fail("scale(%g, %d) = %a, expected %a", (double)factors[i], n, (double)got, (double)exact);
         }
     }
     real got = first(v_scale(v_set1(NAN), v_set1(NAN)));
@@ -152,13 +149,13 @@ typedef double wide;
 static void check_exp2(void) {
     const wide bound = has_fma() ? 1.75 : 2.3;
     wide worst = 0;
-    for (double x = -120; x <= 120; x += 0.00037) {
+    for (double x = -120; x <= 103; x += 0.00037) {
         wide exact = WIDE_EXP2((wide)(real)x), got = first(v_exp2(v_set1((real)x)));
         wide error = (got > exact ? got - exact : exact - got) / exact / UNIT;
         if (!(error <= bound)) fail("exp2(%.17g) is off by %g u", x, (double)error);
         if (error > worst) worst = error;
     }
-    for (int n = -120; n <= 120; n++)
+    for (int n = -149; n <= 103; n++)
         if (first(v_exp2(v_set1((real)n))) != (real)ldexp(1, n)) fail("exp2(%d) is not exact", n);
     static const real zeros[] = {-INFINITY, -REAL_MAX, -100000, -1200};
     for (int i = 0; i < 4; i++)
