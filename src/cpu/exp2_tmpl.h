@@ -21,19 +21,22 @@ static const real exp2_q[] = {0.0001545316295f, 0.001339086336f, 0.009618082557f
 #endif
 #define EXP2_TERMS ((int)(sizeof exp2_q / sizeof exp2_q[0]))
 
-/* f q(f) = 2^f - 1, relative accuracy kept near 0. */
-SIMD_INLINE v v_exp2_fraction(v f) {
+/* q(f) = (2^f - 1) / f */
+SIMD_INLINE v v_exp2_q(v f) {
     v q = v_set1(exp2_q[0]);
 #pragma GCC unroll 12
     for (int i = 1; i < EXP2_TERMS; i++) q = v_fma(q, f, v_set1(exp2_q[i]));
-    return v_mul(q, f);
+    return q;
 }
 
-/* The lower clamp keeps n inside what v_scale takes and turns -inf into an exact 0; max(constant, x) lets NaN pass. */
+/* Where v_scale does not itself turn any n down to -inf into an exact 0, a lower clamp keeps n inside what it takes;
+ * max(constant, x) lets NaN pass. */
 SIMD_INLINE v v_exp2(v x) {
+#ifndef SCALE_TAKES_ANY
     x = v_max(v_set1(EXP2_LOWEST), x);
-    v n = v_round(x);
-    return v_scale(v_add(v_set1(1), v_exp2_fraction(v_sub(x, n))), n);
+#endif
+    v n = v_round(x), f = v_sub(x, n);
+    return v_scale(v_fma(v_exp2_q(f), f, v_set1(1)), n);
 }
 
 /* tanh(x) = e / (e + 2) with e = exp(2x) - 1 = 2^n (2^f - 1) + (2^n - 1): accurate near 0 as well. */
@@ -41,7 +44,7 @@ SIMD_INLINE v v_tanh(v x) {
     v y = v_mul(x, v_set1((real)2.885390081777926814)); /* 2 log2(e) */
     y = v_max(v_set1(-64), v_min(v_set1(64), y));       /* tanh is +-1 there; NaN passes */
     v n = v_round(y), power = v_scale(v_set1(1), n);
-    v e = v_fma(v_exp2_fraction(v_sub(y, n)), power, v_sub(power, v_set1(1)));
+    v f = v_sub(y, n), e = v_fma(v_mul(v_exp2_q(f), f), power, v_sub(power, v_set1(1)));
     return v_div(e, v_add(e, v_set1(2)));
 }
 

@@ -3,7 +3,7 @@
  * Online softmax (Milakov and Gimelshein, 2018), keys along the lanes:
  *
  *     for each tile of keys:            pack K^T and V once for all rows of the item
- *         for each sub-tile of rows:    S = Q K^T;  P = 2^(t(S) - m), m and l updated;  O += P V
+ *         for each MR rows:             S = Q K^T;  P = 2^(t(S) - m), m and l updated;  O += P V
  *
  * Masks with an interval form only shorten the loops (block_range); the select touches the vectors at the edges. */
 #include "dropout_tmpl.h"
@@ -15,8 +15,8 @@ typedef struct forward_scratch {
     elem *q;                   /* [ITEM_ROWS][ldq]: the broadcast side of S */
     elem *k;                   /* panels of K^T: [tile / NR][pairs(D)][NR] */
     elem *v;                   /* panels of V: [E / NR][pairs(tile)][NR] */
-    real *scores;              /* [BM][LD_SCORES] */
-    elem *p;                   /* bf16: P as pairs along the keys, [BM][LD_SCORES / 2]; otherwise scores itself */
+    real *scores;              /* [MR][LD_SCORES]: one register tile of rows, so that S and P stay in L1 */
+    elem *p;                   /* bf16: P as pairs along the keys, [MR][LD_SCORES / 2]; otherwise scores itself */
     real *out;                 /* [ITEM_ROWS][ldo]: accumulator O */
     real *sum;                 /* [ITEM_ROWS][L]: l, still spread over the lanes by key % L */
     real *maximum;             /* [ITEM_ROWS]: m, log2 units */
@@ -36,8 +36,8 @@ static int64_t carve(forward_scratch *s, const problem *p, char *base) {
     s->q = CARVE(&at, elem, ITEM_ROWS * s->ldq);
     s->k = CARVE(&at, elem, tile * s->ldq);
     s->v = CARVE(&at, elem, pairs(tile) * pad_panel(p->E));
-    s->scores = CARVE(&at, real, BM * LD_SCORES);
-    s->p = PAIR == 1 ? (elem *)s->scores : CARVE(&at, elem, BM * LD_SCORES / 2);
+    s->scores = CARVE(&at, real, MR * LD_SCORES);
+    s->p = PAIR == 1 ? (elem *)s->scores : CARVE(&at, elem, MR * LD_SCORES / 2);
     s->out = CARVE(&at, real, ITEM_ROWS * s->ldo);
     s->sum = CARVE(&at, real, ITEM_ROWS * L);
     s->maximum = CARVE(&at, real, ITEM_ROWS);
@@ -121,60 +121,55 @@ static real row_maximum(const real *S, real factor, int64_t v0, int64_t v1) {
     return largest > SCORE_FLOOR ? factor * largest : SCORE_FLOOR;
 }
 
-/* S to P for the rows of one register tile. All maxima come first: their reductions overlap across rows. */
-static void softmax_rows(forward_scratch *s, const score_context *c, int64_t n, int64_t line, int64_t count, int64_t j0,
+/* S to P for `count` rows from row n of the item. All maxima come first: their reductions overlap across rows. */
+static void softmax_rows(forward_scratch *s, const score_context *c, int64_t n, int64_t count, int64_t j0,
                          const block_range *range, const uint8_t *keep) {
     real factor[MR], maximum[MR];
     for (int64_t i = 0; i < count; i++) {
-        real *S = s->scores + (line + i) * LD_SCORES;
+        real *S = s->scores + i * LD_SCORES;
         factor[i] = score_row(S, c, &s->rows[n + i], j0, range->v0, range->v1, NULL);
         maximum[i] = row_maximum(S, factor[i], range->v0, range->v1);
     }
     for (int64_t i = 0; i < count; i++) {
         real *sum = s->sum + (n + i) * L, *highest = &s->maximum[n + i];
         if (maximum[i] > *highest) raise_maximum(highest, sum, s->out + (n + i) * s->ldo, s->ldo, maximum[i]);
-        exponentiate(s->scores + (line + i) * LD_SCORES, s->p + (line + i) * (LD_SCORES / PAIR), factor[i], *highest, sum,
-                     keep ? keep + (line + i) * LD_SCORES : NULL, range->v0, range->v1);
+        exponentiate(s->scores + i * LD_SCORES, s->p + i * (LD_SCORES / PAIR), factor[i], *highest, sum,
+                     keep ? keep + i * LD_SCORES : NULL, range->v0, range->v1);
     }
 }
 
-/* One sub-tile: rows [r0, r0 + count) of the item by the packed keys [j0, j0 + n). */
-static void attend(forward_scratch *s, const score_context *c, const dropout_spec *dropout, int64_t r0, int64_t count,
-                   int64_t j0, int64_t n) {
-    const problem *p = c->p;
-    const int64_t ldp = LD_SCORES / PAIR, lines = pairs(n);
-    block_range range[ROW_BLOCKS];
-    const int64_t blocks = (count + MR - 1) / MR;
-    int64_t k0 = n, k1 = 0;
-    for (int64_t i = 0; i < blocks; i++) {
-        int64_t height = count - i * MR < MR ? count - i * MR : MR;
-        range[i] = block_range_make(s->rows + r0 + i * MR, height, j0, n);
-        if (range[i].k1 == 0) continue;
-        if (range[i].k0 < k0) k0 = range[i].k0;
-        if (range[i].k1 > k1) k1 = range[i].k1;
-    }
-    if (k1 <= k0) return;
-    for (int64_t column = k0 / NR * NR; column < k1; column += NR) {
-        const elem *panel = s->k + column * s->ldq;
-        for (int64_t i = 0; i < blocks; i++) {
-            if (range[i].k1 <= column || range[i].k0 >= column + NR) continue;
-            gemm(s->scores + i * MR * LD_SCORES + column, LD_SCORES, s->q + (r0 + i * MR) * s->ldq, s->ldq, 1, panel,
-                 s->ldq, count - i * MR, panel_vectors(column, range[i].k1), false);
-        }
-    }
-    if (p->dropout_threshold) dropout_tile(s->keep, LD_SCORES, dropout, s->rows + r0, count, j0, pad_panel(n));
-    for (int64_t i = 0; i < blocks; i++)
-        if (range[i].k1)
-            softmax_rows(s, c, r0 + i * MR, i * MR, count - i * MR < MR ? count - i * MR : MR, j0, &range[i],
-                         p->dropout_threshold ? s->keep : NULL);
-    for (int64_t e = 0; e < p->E; e += NR) {
-        const elem *panel = s->v + e * lines;
-        for (int64_t i = 0; i < blocks; i++) {
-            if (!range[i].k1) continue;
-            int64_t first = range[i].k0 / PAIR, last = pairs(range[i].k1);
-            gemm(s->out + (r0 + i * MR) * s->ldo + e, s->ldo, s->p + i * MR * ldp + first, ldp, 1, panel + first * NR,
-                 last - first, count - i * MR, panel_vectors(e, p->E), true);
-        }
+/* Rows [n, n + count) of the item, at most MR, by the packed keys [j0, j0 + keys). */
+static void attend(forward_scratch *s, const score_context *c, int64_t n, int64_t count, int64_t j0, int64_t keys,
+                   const uint8_t *keep) {
+    const int64_t ldp = LD_SCORES / PAIR, E = c->p->E;
+    const block_range range = block_range_make(s->rows + n, count, j0, keys);
+    if (range.k1 == 0) return;
+    for (int64_t column = range.k0 / NR * NR; column < range.k1; column += NR)
+        gemm(s->scores + column, LD_SCORES, s->q + n * s->ldq, s->ldq, 1, s->k + column * s->ldq, s->ldq, count,
+             panel_vectors(column, range.k1), false);
+    softmax_rows(s, c, n, count, j0, &range, keep);
+    const int64_t first = range.k0 / PAIR, last = pairs(range.k1);
+    for (int64_t e = 0; e < E; e += NR)
+        gemm(s->out + n * s->ldo + e, s->ldo, s->p + first, ldp, 1, s->v + e * pairs(keys) + first * NR, last - first,
+             count, panel_vectors(e, E), true);
+}
+
+/* Dropout's bytes for the rows [n, n + BM) that see any of the keys. */
+static void draw_dropout(forward_scratch *s, const dropout_spec *dropout, int64_t n, int64_t count, int64_t j0,
+                         int64_t keys) {
+    const block_range range = block_range_make(s->rows + n, count - n < BM ? count - n : BM, j0, keys);
+    if (range.k1 == 0) return;
+    dropout_tile(s->keep + range.v0, LD_SCORES, dropout, s->rows + n, count - n < BM ? count - n : BM, j0 + range.v0,
+                 range.v1 - range.v0);
+}
+
+/* All rows of the item by the packed keys. */
+static void attend_all(forward_scratch *s, const score_context *c, const dropout_spec *dropout, int64_t count, int64_t j0,
+                       int64_t keys) {
+    const bool drop = c->p->dropout_threshold != 0;
+    for (int64_t n = 0; n < count; n += MR) {
+        if (drop && n % BM == 0) draw_dropout(s, dropout, n, count, j0, keys);
+        attend(s, c, n, count - n < MR ? count - n : MR, j0, keys, drop ? s->keep + n % BM * LD_SCORES : NULL);
     }
 }
 
@@ -195,14 +190,14 @@ static void end_rows(forward_scratch *s, const cpu_job *job, const row_group *gr
     }
 }
 
-/* Items run from the last row block to the first: under a causal mask the longest come first. */
+/* All items of one (b, g) follow each other, so that its keys stay in cache; inside it they run from the last row block to
+ * the first: under a causal mask the longest come first. */
 void NAME(forward)(const cpu_job *job, int64_t item, void *scratch);
 void NAME(forward)(const cpu_job *job, int64_t item, void *scratch) {
     const problem *p = job->p;
     const cpu_shape *shape = &job->shape;
-    const int64_t piece = item % shape->pieces, groups = p->B * p->G;
-    const int64_t group_index = item / shape->pieces % groups;
-    const int64_t block = shape->row_blocks - 1 - item / shape->pieces / groups;
+    const int64_t piece = item % shape->pieces, group_index = item / shape->pieces / shape->row_blocks;
+    const int64_t block = shape->row_blocks - 1 - item / shape->pieces % shape->row_blocks;
     const row_group group = dlattn__row_group(p, job->x, group_index / p->G, group_index % p->G);
     const int64_t first = block * ITEM_ROWS;
     if (first >= group.rows) return;
@@ -219,8 +214,7 @@ void NAME(forward)(const cpu_job *job, int64_t item, void *scratch) {
     for (int64_t j0 = keys.lo / NR * NR; j0 < keys.hi; j0 += tile) {
         int64_t n = keys.hi - j0 < tile ? keys.hi - j0 : tile;
         pack_tile(&s, job, &group, j0, n);
-        for (int64_t r0 = 0; r0 < count; r0 += BM)
-            attend(&s, &context, &dropout, r0, count - r0 < BM ? count - r0 : BM, j0, n);
+        attend_all(&s, &context, &dropout, count, j0, n);
     }
     end_rows(&s, job, &group, first, count, piece);
 }

@@ -6,6 +6,8 @@
 
 #define MR 8
 #define NV 2
+/* vscalef(anything, -inf) is 0, a NaN that came from -inf - -inf included. */
+#define SCALE_TAKES_ANY 1
 #define v_keep(x) __asm__("" : "+v"(x))
 
 #if REAL_IS_F64

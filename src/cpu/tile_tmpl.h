@@ -8,7 +8,6 @@
  * and items share one grid. */
 #define BM (8 * MR)
 #define ITEM_ROWS (4 * BM)
-#define ROW_BLOCKS (BM / MR)
 /* Keys of a tile. Large heads take half, so that the packed K and V tiles stay in a 1 MiB L2. */
 #define TILE_KEYS 256
 SIMD_INLINE int64_t tile_keys(const problem *p) { return p->D > 128 || p->E > 128 ? TILE_KEYS / 2 : TILE_KEYS; }
