@@ -97,6 +97,7 @@ static pass_row pass_row_make(const backward_tile *t, int64_t r, int64_t member,
         w.lse2 = (real)INFINITY;
         return w;
     }
+    if (t->job->p->bias.dtype) prefetch_bias(t, r + MR, dbias && t->job->p->dbias.stride[3] == 1);
     w.slope = softcap ? t->slopes + member * LD_SCORES : NULL;
     w.factor = score_row(w.s, &t->context, &t->rows[r], t->j0, v0, v1, w.slope);
     w.lse2 = t->lse2[r];

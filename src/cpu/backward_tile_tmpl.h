@@ -167,9 +167,25 @@ static void backward_tile_rows(backward_tile *t) {
 static void backward_tile_product(const backward_tile *t, int64_t b, real *C, const elem *A, int64_t lda, const elem *B,
                                   int64_t depth) {
     const block_range *r = &t->ranges[b];
-    for (int64_t n0 = r->v0 / NR * NR; n0 < r->v1; n0 += NR)
-        gemm(C + b * MR * LD_SCORES + n0, LD_SCORES, A + b * MR * lda, lda, 1, B + n0 * depth, depth, t->count - b * MR,
-             panel_vectors(n0, r->v1), false);
+    for (int64_t n0 = r->v0 / NR * NR; n0 < r->v1; n0 += NR) {
+        const int64_t skip = r->v0 > n0 ? r->v0 - n0 : 0; /* whole vectors of the first panel */
+        gemm(C + b * MR * LD_SCORES + n0 + skip, LD_SCORES, A + b * MR * lda, lda, 1, B + n0 * depth + skip, depth,
+             t->count - b * MR, panel_vectors(n0 + skip, r->v1 < n0 + NR ? r->v1 : n0 + NR), false);
+    }
+}
+
+/* Row r's part of the bias, and of its gradient where the caller says so: long before they are needed, because rows
+ * of a tile lie too far apart for the hardware to guess. */
+static void prefetch_bias(const backward_tile *t, int64_t r, bool gradient) {
+    const problem *p = t->job->p;
+    if (r >= t->count || p->bias.stride[3] != 1) return;
+    const row *at = &t->rows[r];
+    const char *bias = dlattn__at(&p->bias, t->job->x->bias, t->group.b, at->h, at->i, t->j0);
+    const int64_t bytes = t->n * dlattn__size_of(p->bias.dtype);
+    for (int64_t n = 0; n < bytes; n += 64) prefetch(bias + n);
+    if (!gradient) return;
+    const char *dbias = dlattn__at(&p->dbias, t->job->x->dbias, t->group.b, at->h, at->i, t->j0);
+    for (int64_t n = 0; n < bytes; n += 64) __builtin_prefetch(dbias + n, 1);
 }
 
 /* S and dP of register tile b. */

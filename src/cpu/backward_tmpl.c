@@ -21,7 +21,7 @@ typedef struct backward_scratch {
     elem *q_panels, *dout_panels; /* [D or E / NR][pairs(BWD_ROWS)][NR] */
     real *dk, *dv;             /* [keys, whole register tiles][ldk], [..][ldv] */
     real *dq_rows;             /* [BWD_ROWS][ldk]: register tiles whose rows do not lie together in dq_sum */
-    real *dbias_line;          /* [LD_SCORES] */
+    real *zeros;               /* [LD_SCORES] */
     real *dq_at[BWD_BLOCKS];   /* where each register tile of dQ is accumulated */
     rows_summary *summaries;   /* of the item's row tiles */
     int64_t ldk, ldv;          /* reals: pad_lanes of D and E */
@@ -41,7 +41,7 @@ static int64_t carve(backward_scratch *s, const problem *p, char *base) {
     s->dk = CARVE(&at, real, keys * s->ldk);
     s->dv = CARVE(&at, real, keys * s->ldv);
     s->dq_rows = CARVE(&at, real, BWD_ROWS * s->ldk);
-    s->dbias_line = CARVE(&at, real, LD_SCORES);
+    s->zeros = CARVE(&at, real, LD_SCORES);
     s->summaries = CARVE(&at, rows_summary, (p->M * heads + BWD_ROWS - 1) / BWD_ROWS);
     return at - base;
 }
@@ -54,36 +54,34 @@ int64_t NAME(backward_scratch)(const problem *p) {
 
 /* ---- dbias, where the bias is broadcast over nothing ---------------------------------------------------------------- */
 
-/* Row r of the tile, all its keys: what nobody computed is 0. */
+/* Row r of the tile, all its keys: what nobody computed is 0. `to` holds a row of zeros. */
 static void store_dbias(void *to, const backward_tile *t, int64_t r, const real *ds, int64_t v0, int64_t v1) {
-    const problem *p = t->job->p;
-    real *line = (real *)to;
-    const int64_t end = v1 < t->n ? v1 : t->n;
-    memset(line, 0, (size_t)t->n * sizeof(real));
-    if (ds && end > v0) memcpy(line + v0, ds + v0, (size_t)(end - v0) * sizeof(real));
-    row_store(dlattn__at(&p->dbias, t->job->x->dbias, t->group.b, t->rows[r].h, t->rows[r].i, t->j0), p->dbias.stride[3],
-              p->dbias.dtype, line, t->n);
+    const operand *o = &t->job->p->dbias;
+    char *at = dlattn__at(o, t->job->x->dbias, t->group.b, t->rows[r].h, t->rows[r].i, t->j0);
+    const int64_t step = o->stride[3] * dlattn__size_of(o->dtype), end = v1 < t->n ? v1 : t->n;
+    if (v0 > 0) row_store(at, o->stride[3], o->dtype, (const real *)to, v0);
+    if (end > v0) row_store(at + v0 * step, o->stride[3], o->dtype, ds + v0, end - v0);
+    if (end < t->n) row_store(at + end * step, o->stride[3], o->dtype, (const real *)to, t->n - end);
 }
 
 /* Zeros at rows [i0, i1) and keys [j0, j1) of the heads of the group. */
-static void blank_dbias(const backward_tile *t, real *line, int64_t i0, int64_t i1, int64_t j0, int64_t j1) {
+static void blank_dbias(const backward_tile *t, const real *zeros, int64_t i0, int64_t i1, int64_t j0, int64_t j1) {
     const problem *p = t->job->p;
     const int64_t heads = p->H / p->G;
-    memset(line, 0, LD_SCORES * sizeof(real));
     for (int64_t h = t->group.g * heads; h < (t->group.g + 1) * heads; h++)
         for (int64_t i = i0; i < i1; i++)
             for (int64_t j = j0; j < j1; j += TILE_KEYS)
                 row_store(dlattn__at(&p->dbias, t->job->x->dbias, t->group.b, h, i, j), p->dbias.stride[3],
-                          p->dbias.dtype, line, j1 - j < TILE_KEYS ? j1 - j : TILE_KEYS);
+                          p->dbias.dtype, zeros, j1 - j < TILE_KEYS ? j1 - j : TILE_KEYS);
 }
 
 /* What lies past the sequence, inside this item's keys [from, to); the last piece has all keys past `to` as well. */
-static void blank_dbias_ends(const backward_tile *t, real *line, int64_t from, int64_t to, bool last) {
+static void blank_dbias_ends(const backward_tile *t, const real *zeros, int64_t from, int64_t to, bool last) {
     const problem *p = t->job->p;
     const int64_t M = t->group.sequence.M, N = t->group.sequence.N;
     if (last || to > p->dbias.extent[3]) to = p->dbias.extent[3];
-    blank_dbias(t, line, M, p->dbias.extent[2], from, to);
-    blank_dbias(t, line, 0, M, from > N ? from : N, to);
+    blank_dbias(t, zeros, M, p->dbias.extent[2], from, to);
+    blank_dbias(t, zeros, 0, M, from > N ? from : N, to);
 }
 
 /* ---- the products over a tile ---------------------------------------------------------------------------------------- */
@@ -199,14 +197,14 @@ static void keys_against_rows(backward_scratch *s) {
     int16_t span[TILE_KEYS / MR + 2][2];
     for (int64_t first = 0; first < t->group.rows; first += BWD_ROWS) {
         if (!take_rows(s, first)) {
-            for (int64_t r = 0; s->dbias_wanted && r < t->count; r++) store_dbias(s->dbias_line, t, r, NULL, 0, 0);
+            for (int64_t r = 0; s->dbias_wanted && r < t->count; r++) store_dbias(s->zeros, t, r, NULL, 0, 0);
             continue;
         }
         backward_tile_rows(t);
-        backward_tile_pass(t, s->dbias_wanted ? store_dbias : NULL, s->dbias_line);
+        backward_tile_pass(t, s->dbias_wanted ? store_dbias : NULL, s->zeros);
         for (int64_t b = 0; s->dbias_wanted && b < t->blocks; b++)
             for (int64_t r = b * MR; t->ranges[b].v0 == t->ranges[b].v1 && r < t->count && r < (b + 1) * MR; r++)
-                store_dbias(s->dbias_line, t, r, NULL, 0, 0);
+                store_dbias(s->zeros, t, r, NULL, 0, 0);
         row_spans(t, span);
         if (s->dv_wanted) {
             panels_from_rows(s->dout_panels, t->dout, t->ldo, t->count, pairs(BWD_ROWS), p->E);
@@ -253,6 +251,7 @@ void NAME(backward)(const cpu_job *job, int64_t item, void *scratch) {
         memset(s.dq_sum, 0, (size_t)(heads * p->M * s.ldk) * sizeof(real));
     }
     summarize_rows(&s);
+    memset(s.zeros, 0, LD_SCORES * sizeof(real));
     for (int64_t j0 = from; j0 < to && j0 < N; j0 += t->keys) {
         int64_t n = N - j0 < t->keys ? N - j0 : t->keys;
         if (to - j0 < n) n = to - j0;
@@ -263,5 +262,5 @@ void NAME(backward)(const cpu_job *job, int64_t item, void *scratch) {
         if (s.dk_wanted) store_keys(t, &p->dk, job->x->dk, s.dk, s.ldk, p->D, p->scale);
         if (s.dv_wanted) store_keys(t, &p->dv, job->x->dv, s.dv, s.ldv, p->E, 1);
     }
-    if (s.dbias_wanted) blank_dbias_ends(t, s.dbias_line, from, to, piece == pieces - 1);
+    if (s.dbias_wanted) blank_dbias_ends(t, s.zeros, from, to, piece == pieces - 1);
 }

@@ -32,9 +32,8 @@ SIMD_INLINE void row_load_strided(real *dst, const void *src, int64_t stride, in
     for (; i + L <= n; i += L) v_store(dst + i, load((const type *)src + i)); \
     break
 
-/* dst must have room up to pad_lanes(n); [n, pad_lanes(n)) is zeroed. */
-static __attribute__((noinline, unused)) void row_load(real *dst, const void *src, int64_t stride, int32_t dtype,
-                                                       int64_t n) {
+/* Nothing past dst + n is written. */
+SIMD_INLINE void row_load_exact(real *dst, const void *src, int64_t stride, int32_t dtype, int64_t n) {
     int64_t i = 0;
     if (stride == 1 || n <= 1) {
         switch (dtype) {
@@ -49,6 +48,12 @@ static __attribute__((noinline, unused)) void row_load(real *dst, const void *sr
         }
     }
     row_load_strided(dst + i, (const char *)src + i * stride * dlattn__size_of(dtype), stride, dtype, n - i);
+}
+
+/* dst must have room up to pad_lanes(n); [n, pad_lanes(n)) is zeroed. */
+static __attribute__((noinline, unused)) void row_load(real *dst, const void *src, int64_t stride, int32_t dtype,
+                                                       int64_t n) {
+    row_load_exact(dst, src, stride, dtype, n);
     for (int64_t z = n; z < pad_lanes(n); z++) dst[z] = 0;
 }
 
@@ -98,7 +103,7 @@ SIMD_INLINE void elem_row_load(elem *dst, const void *src, int64_t stride, int32
     if (stride == 1 && dtype == (REAL_IS_F64 ? DLATTN_T_F64 : DLATTN_T_F32))
         memcpy(dst, src, (size_t)n * sizeof(elem));
     else
-        row_load_strided(dst, src, stride, dtype, n);
+        row_load_exact(dst, src, stride, dtype, n);
 }
 #endif
 
