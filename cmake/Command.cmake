@@ -14,6 +14,8 @@ set(DLATTN_HARNESS_SOURCES
     tests/oracle_double.c
     tests/oracle_float.c
     tests/oracle_long_double.c
+    tests/pairs.c
+    tests/random_case.c
 )
 
 set(DLATTN_TOOL_SOURCES

@@ -54,14 +54,32 @@ static void run_again(const rerun *r, const dlattn_exec *exec, const char *when,
     for (int id = first; id <= last; id++) expect_same(r->report, r->before, r->x, id, when, n);
 }
 
+static int32_t query_workspace(const rerun *r, const dlattn_exec *exec, uint64_t *bytes, uint64_t *least) {
+    return r->backward ? dlattn_backward_workspace(&r->x->attention, &r->x->gradients, exec, bytes, least)
+                       : dlattn_forward_workspace(&r->x->attention, &r->x->outputs, exec, bytes, least);
+}
+
+/* The questions that read no data: the same answers with data NULL everywhere. */
+static void ask_without_data(const rerun *r, const dlattn_exec *exec, uint64_t bytes, uint64_t least) {
+    void *data[T_COUNT];
+    char text[4096];
+    uint64_t blind_bytes = 0, blind_least = 0;
+    const dlattn_outputs *outputs = r->backward ? NULL : &r->x->outputs;
+    const dlattn_gradients *gradients = r->backward ? &r->x->gradients : NULL;
+    for (int id = 0; id < T_COUNT; id++) data[id] = r->x->tensors[id].dl.data, r->x->tensors[id].dl.data = NULL;
+    check_status(r->report, query_workspace(r, exec, &blind_bytes, &blind_least), "workspace query without data");
+    check_status(r->report, dlattn_prepare(&r->x->attention, outputs, gradients, exec), "dlattn_prepare without data");
+    for (int id = 0; id < T_COUNT; id++) r->x->tensors[id].dl.data = data[id];
+    check_status(r->report, dlattn_explain(&r->x->attention, outputs, gradients, exec, text, sizeof text), "dlattn_explain");
+    if (blind_bytes != bytes || blind_least != least) check_fail(r->report, "another workspace without data");
+}
+
 /* A workspace of exactly the asked size, poisoned, between fences. */
 static void run_with_workspace(const rerun *r, int32_t threads, int minimum) {
     uint64_t bytes = 0, least = 0;
     dlattn_exec exec = {.struct_size = sizeof exec, .num_threads = threads};
-    int32_t status = r->backward
-                         ? dlattn_backward_workspace(&r->x->attention, &r->x->gradients, &exec, &bytes, &least)
-                         : dlattn_forward_workspace(&r->x->attention, &r->x->outputs, &exec, &bytes, &least);
-    if (check_status(r->report, status, "workspace query")) return;
+    if (check_status(r->report, query_workspace(r, &exec, &bytes, &least), "workspace query")) return;
+    ask_without_data(r, &exec, bytes, least);
     if (least > bytes) check_fail(r->report, "minimum workspace %llu is above %llu", (unsigned long long)least, (unsigned long long)bytes);
     exec.workspace_bytes = minimum ? least : bytes;
     exec.workspace = guarded_alloc((size_t)exec.workspace_bytes);

@@ -279,7 +279,7 @@ static void add_results(instance *x, DLDataType dtype, DLDataType single) {
     if (c->sinks) add_tensor(x, T_DSINKS, c->f32_gradients || c->sinks_f32 ? single : dtype, 1, &c->H, c->strides, 0);
 }
 
-void instance_make(instance *x, const test_case *c, uint64_t seed) {
+void instance_make_empty(instance *x, const test_case *c, uint64_t seed) {
     DLDataType dtype = case_dtype(c->dtype), single = case_dtype(F32);
     *x = (instance){.test = c, .random = seed, .tainted_b = -1, .tainted_g = -1, .tainted_row = -1};
     for (const char *at = c->name; *at; at++) x->random = x->random * 31 + (unsigned char)*at;
@@ -290,6 +290,10 @@ void instance_make(instance *x, const test_case *c, uint64_t seed) {
     link_attention(x);
     add_results(x, dtype, single);
     link_results(x);
+}
+
+void instance_make(instance *x, const test_case *c, uint64_t seed) {
+    instance_make_empty(x, c, seed);
     instance_fill(x);
     instance_seal(x);
 }

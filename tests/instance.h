@@ -44,7 +44,8 @@ typedef struct instance {
 
 /* seed: of the data; the same case and seed give the same data on every machine. */
 void instance_make(instance *x, const test_case *c, uint64_t seed);
-void instance_fill(instance *x); /* the data alone */
+void instance_make_empty(instance *x, const test_case *c, uint64_t seed); /* without data in floating tensors */
+void instance_fill(instance *x);                                          /* the data alone */
 void instance_free(instance *x);
 
 /* Fills outputs with poison; first..last are T_ numbers. */

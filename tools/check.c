@@ -9,6 +9,7 @@
 
 #include "commands.h"
 #include "json.h"
+#include "random_case.h"
 
 static const char help[] =
     "usage: dlattn check [OPTION ...] [PATTERN]\n\n"
@@ -20,7 +21,9 @@ static const char help[] =
     "  --quick           every fourth case\n"
     "  --isa NAME        scalar, avx2, avx512, avx512bf16, neon; several with commas; `all`: each that the machine has\n"
     "  --threads LIST    numbers of threads that must give the same bits (1,2,3,7)\n"
-    "  --seed NUMBER     of the random data (1)\n"
+    "  --seed NUMBER     of the random data, and of random problems (1)\n"
+    "  --random NUMBER   so many random problems instead of the named ones\n"
+    "  --random-seed X   the one random problem with this seed, as a failure prints it\n"
     "  --verbose         a line per case: the worst error as a fraction of what is allowed, per tensor\n"
     "  --list            the cases that would run\n"
     "  --json            the result as JSON\n\n"
@@ -32,6 +35,8 @@ typedef struct run {
     check_options options;
     const char *pattern;
     int quick, list, json, verbose;
+    random_case *random; /* NULL: the table */
+    int64_t count;       /* of the table or of the random problems */
 } run;
 
 static const char *const all_isas[] = {"scalar", "avx2", "avx512", "avx512bf16", "neon"};
@@ -60,15 +65,28 @@ static int add_threads(run *r, const char *list) {
     return 0;
 }
 
+/* Problems from the seeds that follow from the run's seed; exact: one problem, of this very seed. */
+static void draw_random(run *r, int64_t count, const uint64_t *exact) {
+    r->random = calloc((size_t)count, sizeof *r->random);
+    r->count = count;
+    if (!r->random) abort();
+    for (int64_t n = 0; n < count; n++)
+        random_case_make(&r->random[n], exact ? *exact : random_case_seed(r->options.seed, n));
+}
+
 /* 0: run; otherwise the exit code plus 1. */
 static int read_options(run *r, int argc, char **argv) {
     static const struct option options[] = {
         {"quick", no_argument, NULL, 'q'},      {"isa", required_argument, NULL, 'i'},  {"threads", required_argument, NULL, 't'},
         {"seed", required_argument, NULL, 's'}, {"verbose", no_argument, NULL, 'v'},    {"list", no_argument, NULL, 'l'},
-        {"json", no_argument, NULL, 'j'},       {"help", no_argument, NULL, 'h'},       {0}};
+        {"json", no_argument, NULL, 'j'},       {"help", no_argument, NULL, 'h'},       {"random", required_argument, NULL, 'r'},
+        {"random-seed", required_argument, NULL, 'x'}, {0}};
     int status = add_threads(r, "1,2,3,7");
+    int64_t random_count = 0;
+    uint64_t exact = 0;
+    int one = 0;
     r->options.seed = 1;
-    for (int code; !status && (code = getopt_long(argc, argv, "qi:t:s:vljh", options, NULL)) != -1;) {
+    for (int code; !status && (code = getopt_long(argc, argv, "qi:t:s:vljhr:x:", options, NULL)) != -1;) {
         switch (code) {
         case 'q': r->quick = 1; break;
         case 'i': status = add_isas(r, optarg); break;
@@ -77,18 +95,33 @@ static int read_options(run *r, int argc, char **argv) {
         case 'v': r->verbose = 1; break;
         case 'l': r->list = 1; break;
         case 'j': r->json = 1; break;
+        case 'r': random_count = strtoll(optarg, NULL, 0) > 0 ? strtoll(optarg, NULL, 0) : -1; break;
+        case 'x': exact = strtoull(optarg, NULL, 0), one = 1; break;
         case 'h': fputs(help, stdout); return 1;
         default: fputs(help, stderr); return 3;
         }
     }
     if (status) return 3;
     if (optind < argc) r->pattern = argv[optind];
+    r->count = test_case_count;
+    if (one) draw_random(r, 1, &exact);
+    else if (random_count > 0) draw_random(r, random_count, NULL);
+    else if (random_count < 0) return fprintf(stderr, "dlattn check: --random wants a number of problems\n"), 3;
     if (!r->options.isa_count) r->options.isas[r->options.isa_count++] = "auto";
     return 0;
 }
 
+static const test_case *case_at(const run *r, int64_t n) { return r->random ? &r->random[n].test : &test_cases[n]; }
+
 static int selected(const run *r, int64_t n) {
-    return case_matches(&test_cases[n], r->pattern) && (!r->quick || r->pattern || n % 4 == 0);
+    return case_matches(case_at(r, n), r->pattern) && (!r->quick || r->pattern || n % 4 == 0);
+}
+
+/* How to run a failed random problem again, and what it is. */
+static void print_random(const check_report *report) {
+    printf("     dlattn check --random-seed %s\n     ", strchr(report->test->name, '0'));
+    case_print_json(stdout, report->test);
+    printf("\n");
 }
 
 static void print_case(const check_report *report, int verbose) {
@@ -134,41 +167,48 @@ static void print_summary(const check_report *reports, int64_t count, int64_t fa
 }
 
 static int run_cases(const run *r) {
-    check_report *reports = calloc((size_t)test_case_count, sizeof *reports);
+    check_report *reports = calloc((size_t)r->count, sizeof *reports);
     int64_t count = 0, failed = 0, total = 0;
     int progress = isatty(fileno(stderr)) && !r->verbose;
     double seconds = 0;
+    check_options options = r->options;
+    if (r->random) options.seed = 0; /* the data follow from the problem's own seed, which is in its name */
     if (!reports) abort();
-    for (int64_t n = 0; n < test_case_count; n++) total += selected(r, n);
+    for (int64_t n = 0; n < r->count; n++) total += selected(r, n);
+    if (total == 0) {
+        fprintf(stderr, "dlattn check: no case matches \"%s\"\n", r->pattern ? r->pattern : "");
+        free(reports);
+        return 2;
+    }
     if (!r->json) printf("%lld cases, data from seed %llu\n", (long long)total, (unsigned long long)r->options.seed);
-    for (int64_t n = 0; n < test_case_count; n++) {
+    for (int64_t n = 0; n < r->count; n++) {
         if (!selected(r, n)) continue;
-        if (progress) fprintf(stderr, "\r\033[K%lld/%lld %s", (long long)count + 1, (long long)total, test_cases[n].name);
+        if (progress) fprintf(stderr, "\r\033[K%lld/%lld %s", (long long)count + 1, (long long)total, case_at(r, n)->name);
         check_report *report = &reports[count++];
-        check_case(report, &test_cases[n], &r->options);
+        check_case(report, case_at(r, n), &options);
         failed += report->failures > 0;
         seconds += report->seconds;
         if (progress) fprintf(stderr, "\r\033[K");
         if (!r->json) print_case(report, r->verbose);
+        if (!r->json && r->random && report->failures) print_random(report);
         fflush(stdout);
     }
     if (r->json) print_json(reports, count, r);
     else print_summary(reports, count, failed, seconds);
     free(reports);
-    if (count == 0) fprintf(stderr, "dlattn check: no case matches \"%s\"\n", r->pattern ? r->pattern : "");
-    return count == 0 ? 2 : failed > 0;
+    return failed > 0;
 }
 
 static int list_cases(const run *r) {
     int first = 1;
     if (r->json) printf("[");
-    for (int64_t n = 0; n < test_case_count; n++) {
+    for (int64_t n = 0; n < r->count; n++) {
         if (!selected(r, n)) continue;
         if (r->json) {
             fputs(first ? "\n" : ",\n", stdout);
-            case_print_json(stdout, &test_cases[n]);
+            case_print_json(stdout, case_at(r, n));
         } else {
-            printf("%s\n", test_cases[n].name);
+            printf("%s\n", case_at(r, n)->name);
         }
         first = 0;
     }
@@ -180,5 +220,7 @@ int command_check(int argc, char **argv) {
     run r = {.pattern = NULL};
     int status = read_options(&r, argc, argv);
     if (status) return status - 1;
-    return r.list ? list_cases(&r) : run_cases(&r);
+    status = r.list ? list_cases(&r) : run_cases(&r);
+    free(r.random);
+    return status;
 }

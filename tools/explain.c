@@ -32,7 +32,7 @@ static int explain(const request *r) {
     instance x;
     char text[8192];
     dlattn_exec exec = {.struct_size = sizeof exec, .num_threads = (int32_t)r->threads};
-    instance_make(&x, r->named ? r->named : &r->options.problem, 1);
+    instance_make_empty(&x, r->named ? r->named : &r->options.problem, 1);
     int32_t status = dlattn_explain(&x.attention, r->backward ? NULL : &x.outputs, r->backward ? &x.gradients : NULL, &exec, text,
                                     sizeof text);
     if (r->json) {

@@ -23,9 +23,6 @@ typedef struct timing_request {
     double budget;
 } timing_request;
 
-/* Pairs (b, h, i, j) that no mask hides. */
-double count_pairs(const dlattn_attention *attention);
-
 /* Fills the forward's timing and, where wanted, the backward's (backward = 1). Returns a status; the sentence is
  * dlattn_last_error's. *count says how many results there are. */
 int32_t time_problem(timing results[2], int *count, const timing_request *request);

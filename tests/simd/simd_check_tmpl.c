@@ -213,6 +213,18 @@ static void check_half_loads(void) {
 }
 
 #if !REAL_IS_F64
+static void check_split(void) {
+    uint16_t in[2 * L];
+    real got[2][L];
+    v even, odd;
+    for (int i = 0; i < 2 * L; i++) in[i] = (uint16_t)(0x3f80 + 37 * i);
+    v_split_bf16(in, &even, &odd);
+    v_store(got[0], even);
+    v_store(got[1], odd);
+    for (int i = 0; i < 2 * L; i++)
+        if (!same(got[i % 2][i / 2], (real)half_value(in[i], 7, 8))) fail("split_bf16, number %d", i);
+}
+
 static void check_store(real x, uint16_t expected, bool bf16) {
     uint16_t got[L];
     if (bf16) v_store_bf16(got, v_set1(x));
@@ -311,6 +323,7 @@ int NAME(simd_check)(void) {
     check_transpose();
 #if !REAL_IS_F64
     check_half_stores();
+    check_split();
 #endif
 #if REAL_IS_BF16
     check_bf16_pairs();
