@@ -88,3 +88,27 @@ def test_integer_segments_and_one_array_for_both_sides():
     assert (one == two).all()
     reference = Reference(q, k, v, segments=segments)
     assert_close(one, reference.out, reference.out_bound)
+
+
+@pytest.mark.parametrize("state", [np.array([5, 2**33 + 1], np.uint64), np.array([5, 0, 1, 2], np.uint32)], ids=str)
+def test_rng_state_overrides_seed_and_offset(state):
+    q = np.random.default_rng(8).standard_normal((1, 40, 2, 8)).astype(np.float32)
+    expected = dlattn.attention(q, q, q, dropout=0.5, seed=5, offset=2**33 + 1)
+    assert (dlattn.attention(q, q, q, dropout=0.5, seed=9, rng_state=state) == expected).all()
+    assert (dlattn.attention(q, q, q, dropout=0.5, seed=9) != expected).any()
+
+
+def test_dropout_mask_of_packed_sequences():
+    q, cu = np.zeros((9, 2, 4), np.float32), np.array([0, 4, 9])
+    keep = dlattn.dropout_mask(q, q, cu_seqlens_q=cu, cu_seqlens_k=cu, max_seqlen_q=5, max_seqlen_k=5, dropout=0.5)
+    assert (keep == dropout_keep(2, 2, 5, 5, dropout=0.5)).all()
+
+
+@pytest.mark.parametrize("layout", ["bshd", "bhsd"])
+def test_merge_gives_its_own_dtype_and_layout(layout):
+    q = np.random.default_rng(9).standard_normal((2, 6, 3, 8)).astype(DTYPES["bfloat16"])
+    out, lse = dlattn.attention(q, q, q, layout=layout, return_lse=True)
+    merged, merged_lse = dlattn.merge([out, out], [lse, lse], layout=layout)
+    assert merged.dtype == q.dtype and (merged == out).all()
+    assert merged_lse.dtype == np.float32 and np.allclose(merged_lse, lse + np.log(2), rtol=2.0**-22)
+    assert dlattn.merge([out], [lse], layout=layout, out_dtype="float32")[0].dtype == np.float32
