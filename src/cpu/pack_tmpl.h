@@ -140,13 +140,6 @@ static __attribute__((noinline, unused)) void transpose_panels(elem *dst, const 
     }
 }
 
-/* Asks for `rows` rows of `bytes` bytes that will be packed soon: their pages and lines are scattered, so the hardware's
- * own prefetchers come late. */
-SIMD_INLINE void prefetch_rows(const char *first, int64_t row_bytes, int64_t rows, int64_t bytes) {
-    for (int64_t r = 0; r < rows; r++)
-        for (int64_t at = 0; at < bytes; at += 64) prefetch(first + r * row_bytes + at);
-}
-
 /* Panels of the transpose of `count` rows of n numbers: the caller's tensor to K^T in one step, L rows at a time.
  * Columns from count to the end of the last panel are zeros. `block_rows` holds L * pad_lanes(pairs(n)) elems. */
 static __attribute__((noinline, unused)) void pack_transposed(elem *dst, const void *src, int64_t row_stride,
@@ -157,8 +150,7 @@ static __attribute__((noinline, unused)) void pack_transposed(elem *dst, const v
     for (int64_t r = 0; r < pad_panel(count); r += L) {
         elem *panel = dst + r / NR * K * NR + r % NR;
         const char *from = (const char *)src + r * row_stride * bytes;
-        int64_t rows = count - r < L ? count - r : L, ahead = count - r - L < L ? count - r - L : L;
-        if (stride == 1) prefetch_rows(from + L * row_stride * bytes, row_stride * bytes, ahead, n * bytes);
+        int64_t rows = count - r < L ? count - r : L;
         if (rows <= 0) {
             for (int64_t k = 0; k < K; k++) memset(panel + k * NR, 0, L * sizeof(elem));
         } else if (direct && rows == L) {
@@ -170,8 +162,6 @@ static __attribute__((noinline, unused)) void pack_transposed(elem *dst, const v
     }
 }
 
-enum { PREFETCH_LINES = 12 };
-
 /* Panels of a row-major operand whose rows are the contraction: panel p, line k, column c = row k, number p*NR + c
  * (bf16: the pair of rows 2k and 2k+1). Row r begins at src + r*row_stride. `lines` is the contraction length after
  * padding, in elems; rows from count on are zeros. `row_buffer` holds 2 * pad_panel(n) reals. */
@@ -182,8 +172,6 @@ static __attribute__((noinline, unused)) void pack_panels(elem *dst, const void 
     const char *base = (const char *)src;
     for (int64_t i = 0; i < 2 * width; i++) row_buffer[i] = 0;
     for (int64_t k = 0; k < lines; k++) {
-        if (stride == 1 && (k + PREFETCH_LINES) * PAIR + PAIR <= count)
-            prefetch_rows(base + (k + PREFETCH_LINES) * PAIR * row_stride * bytes, row_stride * bytes, PAIR, n * bytes);
 #if REAL_IS_BF16
         uint16_t *even = (uint16_t *)row_buffer, *odd = even + width;
         if (2 * k < count) elem_row_load((elem *)even, base + 2 * k * row_stride * bytes, stride, dtype, n);
