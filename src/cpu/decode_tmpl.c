@@ -9,26 +9,36 @@
 #include "tile_tmpl.h"
 
 /* Accumulators of both products: rows by keys, then rows by vectors of a V row. A machine with 16 registers takes 8. */
-#if L == 1
-#define NA 8
-#elif defined(__AVX2__) && !defined(__AVX512F__)
+#if L == 1 || (defined(__AVX2__) && !defined(__AVX512F__))
 #define NA 8
 #else
 #define NA 16
 #endif
 
 enum {
-    DECODE_ROWS = 8,     /* the most */
-    V_STEP = 32,         /* keys of V that stay in the first-level cache while all columns pass over them */
-    K_AHEAD = 16, V_AHEAD = 32 /* rows asked for in advance; 8 to 32 made no difference */
+    DECODE_ROWS = 8,      /* the most */
+    KERNEL_ROWS = NA / 2, /* the most of one kernel: two keys or vectors must be left for each row */
+    STEP = 32,            /* keys that stay in the first-level cache while all rows and columns pass over them */
+    AHEAD = 32            /* rows asked for in advance; 8 to 32 made no difference */
 };
 
 #define LINE 64 /* bytes of a cache line */
 
-/* ---- S = Q K^T and O += P V, for each element type and number of rows ------------------------------------------------ */
+/* ---- S = Q K^T and O += P V, for each element type and number of rows ------------------------------------------------
+ *
+ * A *unit* is what one load brings: `unit` vectors. For bfloat16 these are the numbers of even and those of odd index
+ * among 2L, which costs a shift and a mask; q is put into that order once, and out is put back at the end. */
 
-/* S[r][j] = sum_d q[r][d] * k[j][d] for rb rows and `keys` (a multiple of NA / rb) keys; D is a multiple of L. */
-#define DOT_KERNEL(name, type, load, rb)                                                                              \
+#define LOAD_OWN(to, from) to[0] = v_load(from)
+#define LOAD_F16(to, from) to[0] = v_load_f16(from)
+#define LOAD_BF16(to, from) v_split_bf16(from, &to[0], &to[1])
+
+/* Units may be half a line: then every other one asks for the line. */
+#define ASKS(unit, type, column) \
+    ((unit) * L * sizeof(type) % LINE == 0 || (size_t)(column) * sizeof(type) % LINE == 0)
+
+/* S[r][j] = sum_d q[r][d] * k[j][d] for rb rows and `keys` (a multiple of NA / rb) keys; D is a multiple of unit * L. */
+#define DOT_KERNEL(name, type, unit, load, rb)                                                                        \
     static __attribute__((noinline)) void dot_##name##_##rb(real *S, const real *q, int64_t ldq, const void *k_rows,  \
                                                             int64_t row_stride, int64_t D, int64_t keys) {           \
         enum { KB = NA / rb };                                                                                        \
@@ -36,17 +46,20 @@ enum {
         for (int64_t j = 0; j < keys; j += KB, k += KB * row_stride) {                                                \
             v acc[NA];                                                                                                \
             _Pragma("GCC unroll 16") for (int n = 0; n < NA; n++) acc[n] = v_zero();                                  \
-            for (int64_t d = 0; d < D; d += L) {                                                                      \
-                v here[KB];                                                                                           \
+            for (int64_t d = 0; d < D; d += unit * L) {                                                               \
+                v here[KB][unit];                                                                                     \
+                const bool asks = ASKS(unit, type, d);                                                            \
                 _Pragma("GCC unroll 16") for (int n = 0; n < KB; n++) {                                               \
-                    here[n] = load(k + n * row_stride + d);                                                           \
-                    if (d * (int64_t)sizeof(type) % LINE == 0) prefetch(k + (n + K_AHEAD) * row_stride + d);          \
-                    if (rb > 1) v_keep(here[n]);                                                                      \
+                    load(here[n], k + n * row_stride + d);                                                            \
+                    if (asks) prefetch(k + (n + AHEAD) * row_stride + d);                                             \
+                    if (rb > 1) v_keep(here[n][0]);                                                                   \
                 }                                                                                                     \
-                _Pragma("GCC unroll 8") for (int r = 0; r < rb; r++) {                                                \
-                    v row = v_load(q + r * ldq + d);                                                                  \
-                    _Pragma("GCC unroll 16") for (int n = 0; n < KB; n++)                                             \
-                        acc[r * KB + n] = v_fma(row, here[n], acc[r * KB + n]);                                       \
+                _Pragma("GCC unroll 2") for (int u = 0; u < unit; u++) {                                              \
+                    _Pragma("GCC unroll 8") for (int r = 0; r < rb; r++) {                                            \
+                        v row = v_load(q + r * ldq + d + u * L);                                                      \
+                        _Pragma("GCC unroll 16") for (int n = 0; n < KB; n++)                                         \
+                            acc[r * KB + n] = v_fma(row, here[n][u], acc[r * KB + n]);                                \
+                    }                                                                                                 \
                 }                                                                                                     \
             }                                                                                                         \
             real sums[NA];                                                                                            \
@@ -56,8 +69,8 @@ enum {
         }                                                                                                             \
     }
 
-/* O[r][..] += sum_j P[r][j] * v[j][..] for rb rows and w vectors. */
-#define MIX_KERNEL(name, type, load, rb, w)                                                                           \
+/* O[r][..] += sum_j P[r][j] * v[j][..] for rb rows and w vectors, whole units. */
+#define MIX_KERNEL(name, type, unit, load, rb, w)                                                                     \
     static __attribute__((noinline)) void mix_##name##_##rb##x##w(real *O, int64_t ldo, const real *P,                \
                                                                   const void *v_rows, int64_t row_stride,            \
                                                                   int64_t keys) {                                     \
@@ -67,9 +80,9 @@ enum {
             _Pragma("GCC unroll 8") for (int c = 0; c < w; c++) acc[r][c] = v_load(O + r * ldo + c * L);              \
         for (int64_t j = 0; j < keys; j++, from += row_stride) {                                                      \
             v here[w];                                                                                                \
-            _Pragma("GCC unroll 8") for (int c = 0; c < w; c++) {                                                     \
-                here[c] = load(from + c * L);                                                                         \
-                if (c * L * (int)sizeof(type) % LINE == 0) prefetch(from + V_AHEAD * row_stride + c * L);             \
+            _Pragma("GCC unroll 8") for (int c = 0; c < w; c += unit) {                                               \
+                load((here + c), from + c * L);                                                                       \
+                if (ASKS(unit, type, c * L)) prefetch(from + AHEAD * row_stride + c * L);                         \
                 if (rb > 1) v_keep(here[c]);                                                                          \
             }                                                                                                         \
             _Pragma("GCC unroll 8") for (int r = 0; r < rb; r++) {                                                    \
@@ -85,44 +98,61 @@ typedef void dot_fn(real *S, const real *q, int64_t ldq, const void *k_rows, int
                     int64_t keys);
 typedef void mix_fn(real *O, int64_t ldo, const real *P, const void *v_rows, int64_t row_stride, int64_t keys);
 
-/* The kernels of one element type: [log2 of rows], and [log2 of rows][log2 of vectors]; rows * vectors <= NA. */
+/* The kernels of one element type: [log2 of rows], and [log2 of rows][log2 of vectors], NULL where there is none. */
 typedef struct decode_kernels {
+    int32_t unit;
     dot_fn *dot[4];
     mix_fn *mix[4][4];
 } decode_kernels;
 
+#define DOT_ALL(name, type, unit, load)                                              \
+    DOT_KERNEL(name, type, unit, load, 1) DOT_KERNEL(name, type, unit, load, 2)       \
+    DOT_KERNEL(name, type, unit, load, 4)
+#define MIX_ALL(name, type, unit, load)                                                  \
+    MIX_KERNEL(name, type, unit, load, 1, 2) MIX_KERNEL(name, type, unit, load, 1, 4)     \
+    MIX_KERNEL(name, type, unit, load, 1, 8) MIX_KERNEL(name, type, unit, load, 2, 2)     \
+    MIX_KERNEL(name, type, unit, load, 2, 4) MIX_KERNEL(name, type, unit, load, 4, 2)
+#define MIX_ONE(name, type, load)                                                        \
+    MIX_KERNEL(name, type, 1, load, 1, 1) MIX_KERNEL(name, type, 1, load, 2, 1) MIX_KERNEL(name, type, 1, load, 4, 1)
 #if NA == 16
-#define MIX_WIDE(X) X(1, 8) X(2, 4) X(2, 8) X(4, 4) X(8, 2)
-#define MIX_TABLE(n)                                                                     \
-    {{mix_##n##_1x1, mix_##n##_1x2, mix_##n##_1x4, mix_##n##_1x8},                       \
-     {mix_##n##_2x1, mix_##n##_2x2, mix_##n##_2x4, mix_##n##_2x8},                       \
-     {mix_##n##_4x1, mix_##n##_4x2, mix_##n##_4x4, 0}, {mix_##n##_8x1, mix_##n##_8x2, 0, 0}}
-#else
-#define MIX_WIDE(X) X(1, 8) X(2, 4)
-#define MIX_TABLE(n)                                                                     \
-    {{mix_##n##_1x1, mix_##n##_1x2, mix_##n##_1x4, mix_##n##_1x8},                       \
-     {mix_##n##_2x1, mix_##n##_2x2, mix_##n##_2x4, 0}, {mix_##n##_4x1, mix_##n##_4x2, 0, 0}, {mix_##n##_8x1, 0, 0, 0}}
-#endif
-#define MIX_SHAPES(X) X(1, 1) X(1, 2) X(1, 4) X(2, 1) X(2, 2) X(4, 1) X(4, 2) X(8, 1) MIX_WIDE(X)
+#define DOT_EIGHT(name, type, unit, load) DOT_KERNEL(name, type, unit, load, 8)
+#define MIX_EIGHT(name, type, unit, load)                                                \
+    MIX_KERNEL(name, type, unit, load, 2, 8) MIX_KERNEL(name, type, unit, load, 4, 4)     \
+    MIX_KERNEL(name, type, unit, load, 8, 2)
+#define MIX_ONE_EIGHT(name, type, load) MIX_KERNEL(name, type, 1, load, 8, 1)
 #define DOT_TABLE(n) {dot_##n##_1, dot_##n##_2, dot_##n##_4, dot_##n##_8}
-
-#if REAL_IS_F64
-#define DOT_OWN(rb) DOT_KERNEL(own, double, v_load, rb)
-#define MIX_OWN(rb, w) MIX_KERNEL(own, double, v_load, rb, w)
+#define MIX_TABLE(n, one)                                                                 \
+    {{one(mix_##n##_1x1), mix_##n##_1x2, mix_##n##_1x4, mix_##n##_1x8},                   \
+     {one(mix_##n##_2x1), mix_##n##_2x2, mix_##n##_2x4, mix_##n##_2x8},                   \
+     {one(mix_##n##_4x1), mix_##n##_4x2, mix_##n##_4x4, NULL},                            \
+     {one(mix_##n##_8x1), mix_##n##_8x2, NULL, NULL}}
 #else
-#define DOT_OWN(rb) DOT_KERNEL(own, float, v_load, rb)
-#define MIX_OWN(rb, w) MIX_KERNEL(own, float, v_load, rb, w)
-#define DOT_F16(rb) DOT_KERNEL(f16, uint16_t, v_load_f16, rb)
-#define MIX_F16(rb, w) MIX_KERNEL(f16, uint16_t, v_load_f16, rb, w)
-#define DOT_BF16(rb) DOT_KERNEL(bf16, uint16_t, v_load_bf16, rb)
-#define MIX_BF16(rb, w) MIX_KERNEL(bf16, uint16_t, v_load_bf16, rb, w)
-DOT_F16(1) DOT_F16(2) DOT_F16(4) DOT_F16(8) MIX_SHAPES(MIX_F16)
-DOT_BF16(1) DOT_BF16(2) DOT_BF16(4) DOT_BF16(8) MIX_SHAPES(MIX_BF16)
-static const decode_kernels kernels_f16 = {DOT_TABLE(f16), MIX_TABLE(f16)};
-static const decode_kernels kernels_bf16 = {DOT_TABLE(bf16), MIX_TABLE(bf16)};
+#define DOT_EIGHT(name, type, unit, load)
+#define MIX_EIGHT(name, type, unit, load)
+#define MIX_ONE_EIGHT(name, type, load)
+#define DOT_TABLE(n) {dot_##n##_1, dot_##n##_2, dot_##n##_4, NULL}
+#define MIX_TABLE(n, one)                                                                 \
+    {{one(mix_##n##_1x1), mix_##n##_1x2, mix_##n##_1x4, mix_##n##_1x8},                   \
+     {one(mix_##n##_2x1), mix_##n##_2x2, mix_##n##_2x4, NULL},                            \
+     {one(mix_##n##_4x1), mix_##n##_4x2, NULL, NULL},                                     \
+     {NULL, NULL, NULL, NULL}}
 #endif
-DOT_OWN(1) DOT_OWN(2) DOT_OWN(4) DOT_OWN(8) MIX_SHAPES(MIX_OWN)
-static const decode_kernels kernels_own = {DOT_TABLE(own), MIX_TABLE(own)};
+#define HAS(kernel) kernel
+#define LACKS(kernel) NULL
+
+#define KERNELS(name, type, unit, load)                                                   \
+    DOT_ALL(name, type, unit, load) DOT_EIGHT(name, type, unit, load)                      \
+    MIX_ALL(name, type, unit, load) MIX_EIGHT(name, type, unit, load)
+#define KERNELS_OF_ONE(name, type, load) KERNELS(name, type, 1, load) MIX_ONE(name, type, load) MIX_ONE_EIGHT(name, type, load)
+
+KERNELS_OF_ONE(own, real, LOAD_OWN)
+static const decode_kernels kernels_own = {1, DOT_TABLE(own), MIX_TABLE(own, HAS)};
+#if !REAL_IS_F64
+KERNELS_OF_ONE(f16, uint16_t, LOAD_F16)
+static const decode_kernels kernels_f16 = {1, DOT_TABLE(f16), MIX_TABLE(f16, HAS)};
+KERNELS(bf16, uint16_t, 2, LOAD_BF16)
+static const decode_kernels kernels_bf16 = {2, DOT_TABLE(bf16), MIX_TABLE(bf16, LACKS)};
+#endif
 
 static const decode_kernels *kernels_of(int32_t dtype) {
 #if !REAL_IS_F64
@@ -148,7 +178,7 @@ typedef struct decode_scratch {
     uint8_t *keep_row;           /* [LD_SCORES] */
     const decode_kernels *kernels;
     int64_t count;               /* of rows */
-    int rows_log2;               /* what the kernels take: 1, 2, 4 or 8 */
+    int rows_log2;               /* of the rows that one kernel takes */
 } decode_scratch;
 
 static int64_t carve(decode_scratch *s, const problem *p, char *base) {
@@ -172,17 +202,35 @@ int64_t NAME(decode_scratch)(const problem *p) {
     return carve(&s, p, (char *)0);
 }
 
-/* Rows of K and V are read in whole vectors, in place. */
+/* Rows of K and V are read in place, in whole units. */
 bool NAME(decode_takes)(const problem *p);
 bool NAME(decode_takes)(const problem *p) {
-    return (p->k.stride[3] == 1 || p->D == 1) && (p->v.stride[3] == 1 || p->E == 1) && p->D % L == 0 && p->E % L == 0;
+    const int64_t step = kernels_of(p->dtype)->unit * L;
+    return (p->k.stride[3] == 1 || p->D == 1) && (p->v.stride[3] == 1 || p->E == 1) && p->D % step == 0 &&
+           p->E % step == 0;
+}
+
+/* The order in which a unit of two holds its 2L numbers: even indices, then odd. */
+static void split_pairs(real *x, int64_t n) {
+    real in[2 * L];
+    for (int64_t i = 0; i < n; i += 2 * L) {
+        memcpy(in, x + i, sizeof in);
+        for (int l = 0; l < L; l++) x[i + l] = in[2 * l], x[i + L + l] = in[2 * l + 1];
+    }
+}
+static void join_pairs(real *x, int64_t n) {
+    real in[2 * L];
+    for (int64_t i = 0; i < n; i += 2 * L) {
+        memcpy(in, x + i, sizeof in);
+        for (int l = 0; l < L; l++) x[i + 2 * l] = in[l], x[i + 2 * l + 1] = in[L + l];
+    }
 }
 
 static void begin_rows(decode_scratch *s, const cpu_job *job, const row_group *group) {
     const problem *p = job->p;
     s->count = group->rows;
     s->rows_log2 = 0;
-    while (1 << s->rows_log2 < s->count) s->rows_log2++;
+    while (1 << s->rows_log2 < s->count && 1 << s->rows_log2 < KERNEL_ROWS) s->rows_log2++;
     dlattn__rows_fill(s->rows, p, group, 0, s->count);
     memset(s->q, 0, (size_t)(DECODE_ROWS * p->D) * sizeof(real));
     memset(s->out, 0, (size_t)(DECODE_ROWS * p->E) * sizeof(real));
@@ -191,22 +239,30 @@ static void begin_rows(decode_scratch *s, const cpu_job *job, const row_group *g
         const row *r = &s->rows[n];
         const char *q = dlattn__at(&p->q, job->x->q, group->b, group->sequence.q_begin + r->i, r->h, 0);
         row_load(s->q + n * p->D, q, p->q.stride[3], p->q.dtype, p->D);
+        if (s->kernels->unit == 2) split_pairs(s->q + n * p->D, p->D);
         s->maximum[n] = SCORE_FLOOR;
     }
+}
+
+/* Products of all rows with `keys` keys at k, a multiple of the kernel's. */
+static void dot_step(decode_scratch *s, int64_t D, int64_t j, const char *k, int64_t row_stride, int64_t keys) {
+    for (int64_t r = 0; r < s->count; r += (int64_t)1 << s->rows_log2)
+        s->kernels->dot[s->rows_log2](s->scores + r * LD_SCORES + j, s->q + r * D, D, k, row_stride, D, keys);
 }
 
 /* Products of all rows with keys [j0, j0 + n): whole register tiles in place, the rest from a padded copy. */
 static void dot_block(decode_scratch *s, const cpu_job *job, const row_group *group, int64_t j0, int64_t n) {
     const problem *p = job->p;
-    const int64_t step = NA >> s->rows_log2, whole = n / step * step, bytes = dlattn__size_of(p->k.dtype);
+    const int64_t tile = NA >> s->rows_log2, whole = n / tile * tile, bytes = dlattn__size_of(p->k.dtype);
+    const int64_t row_bytes = p->k.stride[1] * bytes;
     const char *k = dlattn__at(&p->k, job->x->k, group->b, group->sequence.k_begin + j0, group->g, 0);
-    dot_fn *dot = s->kernels->dot[s->rows_log2];
-    dot(s->scores, s->q, p->D, k, p->k.stride[1], p->D, whole);
+    for (int64_t j = 0; j < whole; j += STEP)
+        dot_step(s, p->D, j, k + j * row_bytes, p->k.stride[1], whole - j < STEP ? whole - j : STEP);
     if (whole == n) return;
-    memset(s->tail, 0, (size_t)(step * p->D * bytes));
+    memset(s->tail, 0, (size_t)(tile * p->D * bytes));
     for (int64_t j = whole; j < n; j++)
-        memcpy(s->tail + (j - whole) * p->D * bytes, k + j * p->k.stride[1] * bytes, (size_t)(p->D * bytes));
-    dot(s->scores + whole, s->q, p->D, s->tail, p->D, p->D, step);
+        memcpy(s->tail + (j - whole) * p->D * bytes, k + j * row_bytes, (size_t)(p->D * bytes));
+    dot_step(s, p->D, whole, s->tail, p->D, tile);
 }
 
 /* A larger maximum: what was summed under the old one shrinks by 2^(old - new). */
@@ -242,15 +298,15 @@ static void softmax_row(decode_scratch *s, const score_context *c, int64_t n, in
 static void mix_block(decode_scratch *s, const cpu_job *job, const row_group *group, int64_t j0, int64_t k0, int64_t k1) {
     const problem *p = job->p;
     const int64_t bytes = dlattn__size_of(p->v.dtype), vectors = p->E / L;
-    for (int64_t k = k0; k < k1; k += V_STEP) {
-        const int64_t keys = k1 - k < V_STEP ? k1 - k : V_STEP;
+    mix_fn *const *mix = s->kernels->mix[s->rows_log2];
+    for (int64_t k = k0; k < k1; k += STEP) {
+        const int64_t keys = k1 - k < STEP ? k1 - k : STEP;
         const char *from = dlattn__at(&p->v, job->x->v, group->b, group->sequence.k_begin + j0 + k, group->g, 0);
-        for (int64_t c = 0; c < vectors;) {
-            int width = 3;
-            while (1 << width > vectors - c || !s->kernels->mix[s->rows_log2][width]) width--;
-            s->kernels->mix[s->rows_log2][width](s->out + c * L, p->E, s->scores + k, from + c * L * bytes,
-                                                 p->v.stride[1], keys);
-            c += 1 << width;
+        for (int64_t c = 0, width = 3; c < vectors; c += (int64_t)1 << width) {
+            while ((int64_t)1 << width > vectors - c || !mix[width]) width--;
+            for (int64_t r = 0; r < s->count; r += (int64_t)1 << s->rows_log2)
+                mix[width](s->out + r * p->E + c * L, p->E, s->scores + r * LD_SCORES + k, from + c * L * bytes,
+                           p->v.stride[1], keys);
         }
     }
 }
@@ -260,6 +316,7 @@ static void end_rows(decode_scratch *s, const cpu_job *job, const row_group *gro
     for (int64_t n = 0; n < s->count; n++) {
         const real sum = v_hsum(v_load(s->sum + n * L));
         const int64_t part = (first + n) * job->shape.pieces + piece;
+        if (s->kernels->unit == 2) join_pairs(s->out + n * E, E);
         if (job->shape.pieces == 1) {
             finish_row(job, group, &s->rows[n], s->maximum[n], sum, s->out + n * E);
             continue;

@@ -21,9 +21,10 @@
  *   v_hsum v_hmax          over the lanes, in a fixed order
  *   v_sums(a)              lane l is the sum over the lanes of a[l], l < L, in a fixed order
  *   v_load_f16 v_load_bf16 v_store_f16 v_store_bf16             L 16-bit numbers at a uint16_t *; round to nearest even
+ *   v_split_bf16(p, even, odd)    2L bfloat16 numbers: those of even index, those of odd index (not f64)
  *   transpose_block(dst, ldd, src, lds)    L x L words of `elem`: dst[c*ldd + r] = src[r*lds + c]
  *   v_keep(b)              keeps a loaded vector in a register (gcc would reload it in each fma)
- *   prefetch(p)            into L1
+ *   prefetch prefetch_far prefetch_write    into L1; into L2; into L1, to be written
  *
  * and under bf16 (32-bit `elem` = two bfloat16 along the contraction, products by dot instructions):
  *   v_pair_set1(p) v_pair_load(p) v_pair_fma(a, b, c)           broadcast, load, c + a.lo*b.lo + a.hi*b.hi
@@ -91,7 +92,15 @@ typedef float elem;
 #ifndef v_keep
 #define v_keep(x) (void)0
 #endif
-#define prefetch(p) __builtin_prefetch((p), 0, 3)
+/* The empty asm: gcc takes a function that only prefetches for one without effect, and drops the call. */
+#define PREFETCH(p, write, level)                \
+    do {                                         \
+        __builtin_prefetch((p), write, level);   \
+        __asm__ volatile("");                    \
+    } while (0)
+#define prefetch(p) PREFETCH(p, 0, 3)
+#define prefetch_far(p) PREFETCH(p, 0, 2)
+#define prefetch_write(p) PREFETCH(p, 1, 3)
 
 #if PAIR == 1
 #define v_pair_set1(p) v_set1(*(p))

@@ -128,6 +128,11 @@ SIMD_INLINE real v_hmax(v a) {
 SIMD_INLINE v v_sums(const v *a) { return vpaddq_f32(vpaddq_f32(a[0], a[1]), vpaddq_f32(a[2], a[3])); }
 SIMD_INLINE v v_load_f16(const uint16_t *p) { return vcvt_f32_f16(vreinterpret_f16_u16(vld1_u16(p))); }
 SIMD_INLINE v v_load_bf16(const uint16_t *p) { return vreinterpretq_f32_u32(vshll_n_u16(vld1_u16(p), 16)); }
+SIMD_INLINE void v_split_bf16(const uint16_t *p, v *even, v *odd) {
+    uint32x4_t pairs = vreinterpretq_u32_u16(vld1q_u16(p));
+    *even = vreinterpretq_f32_u32(vshlq_n_u32(pairs, 16));
+    *odd = vreinterpretq_f32_u32(vandq_u32(pairs, vdupq_n_u32(0xffff0000u)));
+}
 SIMD_INLINE void v_store_f16(uint16_t *p, v x) { vst1_u16(p, vreinterpret_u16_f16(vcvt_f16_f32(x))); }
 /* NaN stays NaN. */
 SIMD_INLINE void v_store_bf16(uint16_t *p, v x) {

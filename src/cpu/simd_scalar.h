@@ -49,6 +49,10 @@ SIMD_INLINE real v_hmax(v a) { return a; }
 SIMD_INLINE v v_sums(const v *a) { return *a; }
 SIMD_INLINE v v_load_f16(const uint16_t *p) { return (real)dlattn__f16_to_float(*p); }
 SIMD_INLINE v v_load_bf16(const uint16_t *p) { return (real)dlattn__bf16_to_float(*p); }
+SIMD_INLINE void v_split_bf16(const uint16_t *p, v *even, v *odd) {
+    *even = v_load_bf16(p);
+    *odd = v_load_bf16(p + 1);
+}
 SIMD_INLINE void v_store_f16(uint16_t *p, v x) { *p = dlattn__float_to_f16((float)x); }
 SIMD_INLINE void v_store_bf16(uint16_t *p, v x) { *p = dlattn__float_to_bf16((float)x); }
 SIMD_INLINE void transpose_block(elem *dst, int64_t ldd, const elem *src, int64_t lds) {
