@@ -55,19 +55,62 @@ int64_t NAME(forward_scratch)(const problem *p) {
     return carve(&s, p, (char *)0);
 }
 
+/* Lines of one row of n numbers, `bytes` each, when they lie together. */
+#define EACH_LINE(at, stride, bytes, n, ask)                                                        \
+    do {                                                                                            \
+        if ((stride) == 1)                                                                          \
+            for (int64_t line_ = 0; line_ < (n) * (bytes); line_ += 64) ask((at) + line_);          \
+    } while (0)
+
+enum { ROWS_AHEAD = 8 };
+
+static const char *query_row(const cpu_job *job, const row_group *group, const row *r) {
+    return dlattn__at(&job->p->q, job->x->q, group->b, group->sequence.q_begin + r->i, r->h, 0);
+}
+
+static char *out_row(const cpu_job *job, const row_group *group, const row *r) {
+    return dlattn__at(&job->p->out, job->x->out, group->b, group->sequence.q_begin + r->i, r->h, 0);
+}
+
 /* The rows of the item: their limits, Q as the broadcast operand, and an empty accumulator. */
 static void begin_rows(forward_scratch *s, const cpu_job *job, const row_group *group, int64_t first, int64_t count) {
     const problem *p = job->p;
     dlattn__rows_fill(s->rows, p, group, first, count);
     for (int64_t n = 0; n < count; n++) {
-        const row *r = &s->rows[n];
-        const char *q = dlattn__at(&p->q, job->x->q, group->b, group->sequence.q_begin + r->i, r->h, 0);
-        elem_row_load(s->q + n * s->ldq, q, p->q.stride[3], p->q.dtype, p->D);
+        if (n + ROWS_AHEAD < count)
+            EACH_LINE(query_row(job, group, &s->rows[n + ROWS_AHEAD]), p->q.stride[3], dlattn__size_of(p->q.dtype), p->D,
+                      prefetch);
+        elem_row_load(s->q + n * s->ldq, query_row(job, group, &s->rows[n]), p->q.stride[3], p->q.dtype, p->D);
         s->maximum[n] = SCORE_FLOOR;
     }
     memset(s->q + count * s->ldq, 0, (size_t)((pad_rows(count) - count) * s->ldq) * sizeof(elem));
     memset(s->out, 0, (size_t)(pad_rows(count) * s->ldo) * sizeof(real));
     memset(s->sum, 0, (size_t)(count * L) * sizeof(real));
+}
+
+/* Keys that will be packed next. Each register tile of rows asks for its share of them, so that packing finds them in L2
+ * and memory works while the products do: K's rows before QK and V's before PV, since a core has few requests in flight. */
+typedef struct next_keys {
+    const char *k, *v;         /* first row still to be asked for */
+    int64_t k_bytes, v_bytes;  /* from row to row */
+    int64_t rows, share;       /* rows left; rows for each register tile */
+} next_keys;
+
+static next_keys next_keys_make(const cpu_job *job, const row_group *group, int64_t j0, int64_t end, int64_t parts) {
+    const problem *p = job->p;
+    const int64_t bytes = dlattn__size_of(p->dtype), token = group->sequence.k_begin + j0, tile = tile_keys(p);
+    next_keys next = {.rows = end - j0 < tile ? end - j0 : tile, .k_bytes = p->k.stride[1] * bytes,
+                      .v_bytes = p->v.stride[1] * bytes};
+    if (next.rows <= 0 || p->k.stride[3] != 1 || p->v.stride[3] != 1) next.rows = 0;
+    next.k = dlattn__at(&p->k, job->x->k, group->b, token, group->g, 0);
+    next.v = dlattn__at(&p->v, job->x->v, group->b, token, group->g, 0);
+    next.share = (next.rows + parts - 1) / parts;
+    return next;
+}
+
+static void ask_rows(const char *first, int64_t row_bytes, int64_t rows, int64_t bytes) {
+    for (int64_t r = 0; r < rows; r++)
+        for (int64_t at = 0; at < bytes; at += 64) prefetch_far(first + r * row_bytes + at);
 }
 
 static void pack_tile(forward_scratch *s, const cpu_job *job, const row_group *group, int64_t j0, int64_t n) {
@@ -140,14 +183,20 @@ static void softmax_rows(forward_scratch *s, const score_context *c, int64_t n, 
 
 /* Rows [n, n + count) of the item, at most MR, by the packed keys [j0, j0 + keys). */
 static void attend(forward_scratch *s, const score_context *c, int64_t n, int64_t count, int64_t j0, int64_t keys,
-                   const uint8_t *keep) {
-    const int64_t ldp = LD_SCORES / PAIR, E = c->p->E;
+                   const uint8_t *keep, next_keys *next) {
+    const int64_t ldp = LD_SCORES / PAIR, E = c->p->E, bytes = dlattn__size_of(c->p->dtype);
+    const int64_t share = next->rows < next->share ? next->rows : next->share;
     const block_range range = block_range_make(s->rows + n, count, j0, keys);
     if (range.k1 == 0) return;
+    ask_rows(next->k, next->k_bytes, share, c->p->D * bytes);
     for (int64_t column = range.k0 / NR * NR; column < range.k1; column += NR)
         gemm(s->scores + column, LD_SCORES, s->q + n * s->ldq, s->ldq, 1, s->k + column * s->ldq, s->ldq, count,
              panel_vectors(column, range.k1), false);
     softmax_rows(s, c, n, count, j0, &range, keep);
+    ask_rows(next->v, next->v_bytes, share, E * bytes);
+    next->k += share * next->k_bytes;
+    next->v += share * next->v_bytes;
+    next->rows -= share;
     const int64_t first = range.k0 / PAIR, last = pairs(range.k1);
     for (int64_t e = 0; e < E; e += NR)
         gemm(s->out + n * s->ldo + e, s->ldo, s->p + first, ldp, 1, s->v + e * pairs(keys) + first * NR, last - first,
@@ -163,13 +212,14 @@ static void draw_dropout(forward_scratch *s, const dropout_spec *dropout, int64_
                  range.v1 - range.v0);
 }
 
-/* All rows of the item by the packed keys. */
-static void attend_all(forward_scratch *s, const score_context *c, const dropout_spec *dropout, int64_t count, int64_t j0,
-                       int64_t keys) {
+/* All rows of the item by the packed keys; the item's last key is before `end`. */
+static void attend_all(forward_scratch *s, const cpu_job *job, const score_context *c, const dropout_spec *dropout,
+                       int64_t count, int64_t j0, int64_t keys, int64_t end) {
     const bool drop = c->p->dropout_threshold != 0;
+    next_keys next = next_keys_make(job, c->group, j0 + keys, end, (count + MR - 1) / MR);
     for (int64_t n = 0; n < count; n += MR) {
         if (drop && n % BM == 0) draw_dropout(s, dropout, n, count, j0, keys);
-        attend(s, c, n, count - n < MR ? count - n : MR, j0, keys, drop ? s->keep + n % BM * LD_SCORES : NULL);
+        attend(s, c, n, count - n < MR ? count - n : MR, j0, keys, drop ? s->keep + n % BM * LD_SCORES : NULL, &next);
     }
 }
 
@@ -178,6 +228,9 @@ static void end_rows(forward_scratch *s, const cpu_job *job, const row_group *gr
                      int64_t piece) {
     const int64_t slot = (group->b * job->p->G + group->g) * job->shape.group_rows + first;
     for (int64_t n = 0; n < count; n++) {
+        if (n + ROWS_AHEAD < count)
+            EACH_LINE(out_row(job, group, &s->rows[n + ROWS_AHEAD]), job->p->out.stride[3],
+                      dlattn__size_of(job->p->out.dtype), job->p->E, prefetch_write);
         real *out = s->out + n * s->ldo, sum = v_hsum(v_load(s->sum + n * L));
         if (job->shape.pieces == 1) {
             finish_row(job, group, &s->rows[n], s->maximum[n], sum, out);
@@ -214,7 +267,7 @@ void NAME(forward)(const cpu_job *job, int64_t item, void *scratch) {
     for (int64_t j0 = keys.lo / NR * NR; j0 < keys.hi; j0 += tile) {
         int64_t n = keys.hi - j0 < tile ? keys.hi - j0 : tile;
         pack_tile(&s, job, &group, j0, n);
-        attend_all(&s, &context, &dropout, count, j0, n);
+        attend_all(&s, job, &context, &dropout, count, j0, n, keys.hi);
     }
     end_rows(&s, job, &group, first, count, piece);
 }
