@@ -36,7 +36,8 @@ typedef void cpu_item(const cpu_job *job, int64_t item, void *scratch);
 typedef struct cpu_kernels {
     const char *isa, *real;        /* "avx512", "f32" */
     int64_t lanes, real_bytes;
-    int64_t item_rows, tile_keys;  /* rows of a forward item; pieces of keys are multiples of tile_keys */
+    int64_t tile_keys;             /* pieces of keys are multiples of it */
+    int64_t (*item_rows)(const problem *); /* rows of a forward item */
     int64_t decode_rows;           /* the most rows the decode kernel takes */
     bool (*decode_takes)(const problem *); /* is every operand in a form that the decode kernel reads? */
     int64_t (*forward_scratch)(const problem *); /* bytes per thread, each */

@@ -1,4 +1,4 @@
-/* forward_tmpl.c: forward attention of one work item: up to ITEM_ROWS query rows by one piece of their keys.
+/* forward_tmpl.c: forward attention of one work item: up to item_rows query rows by one piece of their keys.
  *
  * Online softmax (Milakov and Gimelshein, 2018), keys along the lanes:
  *
@@ -11,15 +11,15 @@
 #include "tile_tmpl.h"
 
 typedef struct forward_scratch {
-    row *rows;                 /* [ITEM_ROWS] */
-    elem *q;                   /* [ITEM_ROWS][ldq]: the broadcast side of S */
+    row *rows;                 /* [item_rows] */
+    elem *q;                   /* [item_rows][ldq]: the broadcast side of S */
     elem *k;                   /* panels of K^T: [tile / NR][pairs(D)][NR] */
     elem *v;                   /* panels of V: [E / NR][pairs(tile)][NR] */
     real *scores;              /* [MR][LD_SCORES]: one register tile of rows, so that S and P stay in L1 */
     elem *p;                   /* bf16: P as pairs along the keys, [MR][LD_SCORES / 2]; otherwise scores itself */
-    real *out;                 /* [ITEM_ROWS][ldo]: accumulator O */
-    real *sum;                 /* [ITEM_ROWS][L]: l, still spread over the lanes by key % L */
-    real *maximum;             /* [ITEM_ROWS]: m, log2 units */
+    real *out;                 /* [item_rows][ldo]: accumulator O */
+    real *sum;                 /* [item_rows][L]: l, still spread over the lanes by key % L */
+    real *maximum;             /* [item_rows]: m, log2 units */
     uint8_t *keep;             /* [BM][LD_SCORES]: dropout */
     elem *pack_block;          /* [L][pairs(D) padded] */
     real *pack_row, *bias_row; /* [2 * E padded]; [LD_SCORES] */
@@ -29,18 +29,18 @@ typedef struct forward_scratch {
 
 static int64_t carve(forward_scratch *s, const problem *p, char *base) {
     char *at = base;
-    const int64_t tile = tile_keys(p);
+    const int64_t tile = tile_keys(p), rows = item_rows(p);
     s->ldq = pairs(p->D);
     s->ldo = pad_lanes(p->E);
-    s->rows = CARVE(&at, row, ITEM_ROWS);
-    s->q = CARVE(&at, elem, ITEM_ROWS * s->ldq);
+    s->rows = CARVE(&at, row, rows);
+    s->q = CARVE(&at, elem, rows * s->ldq);
     s->k = CARVE(&at, elem, tile * s->ldq);
     s->v = CARVE(&at, elem, pairs(tile) * pad_panel(p->E));
     s->scores = CARVE(&at, real, MR * LD_SCORES);
     s->p = PAIR == 1 ? (elem *)s->scores : CARVE(&at, elem, MR * LD_SCORES / 2);
-    s->out = CARVE(&at, real, ITEM_ROWS * s->ldo);
-    s->sum = CARVE(&at, real, ITEM_ROWS * L);
-    s->maximum = CARVE(&at, real, ITEM_ROWS);
+    s->out = CARVE(&at, real, rows * s->ldo);
+    s->sum = CARVE(&at, real, rows * L);
+    s->maximum = CARVE(&at, real, rows);
     s->keep = CARVE(&at, uint8_t, p->dropout_threshold ? BM * LD_SCORES : 0);
     s->pack_block = CARVE(&at, elem, L * pad_lanes(s->ldq));
     s->pack_row = CARVE(&at, real, 2 * pad_panel(p->E));
@@ -252,9 +252,9 @@ void NAME(forward)(const cpu_job *job, int64_t item, void *scratch) {
     const int64_t piece = item % shape->pieces, group_index = item / shape->pieces / shape->row_blocks;
     const int64_t block = shape->row_blocks - 1 - item / shape->pieces % shape->row_blocks;
     const row_group group = dlattn__row_group(p, job->x, group_index / p->G, group_index % p->G);
-    const int64_t first = block * ITEM_ROWS;
+    const int64_t most = item_rows(p), first = block * most;
     if (first >= group.rows) return;
-    const int64_t count = group.rows - first < ITEM_ROWS ? group.rows - first : ITEM_ROWS;
+    const int64_t count = group.rows - first < most ? group.rows - first : most;
     forward_scratch s;
     carve(&s, p, scratch);
     begin_rows(&s, job, &group, first, count);

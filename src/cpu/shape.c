@@ -26,7 +26,7 @@ cpu_shape dlattn__cpu_shape(const problem *p, const cpu_kernels *k, bool decode)
     const int64_t groups = p->B * p->G;
     s.decode = decode;
     s.group_rows = p->G > 0 ? p->M * (p->H / p->G) : 0;
-    s.row_blocks = divide_up(s.group_rows, k->item_rows);
+    s.row_blocks = divide_up(s.group_rows, k->item_rows(p));
     if (p->op == DLATTN_OP_BACKWARD) cut_keys(&s, p->N, groups, ITEMS_WANTED, BACKWARD_PIECE_KEYS, k->tile_keys);
     else if (decode) cut_keys(&s, p->N, groups, DECODE_ITEMS_WANTED, DECODE_PIECE_KEYS, k->tile_keys);
     else cut_keys(&s, p->N, groups * s.row_blocks, ITEMS_WANTED / 2, FORWARD_PIECE_KEYS, k->tile_keys);

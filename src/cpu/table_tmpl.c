@@ -10,13 +10,15 @@ int64_t NAME(decode_scratch)(const problem *);
 bool NAME(decode_takes)(const problem *);
 #endif
 
+static int64_t forward_item_rows(const problem *p) { return item_rows(p); }
+
 extern const cpu_kernels NAME(kernels);
 const cpu_kernels NAME(kernels) = {
     .isa = DLATTN_STRING(DLATTN_ISA),
     .real = DLATTN_STRING(DLATTN_REAL),
     .lanes = L,
     .real_bytes = sizeof(real),
-    .item_rows = ITEM_ROWS,
+    .item_rows = forward_item_rows,
     .tile_keys = TILE_KEYS,
     .forward_scratch = NAME(forward_scratch),
     .backward_scratch = NAME(backward_scratch),

@@ -4,10 +4,16 @@
 
 #include "score_tmpl.h"
 
-/* Query rows of a sub-tile and of a forward item; both count from the item's first row, so register tiles, sub-tiles
- * and items share one grid. */
+/* Query rows that draw their dropout together; register tiles, these and items share one grid. */
 #define BM (8 * MR)
-#define ITEM_ROWS (4 * BM)
+
+/* Query rows of a forward item: the more, the fewer times K and V are packed. Twice as many where they still fit into L2
+ * and enough items are left. */
+SIMD_INLINE int64_t item_rows(const problem *p) {
+    const int64_t group_rows = p->G > 0 ? p->M * (p->H / p->G) : 0;
+    const bool small = p->D <= 64 && p->E <= 64, many = p->B * p->G * (group_rows / (8 * BM)) >= 16;
+    return small && many ? 8 * BM : 4 * BM;
+}
 /* Keys of a tile. Large heads take half, so that the packed K and V tiles stay in a 1 MiB L2. */
 #define TILE_KEYS 256
 SIMD_INLINE int64_t tile_keys(const problem *p) { return p->D > 128 || p->E > 128 ? TILE_KEYS / 2 : TILE_KEYS; }
