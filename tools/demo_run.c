@@ -139,13 +139,13 @@ static void link_structs(demo_run *run) {
  * take too long. A bias that the batch shares needs the whole batch in its gradient. */
 static void choose_slices(demo_run *run) {
     const demo_layer *l = run->layer;
-    int64_t group = l->H / l->G, heads = l->bias ? l->G : l->G * l->B, per_row = (l->bias ? l->B : 1) * group * l->N;
+    int64_t group = l->H / l->G, heads = l->bias ? l->G : l->G * l->B;
     run->slice_count = l->N > 16384 || heads < DEMO_SLICES ? 1 : DEMO_SLICES;
     for (int64_t n = 0; n < run->slice_count; n++) {
         int64_t of = run->slice_count > 1 ? run->slice_count - 1 : 1;
         demo_slice s = {.b = l->bias ? 0 : n * (l->B - 1) / of, .count = l->bias ? l->B : 1, .g = n * (l->G - 1) / of};
         demo_sequence lengths = demo_sequence_of(l, s.b);
-        int64_t rows = (INT64_C(1) << 18) / per_row;
+        int64_t rows = (INT64_C(1) << 18) / (s.count * group * lengths.N);
         s.rows = least(lengths.M, rows < 1 ? 1 : least(rows, 48));
         s.row = n * (lengths.M - s.rows) / of;
         run->slices[n] = s;
