@@ -1,4 +1,5 @@
-/* simd_check_tmpl.c: every operation of one vocabulary against plain C; compiled once per instruction set and kind.
+/* simd_check_tmpl.c: every operation of one vocabulary, and the dropout bits, against plain C; compiled once per
+ * instruction set and kind.
  *
  * u is the unit roundoff, 2^-24 or 2^-53. Bits must be equal, except for exp2 and tanh, whose bounds are derived where
  * they are tested, and for NaN, which must be NaN. */
@@ -6,6 +7,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 
+#include "dropout_tmpl.h"
 #include "exp2_tmpl.h"
 #include "half.h"
 
@@ -313,6 +315,33 @@ static void check_bf16_pairs(void) {
 }
 #endif
 
+/* dropout_tile against the specification: any rows, keys and positions, and nothing written outside the tile. */
+static void check_dropout(void) {
+    enum { ROWS = 40, WIDTH = 400, UNTOUCHED = 9 };
+    static uint8_t keep[ROWS][WIDTH];
+    row rows[ROWS];
+    dropout_spec d = {.key = dlattn_philox_make_key(0x123456789abcdefu, 0x1122334455667788u), .first_head = 3};
+    for (int repeat = 0; repeat < 200; repeat++) {
+        const int64_t count = 1 + rand() % (ROWS - 1), first = rand() % 1000, M = repeat % 3 ? 1 + rand() % 60 : 100000;
+        const int64_t j0 = repeat & 4 ? rand() % 500 : rand() % 8 * 32, n = rand() % 300;
+        d.q_position = repeat & 1 ? rand() % 3000 - 1500 : 0;
+        d.k_position = repeat & 1 ? rand() % 3000 - 1500 : 0;
+        d.threshold = 1 + rand() % 256;
+        for (int64_t r = 0; r < count; r++) rows[r] = (row){.i = (first + r) % M, .h = (first + r) / M};
+        memset(keep, UNTOUCHED, sizeof keep);
+        dropout_tile(keep[0], WIDTH, &d, rows, count, j0, n);
+        for (int64_t r = 0; r < ROWS; r++) {
+            for (int64_t c = 0; c < WIDTH; c++) {
+                int expected = UNTOUCHED;
+                if (r < count && c < n)
+                    expected = dlattn_dropout_byte(&d.key, d.first_head + (dlattn_u32)rows[r].h, rows[r].i + d.q_position,
+                                                   j0 + c + d.k_position) >= (dlattn_u32)d.threshold;
+                if (keep[r][c] != expected) fail("dropout of row %d, key %d", (int)r, (int)c);
+            }
+        }
+    }
+}
+
 int NAME(simd_check)(void) {
     check_elementwise();
     check_lanes();
@@ -321,6 +350,7 @@ int NAME(simd_check)(void) {
     check_tanh();
     check_half_loads();
     check_transpose();
+    check_dropout();
 #if !REAL_IS_F64
     check_half_stores();
     check_split();
