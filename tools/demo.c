@@ -24,12 +24,9 @@ static const char help[] =
     "                      some rows and scaled to all M x N pairs (such a formula computes hidden pairs too)\n"
     "  workspace, M x N    the memory that the library asks for, and what one matrix of scores would take\n"
     "  error               of slices (some rows of some heads, all their keys), computed again by an oracle in double\n"
-    "                      precision: the worst error over the allowed one, which is twice that of the plain formula "
-    "in\n"
-    "                      the same dtype plus one rounding; 1 is the limit. dout is zero in these heads outside of "
-    "the\n"
-    "                      slices, so that dk, dv, dbias and dsinks come from the slices alone and are checked "
-    "whole\n\n"
+    "                      precision: the worst error over the allowed one, which is twice that of the plain\n"
+    "                      formula in the same dtype plus one rounding; 1 is the limit. In these heads dout is zero\n"
+    "                      outside of the slices, so that dk, dv, dbias and dsinks are checked whole\n\n"
     "  PATTERN             only layers with this in their name:  dlattn demo Gemma\n\n"
     "Exit code: 0 when every check passes, 1 otherwise.\n";
 
@@ -188,11 +185,9 @@ static int run_table(const table *t) {
     if (t->json)
         printf("\n]}\n");
     else
-        printf("\n%d layers, %d failed, %.0f s. GFLOP/s count visible pairs. Speed-up, forward and backward: over the "
-               "plain\n"
-               "formula in C with the M x N scores stored, same threads, timed on some rows and scaled to all pairs. "
-               "Error: of\n"
-               "slices computed again by an oracle, as a fraction of what is allowed. More: dlattn demo --help\n",
+        printf("\n%d layers, %d failed, %.0f s. GFLOP/s count visible pairs. Speed-up, forward and backward: over the\n"
+               "plain formula in C with the M x N scores stored, same threads, timed on some rows and scaled to all\n"
+               "pairs. Error: of slices computed again by an oracle, as a fraction of what is allowed. More: --help\n",
                count, failed, now_seconds() - begun);
     return failed > 0;
 }
