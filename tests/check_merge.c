@@ -47,7 +47,8 @@ typedef struct part {
 
 static int can_split(const test_case *c) {
     int shifted = !(c->flags & (DLATTN_POSITIONS | DLATTN_TOP_LEFT)) && c->M != c->N;
-    return !c->packed_q && !c->packed_k && !c->use_q && !c->use_k && !c->start_tensors && c->N >= PARTS && c->H > 0 && c->B > 0 &&
+    int clamped = (c->max_q > 0 && c->max_q < c->M) || (c->max_k > 0 && c->max_k < c->N);
+    return !clamped && !c->packed_q && !c->packed_k && !c->use_q && !c->use_k && !c->start_tensors && c->N >= PARTS && c->H > 0 && c->B > 0 &&
            c->M > 0 && (c->inputs == NORMAL || c->inputs == LARGE || c->inputs == MINUS_INF_BIAS) && c->N <= 1000 &&
            !(c->dropout > 0 && shifted); /* dropout counts in positions, which the parts must then shift */
 }
@@ -105,7 +106,7 @@ static int backward_of_part(check_report *report, part *p, instance *x, DLDataTy
     dlattn_gradients g = {sizeof g, x->outputs.out, x->outputs.lse, x->gradients.dout, x->gradients.dlse, &p->dq.dl, &p->dk.dl,
                           &p->dv.dl, NULL, NULL};
     if (p->attention.sinks) {
-        own(&p->dsinks, p->attention.sinks, p->attention.sinks->dtype);
+        own(&p->dsinks, p->attention.sinks, x->gradients.dsinks->dtype);
         g.dsinks = &p->dsinks.dl;
     }
     return !check_status(report, dlattn_backward(&p->attention, &g, NULL), "backward of a part");
