@@ -17,8 +17,9 @@ import numpy as np
 import dlattn
 
 TEXT = Path(__file__).resolve().parents[1] / "data" / "opticks.txt"
-LAYERS, WIDTH, HEADS, CONTEXT, BATCH = 3, 128, 4, 128, 24
+LAYERS, WIDTH, HEADS, CONTEXT, BATCH = 3, 128, 4, 128, 16
 SIZE = WIDTH // HEADS
+LEAST_STEPS = 150  # however slow the machine is
 SLOPES = np.float32(2.0) ** -np.arange(1, 2 * HEADS, 2, dtype=np.float32)  # 1/2, 1/8, 1/32, 1/128
 
 
@@ -213,7 +214,7 @@ def main():
         adam.step(weights, backward(weights, training[at], dlogits, kept), rate)
         step += 1
         seconds = time.monotonic() - start
-        progress = max(step / options.steps, seconds / options.seconds)
+        progress = max(step / options.steps, min(seconds / options.seconds, step / LEAST_STEPS))
         if sys.stderr.isatty() or step % 50 == 0:
             end = "" if sys.stderr.isatty() else "\n"
             print(f"\rstep {step:4d}  {seconds:5.1f} s  training loss {loss / np.log(2):.3f} bits", end=end, file=sys.stderr,
