@@ -67,7 +67,7 @@ def _sizes() -> list[Case]:
                 if size == 256:
                     heads //= 2
                 for causal in (False, True):
-                    peers = ("torch", "jax") if size < 256 and dtype != "f16" else ("torch",)
+                    peers = ("torch", "jax") if size < 256 and dtype != "f16" and length == 1024 else ("torch",)
                     cases.append(Case(f"{'causal' if causal else 'full'}_{dtype}_d{size}_s{length}", dtype, 1, heads, heads, length,
                                       length, size, causal, peers=peers, avx2=dtype == "f32" and size < 256,
                                       one_thread=not causal and length == 4096 and size < 256, tags=("sizes",)))
@@ -76,7 +76,8 @@ def _sizes() -> list[Case]:
 
 def _lengths() -> list[Case]:
     """Speed by length: the same amount of arithmetic at 256 to 16384."""
-    return [Case(f"length_{dtype}_{length}", dtype, 1, heads, heads, length, length, 64, True, peers=("torch", "jax"), tags=("lengths",))
+    return [Case(f"length_{dtype}_{length}", dtype, 1, heads, heads, length, length, 64, True,
+                 peers=("torch", "jax") if length <= 4096 else ("torch",), tags=("lengths",))
             for dtype in ("f32", "bf16")
             for length, heads in ((256, 16), (512, 16), (1024, 8), (2048, 4), (4096, 2), (8192, 1), (16384, 1))]
 
@@ -102,7 +103,7 @@ def _terms() -> list[Case]:
 def _decode() -> list[Case]:
     """One kv head's 1, 4 or 8 rows on 16384 keys, from caches larger than the processor's."""
     return [Case(f"decode_{rows}_rows_{dtype}", dtype, 8, heads, 2, queries, 16384, 128, False, backward=False,
-                 peers=("torch", "jax") if rows == 4 else ("torch",), tags=("decode",))
+                 tags=("decode",))
             for dtype in ("f32", "bf16") for rows, heads, queries in ((1, 2, 1), (4, 8, 1), (8, 8, 2))]
 
 
