@@ -3,7 +3,7 @@
  * Online softmax (Milakov and Gimelshein, 2018), keys along the lanes:
  *
  *     for each tile of keys:            pack K^T and V once for all rows of the item
- *         for each MR rows:             S = Q K^T;  P = 2^(t(S) - m), m and l updated;  O += P V
+ *         for each SCORE_ROWS rows:     S = Q K^T;  P = 2^(t(S) - m), m and l updated;  O += P V
  *
  * Masks with an interval form only shorten the loops (block_range); the select touches the vectors at the edges. */
 #include "dropout_tmpl.h"
@@ -15,8 +15,8 @@ typedef struct forward_scratch {
     elem *q;                   /* [item_rows][ldq]: the broadcast side of S */
     elem *k;                   /* panels of K^T: [tile / NR][pairs(D)][NR] */
     elem *v;                   /* panels of V: [E / NR][pairs(tile)][NR] */
-    real *scores;              /* [MR][LD_SCORES]: one register tile of rows, so that S and P stay in L1 */
-    elem *p;                   /* bf16: P as pairs along the keys, [MR][LD_SCORES / 2]; otherwise scores itself */
+    real *scores;              /* [SCORE_ROWS][LD_SCORES] */
+    elem *p;                   /* bf16: P as pairs along the keys, [SCORE_ROWS][LD_SCORES / 2]; otherwise scores itself */
     real *out;                 /* [item_rows][ldo]: accumulator O */
     real *sum;                 /* [item_rows][L]: l, still spread over the lanes by key % L */
     real *maximum;             /* [item_rows]: m, log2 units */
@@ -36,8 +36,8 @@ static int64_t carve(forward_scratch *s, const problem *p, char *base) {
     s->q = CARVE(&at, elem, rows * s->ldq);
     s->k = CARVE(&at, elem, tile * s->ldq);
     s->v = CARVE(&at, elem, pairs(tile) * pad_panel(p->E));
-    s->scores = CARVE(&at, real, MR * LD_SCORES);
-    s->p = PAIR == 1 ? (elem *)s->scores : CARVE(&at, elem, MR * LD_SCORES / 2);
+    s->scores = CARVE(&at, real, SCORE_ROWS * LD_SCORES);
+    s->p = PAIR == 1 ? (elem *)s->scores : CARVE(&at, elem, SCORE_ROWS * LD_SCORES / 2);
     s->out = CARVE(&at, real, rows * s->ldo);
     s->sum = CARVE(&at, real, rows * L);
     s->maximum = CARVE(&at, real, rows);
@@ -164,43 +164,59 @@ static real row_maximum(const real *S, real factor, int64_t v0, int64_t v1) {
     return largest > SCORE_FLOOR ? factor * largest : SCORE_FLOOR;
 }
 
-/* S to P for `count` rows from row n of the item. All maxima come first: their reductions overlap across rows. */
-static void softmax_rows(forward_scratch *s, const score_context *c, int64_t n, int64_t count, int64_t j0,
+/* S to P for the rows of one register tile, `line` in the tile of scores, row n of the item. All maxima come first: their
+ * reductions overlap across rows. */
+static void softmax_rows(forward_scratch *s, const score_context *c, int64_t n, int64_t line, int64_t count, int64_t j0,
                          const block_range *range, const uint8_t *keep) {
     real factor[MR], maximum[MR];
     for (int64_t i = 0; i < count; i++) {
-        real *S = s->scores + i * LD_SCORES;
+        real *S = s->scores + (line + i) * LD_SCORES;
         factor[i] = score_row(S, c, &s->rows[n + i], j0, range->v0, range->v1, NULL);
         maximum[i] = row_maximum(S, factor[i], range->v0, range->v1);
     }
     for (int64_t i = 0; i < count; i++) {
         real *sum = s->sum + (n + i) * L, *highest = &s->maximum[n + i];
         if (maximum[i] > *highest) raise_maximum(highest, sum, s->out + (n + i) * s->ldo, s->ldo, maximum[i]);
-        exponentiate(s->scores + i * LD_SCORES, s->p + i * (LD_SCORES / PAIR), factor[i], *highest, sum,
+        exponentiate(s->scores + (line + i) * LD_SCORES, s->p + (line + i) * (LD_SCORES / PAIR), factor[i], *highest, sum,
                      keep ? keep + i * LD_SCORES : NULL, range->v0, range->v1);
     }
 }
 
-/* Rows [n, n + count) of the item, at most MR, by the packed keys [j0, j0 + keys). */
+/* Rows [n, n + count) of the item, at most SCORE_ROWS, by the packed keys [j0, j0 + keys). Each panel of K and of V serves
+ * all of these rows while it is in L1. */
 static void attend(forward_scratch *s, const score_context *c, int64_t n, int64_t count, int64_t j0, int64_t keys,
                    const uint8_t *keep, next_keys *next) {
     const int64_t ldp = LD_SCORES / PAIR, E = c->p->E, bytes = dlattn__size_of(c->p->dtype);
-    const int64_t share = next->rows < next->share ? next->rows : next->share;
-    const block_range range = block_range_make(s->rows + n, count, j0, keys);
-    if (range.k1 == 0) return;
+    const int64_t share = next->rows < next->share ? next->rows : next->share, blocks = (count + MR - 1) / MR;
+    block_range range[SCORE_ROWS / MR];
+    int64_t k0 = keys, k1 = 0;
+    for (int64_t b = 0; b < blocks; b++) {
+        range[b] = block_range_make(s->rows + n + b * MR, count - b * MR < MR ? count - b * MR : MR, j0, keys);
+        if (range[b].k1 && range[b].k0 < k0) k0 = range[b].k0;
+        if (range[b].k1 > k1) k1 = range[b].k1;
+    }
+    if (k1 <= k0) return;
     ask_rows(next->k, next->k_bytes, share, c->p->D * bytes);
-    for (int64_t column = range.k0 / NR * NR; column < range.k1; column += NR)
-        gemm(s->scores + column, LD_SCORES, s->q + n * s->ldq, s->ldq, 1, s->k + column * s->ldq, s->ldq, count,
-             panel_vectors(column, range.k1), false);
-    softmax_rows(s, c, n, count, j0, &range, keep);
+    for (int64_t column = k0 / NR * NR; column < k1; column += NR)
+        for (int64_t b = 0; b < blocks; b++)
+            if (range[b].k0 < column + NR && range[b].k1 > column)
+                gemm(s->scores + b * MR * LD_SCORES + column, LD_SCORES, s->q + (n + b * MR) * s->ldq, s->ldq, 1,
+                     s->k + column * s->ldq, s->ldq, count - b * MR, panel_vectors(column, range[b].k1), false);
+    for (int64_t b = 0; b < blocks; b++)
+        if (range[b].k1)
+            softmax_rows(s, c, n + b * MR, b * MR, count - b * MR < MR ? count - b * MR : MR, j0, &range[b],
+                         keep ? keep + b * MR * LD_SCORES : NULL);
     ask_rows(next->v, next->v_bytes, share, E * bytes);
     next->k += share * next->k_bytes;
     next->v += share * next->v_bytes;
     next->rows -= share;
-    const int64_t first = range.k0 / PAIR, last = pairs(range.k1);
     for (int64_t e = 0; e < E; e += NR)
-        gemm(s->out + n * s->ldo + e, s->ldo, s->p + first, ldp, 1, s->v + e * pairs(keys) + first * NR, last - first,
-             count, panel_vectors(e, E), true);
+        for (int64_t b = 0; b < blocks; b++) {
+            const int64_t first = range[b].k0 / PAIR, last = pairs(range[b].k1);
+            if (last > first)
+                gemm(s->out + (n + b * MR) * s->ldo + e, s->ldo, s->p + b * MR * ldp + first, ldp, 1,
+                     s->v + e * pairs(keys) + first * NR, last - first, count - b * MR, panel_vectors(e, E), true);
+        }
 }
 
 /* Dropout's bytes for the rows [n, n + BM) that see any of the keys. */
@@ -216,10 +232,10 @@ static void draw_dropout(forward_scratch *s, const dropout_spec *dropout, int64_
 static void attend_all(forward_scratch *s, const cpu_job *job, const score_context *c, const dropout_spec *dropout,
                        int64_t count, int64_t j0, int64_t keys, int64_t end) {
     const bool drop = c->p->dropout_threshold != 0;
-    next_keys next = next_keys_make(job, c->group, j0 + keys, end, (count + MR - 1) / MR);
-    for (int64_t n = 0; n < count; n += MR) {
+    next_keys next = next_keys_make(job, c->group, j0 + keys, end, (count + SCORE_ROWS - 1) / SCORE_ROWS);
+    for (int64_t n = 0; n < count; n += SCORE_ROWS) {
         if (drop && n % BM == 0) draw_dropout(s, dropout, n, count, j0, keys);
-        attend(s, c, n, count - n < MR ? count - n : MR, j0, keys, drop ? s->keep + n % BM * LD_SCORES : NULL, &next);
+        attend(s, c, n, count - n < SCORE_ROWS ? count - n : SCORE_ROWS, j0, keys, drop ? s->keep + n % BM * LD_SCORES : NULL, &next);
     }
 }
 

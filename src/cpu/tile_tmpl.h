@@ -7,6 +7,12 @@
 /* Query rows that draw their dropout together; register tiles, these and items share one grid. */
 #define BM (8 * MR)
 
+/* Query rows whose scores are held at a time: a divisor of BM. */
+#ifndef SCORE_BLOCKS
+#define SCORE_BLOCKS 4
+#endif
+#define SCORE_ROWS (SCORE_BLOCKS * MR)
+
 /* Query rows of a forward item: the more, the fewer times K and V are packed. Twice as many where they still fit into L2
  * and enough items are left. */
 SIMD_INLINE int64_t item_rows(const problem *p) {
@@ -15,7 +21,9 @@ SIMD_INLINE int64_t item_rows(const problem *p) {
     return small && many ? 8 * BM : 4 * BM;
 }
 /* Keys of a tile. Large heads take half, so that the packed K and V tiles stay in a 1 MiB L2. */
+#ifndef TILE_KEYS
 #define TILE_KEYS 256
+#endif
 SIMD_INLINE int64_t tile_keys(const problem *p) { return p->D > 128 || p->E > 128 ? TILE_KEYS / 2 : TILE_KEYS; }
 
 /* Row stride of a score tile: a whole number of vectors, and not a power of two, so that the rows of a column spread
