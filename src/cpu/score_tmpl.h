@@ -9,6 +9,7 @@
 #include "cpu.h"
 #include "exp2_tmpl.h"
 #include "pack_tmpl.h"
+#include "shared.h"
 
 #define LOG2_E 1.44269504088896340736
 #define LN_2 0.693147180559945309417
@@ -42,13 +43,13 @@ SIMD_INLINE double read_float(const operand *o, const char *at) {
     }
 }
 
-/* softcap * tanh(scale * s / softcap), times log2(e). slope, if given, receives the derivative 1 - tanh^2. */
+/* softcap * tanh(scale * s / softcap), times log2(e). slope, if given, receives the derivative by scale * s. */
 SIMD_INLINE void score_softcap(real *S, const problem *p, real *slope, int64_t k0, int64_t k1) {
     v inner = v_set1((real)(p->scale / p->softcap)), outer = v_set1((real)(p->softcap * LOG2_E));
     for (int64_t k = k0; k < k1; k += L) {
-        v t = v_tanh(v_mul(v_load(S + k), inner));
-        if (slope) v_store(slope + k, v_fnma(t, t, v_set1(1)));
-        v_store(S + k, v_mul(t, outer));
+        v x = v_mul(v_load(S + k), inner);
+        if (slope) v_store(slope + k, v_tanh_slope(x));
+        v_store(S + k, v_mul(v_tanh(x), outer));
     }
 }
 
@@ -63,7 +64,8 @@ SIMD_INLINE void score_alibi(real *S, const score_context *c, const row *r, int6
     double slope = read_float(&c->p->alibi_slopes,
                               dlattn__at(&c->p->alibi_slopes, c->x->alibi_slopes, c->group->b, r->h, 0, 0));
     v factor = v_set1((real)(slope * LOG2_E));
-    v here = v_sub(v_set1((real)(r->i + q->q_position - q->k_position - j0)), v_iota());
+    int64_t distance = dlattn_add_sat(dlattn_sub_sat(q->q_position, q->k_position), r->i - j0);
+    v here = v_sub(v_set1((real)distance), v_iota());
     for (int64_t k = k0; k < k1; k += L)
         v_store(S + k, v_fnma(factor, v_abs(v_sub(here, v_set1((real)k))), v_load(S + k)));
 }
