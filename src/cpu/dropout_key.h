@@ -22,4 +22,8 @@ static inline dlattn_philox_key dlattn__dropout_key(const problem *p, const buff
     return dlattn_philox_make_key(seed, offset);
 }
 
+/* A start as dropout sees it: the byte of (i, j) repeats every 2^36 rows and every 2^32 keys, so that sums of starts
+ * near the ends of int64 need not overflow. */
+static inline int64_t dlattn__dropout_start(int64_t start) { return start & ((INT64_C(1) << 36) - 1); }
+
 #endif

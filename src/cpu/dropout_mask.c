@@ -18,8 +18,8 @@ static void mask_row(void *context, int64_t item, int32_t slot) {
     int64_t q_position = 0, k_position = 0;
     (void)slot;
     if (p->flags & DLATTN_POSITIONS) {
-        q_position = dlattn__read_int(&p->q_starts, job->x->q_starts, b, p->q_start);
-        k_position = dlattn__read_int(&p->k_starts, job->x->k_starts, b, p->k_start);
+        q_position = dlattn__dropout_start(dlattn__read_int(&p->q_starts, job->x->q_starts, b, p->q_start));
+        k_position = dlattn__dropout_start(dlattn__read_int(&p->k_starts, job->x->k_starts, b, p->k_start));
     }
     uint8_t *keep = (uint8_t *)dlattn__at(&p->keep, job->x->keep, b, h, i, 0);
     const dlattn_u32 head = (dlattn_u32)(uint64_t)(b * heads + h), threshold = (dlattn_u32)p->dropout_threshold;

@@ -26,8 +26,8 @@ static __attribute__((unused)) dropout_spec dropout_spec_make(const problem *p, 
     d.first_head = (dlattn_u32)(uint64_t)group->b * (dlattn_u32)(uint64_t)p->H;
     d.threshold = p->dropout_threshold;
     if (p->flags & DLATTN_POSITIONS) {
-        d.q_position = group->sequence.q_position;
-        d.k_position = group->sequence.k_position;
+        d.q_position = dlattn__dropout_start(group->sequence.q_position);
+        d.k_position = dlattn__dropout_start(group->sequence.k_position);
     }
     return d;
 }
