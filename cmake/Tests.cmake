@@ -17,11 +17,14 @@ endif()
 # ---- dlattn check, once for each instruction set; 77 says that this machine lacks it ---------------------------------
 
 set(DLATTN_CHECK_ARGUMENTS "" CACHE STRING "Arguments of dlattn check in ctest (empty: the whole case table)")
+set(DLATTN_RANDOM_CASES 200 CACHE STRING "Random problems of dlattn check in ctest")
 separate_arguments(check_arguments NATIVE_COMMAND "${DLATTN_CHECK_ARGUMENTS}")
 foreach(isa ${DLATTN_CPU_ISAS})
-    dlattn_add_test(check_${isa} check ${PROJECT_SOURCE_DIR}/tests/check_isa.sh ${isa} ${isa_cpuinfo_${isa}} --
-                    ${CMAKE_CROSSCOMPILING_EMULATOR} $<TARGET_FILE:dlattn_command> check ${check_arguments})
-    set_tests_properties(check_${isa} PROPERTIES SKIP_RETURN_CODE 77)
+    set(check ${PROJECT_SOURCE_DIR}/tests/check_isa.sh ${isa} ${isa_cpuinfo_${isa}} --
+              ${CMAKE_CROSSCOMPILING_EMULATOR} $<TARGET_FILE:dlattn_command> check)
+    dlattn_add_test(check_${isa} check ${check} ${check_arguments})
+    dlattn_add_test(random_${isa} check ${check} --random ${DLATTN_RANDOM_CASES} --seed 2026 --threads 1,3)
+    set_tests_properties(check_${isa} random_${isa} PROPERTIES SKIP_RETURN_CODE 77)
 endforeach()
 
 # ---- every operation of every vector vocabulary ----------------------------------------------------------------------

@@ -167,6 +167,8 @@ CASE(positions_far_from_zero, .M = 30, .N = 50, .flags = DLATTN_CAUSAL | DLATTN_
 CASE(positions_negative_blocks, .M = 60, .N = 60, .flags = DLATTN_POSITIONS | DLATTN_BLOCK_WINDOW, .q_start = -13, .k_start = -5,
      .block_size = 7, .block_count = 2)
 CASE(positions_alibi, .flags = DLATTN_POSITIONS, .q_start = 3, .k_start = 40, .alibi = "h")
+CASE(positions_at_the_end_of_int64_alibi, .flags = DLATTN_POSITIONS | DLATTN_CAUSAL, .q_start = INT64_MAX - 20, .k_start = INT64_MAX - 25,
+     .alibi = "h")
 CASE(positions_chunk_of_prefill_bf16, .dtype = BF16, .H = 4, .G = 2, .M = 33, .N = 99, .D = 32, .E = 32,
      .flags = DLATTN_CAUSAL | DLATTN_POSITIONS, .q_start = 66, .k_start = 0)
 
@@ -219,6 +221,8 @@ CASE(alibi_bf16, .dtype = BF16, .H = 4, .D = 32, .E = 32, .alibi = "h", .flags =
 CASE(alibi_f32_for_f16, .dtype = F16, .H = 4, .alibi = "h", .alibi_f32 = 1)
 CASE(softcap, .softcap = 2)
 CASE(softcap_large_scores, .softcap = 50, .inputs = LARGE)
+CASE(softcap_saturated, .M = 1, .N = 51, .D = 50, .E = 50, .softcap = 0.5)
+CASE(softcap_saturated_rows, .M = 60, .N = 3, .D = 33, .E = 33, .softcap = 0.5)
 CASE(softcap_bf16, .dtype = BF16, .D = 32, .E = 32, .softcap = 20, .flags = DLATTN_CAUSAL)
 CASE(softcap_f16, .dtype = F16, .softcap = 3)
 CASE(softcap_f64, .dtype = F64, .softcap = 3)
@@ -304,6 +308,10 @@ CASE(dropout_rng_state_two, .dropout = 0.25, .seed = UINT64_C(0x123456789), .off
 CASE(dropout_rng_state_four, .dropout = 0.25, .seed = UINT64_C(0xf23456789), .offset = UINT64_C(0x100000002), .rng_state = 4)
 CASE(dropout_positions, .M = 40, .N = 70, .dropout = 0.4, .seed = 9, .flags = DLATTN_POSITIONS | DLATTN_CAUSAL, .q_start = 37, .k_start = 5)
 CASE(dropout_negative_positions, .M = 40, .N = 40, .dropout = 0.4, .seed = 9, .flags = DLATTN_POSITIONS, .q_start = -37, .k_start = -5)
+CASE(dropout_positions_at_the_end_of_int64, .M = 40, .N = 40, .dropout = 0.4, .seed = 9, .flags = DLATTN_POSITIONS,
+     .q_start = INT64_MAX - 30, .k_start = INT64_MAX - 30)
+CASE(dropout_positions_at_the_start_of_int64, .M = 40, .N = 40, .dropout = 0.4, .seed = 9, .flags = DLATTN_POSITIONS,
+     .q_start = INT64_MIN, .k_start = 3)
 CASE(dropout_bf16, .dtype = BF16, .H = 4, .G = 2, .M = 40, .N = 70, .D = 32, .E = 32, .dropout = 0.2, .seed = 11)
 CASE(dropout_f16, .dtype = F16, .M = 40, .N = 70, .dropout = 0.2, .seed = 11)
 CASE(dropout_f64, .dtype = F64, .dropout = 0.2, .seed = 11)
