@@ -67,8 +67,8 @@ def group_table(results: Results, tag: str) -> str:
 
 def markdown(all_results: list[tuple[str, Results]]) -> str:
     parts = ["# Measured speed\n\nMade by `python bench/report.py` from the JSON files in this folder; `make bench-peers` measures again. "
-             "GFLOP/s count visible pairs: 2(D+E) each in the forward, 2.5 times that in the backward. Times are medians of calls that "
-             "alternate between the libraries, through their Python packages, on the same tensors and threads."]
+             "GFLOP/s count visible pairs: 2(D+E) each in the forward, 2.5 times that in the backward. Times are medians; the "
+             "libraries take turns, called through their Python packages, on the same tensors and threads."]
     for name, results in all_results:
         parts += [f"## {name}\n\n{heading(results)}", goals_table(results)]
         for tag, title in GROUPS:
@@ -96,13 +96,13 @@ def speed_by_length(results: Results, path: Path):
                 if points:
                     axis.plot(*zip(*points), style, marker=marker, markersize=4, color=COLOURS[provider], label=f"{NAMES[provider]} {which}")
         axis.axhline(results.document["peaks"]["before"][dtype], color="grey", linestyle=":", label="multiply-add peak")
-        axis.set(xscale="log", title=f"causal, {title}, head size 64", xlabel="tokens", ylim=(0, None))
+        axis.set(xscale="log", title=f"causal, {title}, head size 64", xlabel="tokens", xlim=(210, 20000), ylim=(0, None))
         lengths = [256, 512, 1024, 2048, 4096, 8192, 16384]
         axis.set_xticks(lengths, [str(n) for n in lengths], fontsize=8)
         axis.minorticks_off()
         axis.grid(alpha=0.3)
     axes[0].set_ylabel("GFLOP/s")
-    axes[0].legend(fontsize=7, loc="best")
+    figure.legend(*axes[0].get_legend_handles_labels(), fontsize=8, ncols=4, loc="upper center", bbox_to_anchor=(0.5, 0.0))
     finish(figure, path)
 
 
@@ -135,7 +135,7 @@ def ratio_to_peers(results: Results, path: Path):
     axes[0].set_yticks(range(len(rows)), [label for _, label in rows], fontsize=8)
     axes[1].legend(fontsize=8, loc="lower right")
     figure.suptitle("How many times as fast as each peer, same threads, same run", fontsize=11, y=1.0)
-    figure.subplots_adjust(top=1 - 0.85 / figure.get_figheight())
+    figure.subplots_adjust(top=1 - 0.6 / figure.get_figheight())
     finish(figure, path)
 
 
