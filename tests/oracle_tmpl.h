@@ -2,6 +2,7 @@
  *
  * One query row at a time, all its keys at once. Sums run in the order of their index; the loops are turned so that
  * the compiler can take neighbouring keys or columns together without changing that order. */
+#include <float.h>
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
@@ -87,7 +88,9 @@ static void score_row(head *w, int64_t i) {
         if (softcap > 0) {
             NUMBER t = round_to(tanh(round_to(s / softcap, w->step)), w->step);
             s = round_to(softcap * t, w->step);
-            w->cap[j] = round_to(1 - t * t, w->step);
+            NUMBER c = cosh(w->scale * w->s[j] / softcap); /* the truth: 1 - t*t would lose its digits where t is near 1 */
+            int plain = w->request->arithmetic == ORACLE_PLAIN || w->request->arithmetic == ORACLE_PLAIN_F32;
+            w->cap[j] = plain ? round_to(1 - t * t, w->step) : 1 / (c * c);
         }
         if (slopes) {
             NUMBER slope = (NUMBER)tensor_get(slopes, slopes->ndim == 2 ? w->b * w->queries.heads + w->h : w->h);
