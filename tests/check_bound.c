@@ -65,7 +65,8 @@ static real common_share(const DLTensor *t, expected e, int64_t rows, const unsi
 
 static check_bound judge_row(const DLTensor *t, row_maxima m, real share, int64_t row) {
     real plain_error = larger(larger(m.plain_error, m.rounding), share * m.rounding);
-    real allowed = 2 * plain_error + (real)dtype_roundoff(t->dtype) * m.magnitude;
+    real magnitude = larger(m.magnitude, (real)dtype_least_normal(t->dtype)); /* below it, numbers are evenly spaced */
+    real allowed = 2 * plain_error + (real)dtype_roundoff(t->dtype) * magnitude;
     double ratio = m.error == 0 ? 0 : allowed == 0 ? (double)INFINITY : (double)(m.error / allowed);
     return (check_bound){ratio, (double)m.error, (double)allowed, row, 1};
 }

@@ -135,6 +135,11 @@ double dtype_roundoff(DLDataType dtype) {
     return dtype.bits == 16 ? 0x1p-11 : dtype.bits == 32 ? 0x1p-24 : 0x1p-53;
 }
 
+double dtype_least_normal(DLDataType dtype) {
+    if (dtype.code == kDLBfloat) return 0x1p-126;
+    return dtype.bits == 16 ? 0x1p-14 : dtype.bits == 32 ? 0x1p-126 : 0x1p-1022;
+}
+
 const char *dtype_name(DLDataType dtype) {
     if (dtype.code == kDLBfloat) return "bf16";
     return dtype.bits == 16 ? "f16" : dtype.bits == 32 ? "f32" : "f64";

@@ -32,6 +32,7 @@ int64_t tensor_broadcast_index(const DLTensor *tensor, int64_t b, int64_t h, int
 
 /* Unit roundoff of a floating dtype: half the distance from 1 to the next number. */
 double dtype_roundoff(DLDataType dtype);
+double dtype_least_normal(DLDataType dtype); /* times the roundoff: half the least subnormal number */
 const char *dtype_name(DLDataType dtype);
 
 #endif

@@ -11,6 +11,12 @@ static NUMBER rounding_weight(const head *w, int64_t j) {
     return 1 + fabs(w->lse) + fabs(w->s[j]) + fabs(w->scale) * sum;
 }
 
+/* No rounding costs less than half the least subnormal number, which is the roundoff times the least normal one. */
+static NUMBER least_cost(const head *w) { return w->a->q->dtype.bits == 64 ? (NUMBER)DBL_MIN : (NUMBER)FLT_MIN; }
+
+/* How far p of key j moves. */
+static NUMBER moved_weight(const head *w, int64_t j) { return w->p[j] * rounding_weight(w, j) + least_cost(w); }
+
 /* Magnitudes of a row: of out, of its rounding, and of delta's two parts. */
 typedef struct magnitudes {
     NUMBER *out, *out_rounding;
@@ -21,11 +27,11 @@ static void rounding_of_out(head *w, magnitudes *m, NUMBER *lse_rounding) {
     *lse_rounding = 1 + fabs(w->lse);
     for (int64_t j = 0; j < w->keys.length; j++) {
         if (!w->visible[j] || w->s[j] == -(NUMBER)INFINITY) continue;
-        NUMBER weight = rounding_weight(w, j), p = w->p[j] * w->keep[j];
-        *lse_rounding += w->p[j] * weight;
+        NUMBER moved = moved_weight(w, j), p = w->p[j] * w->keep[j];
+        *lse_rounding += moved;
         for (int64_t e = 0; e < w->E; e++) {
             m->out[e] += p * fabs(w->v[j * w->E + e]);
-            m->out_rounding[e] += p * weight * fabs(w->v[j * w->E + e]);
+            m->out_rounding[e] += moved * w->keep[j] * fabs(w->v[j * w->E + e]);
         }
     }
 }
@@ -49,16 +55,16 @@ static void rounding_of_gradients(head *w, const magnitudes *m, int64_t i, real 
     for (int64_t j = 0; j < w->keys.length; j++) {
         if (!w->visible[j] || w->s[j] == -(NUMBER)INFINITY) continue;
         int64_t row = oracle_row(&w->keys, w->b, w->g, j);
-        NUMBER weight = rounding_weight(w, j), dp = 0;
+        NUMBER moved = moved_weight(w, j), dp = 0;
         for (int64_t e = 0; e < w->E; e++) {
             dp += w->keep[j] * fabs(w->dout[e] * w->v[j * w->E + e]);
-            w->dv[row * w->E + e] += w->p[j] * w->keep[j] * weight * fabs(w->dout[e]);
+            w->dv[row * w->E + e] += moved * w->keep[j] * fabs(w->dout[e]) + least_cost(w);
         }
-        NUMBER ds = w->p[j] * (weight * (dp + m->delta) + dp + m->delta_rounding);
+        NUMBER ds = moved * (dp + m->delta) + w->p[j] * (dp + m->delta_rounding);
         if (a->bias) w->dbias[tensor_broadcast_index(a->bias, w->b, w->h, i, j)] += ds;
         for (int64_t d = 0; d < w->D; d++) {
-            w->dk[row * w->D + d] += ds * fabs(w->cap[j] * w->q[d]);
-            w->sum[d] += ds * fabs(w->cap[j] * w->k[j * w->D + d]);
+            w->dk[row * w->D + d] += ds * fabs(w->cap[j] * w->q[d]) + least_cost(w);
+            w->sum[d] += ds * fabs(w->cap[j] * w->k[j * w->D + d]) + least_cost(w);
         }
     }
     for (int64_t d = 0; d < w->D; d++) dq[d] = fabs(w->scale) * w->sum[d];
