@@ -36,7 +36,10 @@ class Case:
         for i in range(self.M):
             last = min(self.N - 1, i + off) if self.causal else self.N - 1
             first = max(0, i + off - self.window_left) if self.window_left >= 0 else 0
-            count += last - first + 1
+            if self.segments:  # four of equal length, as providers.py makes them
+                segment = i * 4 // self.M
+                first, last = max(first, -(-segment * self.N // 4)), min(last, -(-(segment + 1) * self.N // 4) - 1)
+            count += max(0, last - first + 1)
         return count * self.B * self.H
 
     def flop(self, backward: bool) -> float:

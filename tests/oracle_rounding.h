@@ -11,8 +11,11 @@ static NUMBER rounding_weight(const head *w, int64_t j) {
     return 1 + fabs(w->lse) + fabs(w->s[j]) + fabs(w->scale) * sum;
 }
 
-/* No rounding costs less than half the least subnormal number, which is the roundoff times the least normal one. */
-static NUMBER least_cost(const head *w) { return w->a->q->dtype.bits == 64 ? (NUMBER)DBL_MIN : (NUMBER)FLT_MIN; }
+/* A backend may count subnormal numbers as 0, so no step costs less than the least normal one; in units of the roundoff,
+ * as everything here. */
+static NUMBER least_cost(const head *w) {
+    return w->a->q->dtype.bits == 64 ? (NUMBER)DBL_MIN / (NUMBER)0x1p-53 : (NUMBER)FLT_MIN / (NUMBER)0x1p-24;
+}
 
 /* How far p of key j moves. */
 static NUMBER moved_weight(const head *w, int64_t j) { return w->p[j] * rounding_weight(w, j) + least_cost(w); }

@@ -4,6 +4,7 @@
 
 #include "cpu.h"
 #include "error.h"
+#include "float_mode.h"
 #include "threads.h"
 
 /* The shared part of the workspace: what the phases of one call hand to each other. */
@@ -119,7 +120,9 @@ typedef struct phase {
 
 static void run_phase_item(void *context, int64_t index, int32_t slot) {
     const phase *f = context;
+    const uint64_t mode = dlattn__float_mode_begin();
     f->item(f->job, index, f->job->scratch + f->job->scratch_bytes * slot);
+    dlattn__float_mode_end(mode);
 }
 
 static void run_phase(const cpu_job *job, cpu_item *item, int64_t items, int32_t threads) {
