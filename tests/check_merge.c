@@ -48,7 +48,8 @@ typedef struct part {
 static int can_split(const test_case *c) {
     int shifted = !(c->flags & (DLATTN_POSITIONS | DLATTN_TOP_LEFT)) && c->M != c->N;
     int clamped = (c->max_q > 0 && c->max_q < c->M) || (c->max_k > 0 && c->max_k < c->N);
-    return !clamped && !c->packed_q && !c->packed_k && !c->use_q && !c->use_k && !c->start_tensors && c->N >= PARTS && c->H > 0 && c->B > 0 &&
+    int at_the_end = c->k_start > INT64_MAX - c->N; /* a part would start past it */
+    return !clamped && !at_the_end && !c->packed_q && !c->packed_k && !c->use_q && !c->use_k && !c->start_tensors && c->N >= PARTS && c->H > 0 && c->B > 0 &&
            c->M > 0 && (c->inputs == NORMAL || c->inputs == LARGE || c->inputs == MINUS_INF_BIAS) && c->N <= 1000 &&
            !(c->dropout > 0 && shifted); /* dropout counts in positions, which the parts must then shift */
 }
