@@ -38,6 +38,7 @@ static __attribute__((unused)) dropout_spec dropout_spec_make(const problem *p, 
 #elif defined(__AVX2__)
 #define WL 4
 #elif defined(__aarch64__)
+#include <arm_neon.h>
 #define WL 2
 #else
 #define WL 1
