@@ -309,7 +309,7 @@ CASE(dropout_rng_state_four, .dropout = 0.25, .seed = UINT64_C(0xf23456789), .of
 CASE(dropout_positions, .M = 40, .N = 70, .dropout = 0.4, .seed = 9, .flags = DLATTN_POSITIONS | DLATTN_CAUSAL, .q_start = 37, .k_start = 5)
 CASE(dropout_negative_positions, .M = 40, .N = 40, .dropout = 0.4, .seed = 9, .flags = DLATTN_POSITIONS, .q_start = -37, .k_start = -5)
 CASE(dropout_positions_at_the_end_of_int64, .M = 40, .N = 40, .dropout = 0.4, .seed = 9, .flags = DLATTN_POSITIONS,
-     .q_start = INT64_MAX - 30, .k_start = INT64_MAX - 30)
+     .q_start = INT64_MAX - 41, .k_start = INT64_MAX - 41)
 CASE(dropout_positions_at_the_start_of_int64, .M = 40, .N = 40, .dropout = 0.4, .seed = 9, .flags = DLATTN_POSITIONS,
      .q_start = INT64_MIN, .k_start = 3)
 CASE(dropout_bf16, .dtype = BF16, .H = 4, .G = 2, .M = 40, .N = 70, .D = 32, .E = 32, .dropout = 0.2, .seed = 11)

@@ -147,8 +147,9 @@ static void draw_positions(draw *r) {
         c->k_starts[b] = chance(r, 70) ? c->q_starts[b] + between(r, -60, 60) : draw_start(r);
     }
     if (c->start_tensors || c->alibi || !chance(r, 15)) return;
-    c->q_start = PICK(r, INT64_MAX, INT64_MIN, INT64_C(1) << 40, INT64_MAX - 100, INT64_MIN + 100);
-    c->k_start = chance(r, 50) ? c->q_start : PICK(r, INT64_MAX, INT64_MIN, INT64_C(1) << 40, INT64_MAX - 100);
+    int64_t last_q = INT64_MAX - c->M, last_k = INT64_MAX - c->N; /* positions are int64 themselves */
+    c->q_start = PICK(r, last_q, INT64_MIN, INT64_C(1) << 40, last_q - 100, INT64_MIN + 100);
+    c->k_start = chance(r, 50) ? smaller(c->q_start, last_k) : PICK(r, last_k, INT64_MIN, INT64_C(1) << 40, last_k - 100);
 }
 
 static void draw_masks(draw *r) {
