@@ -49,8 +49,10 @@ static int can_split(const test_case *c) {
     int shifted = !(c->flags & (DLATTN_POSITIONS | DLATTN_TOP_LEFT)) && c->M != c->N;
     int clamped = (c->max_q > 0 && c->max_q < c->M) || (c->max_k > 0 && c->max_k < c->N);
     int at_the_end = c->k_start > INT64_MAX - c->N; /* a part would start past it */
-    return !clamped && !at_the_end && !c->packed_q && !c->packed_k && !c->use_q && !c->use_k && !c->start_tensors && c->N >= PARTS && c->H > 0 && c->B > 0 &&
-           c->M > 0 && (c->inputs == NORMAL || c->inputs == LARGE || c->inputs == MINUS_INF_BIAS) && c->N <= 1000 &&
+    int ragged = c->packed_q || c->packed_k || c->use_q || c->use_k || c->start_tensors;
+    int sizes = c->N >= PARTS && c->N <= 1000 && c->H > 0 && c->B > 0 && c->M > 0;
+    int inputs = c->inputs == NORMAL || c->inputs == LARGE || c->inputs == MINUS_INF_BIAS;
+    return sizes && inputs && !clamped && !at_the_end && !ragged &&
            !(c->dropout > 0 && shifted); /* dropout counts in positions, which the parts must then shift */
 }
 
