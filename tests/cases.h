@@ -355,7 +355,8 @@ CASE(nan_in_q_stays_in_its_row_bf16, .dtype = BF16, .B = 2, .H = 4, .G = 2, .D =
 CASE(nan_in_q_decode, .B = 2, .H = 4, .G = 2, .M = 1, .N = 300, .inputs = NAN_IN_Q)
 CASE(inf_in_v_stays_in_its_head, .B = 2, .H = 4, .G = 2, .inputs = INF_IN_V)
 CASE(inf_in_v_stays_in_its_head_bf16, .dtype = BF16, .B = 2, .H = 4, .G = 2, .inputs = INF_IN_V)
-CASE(bad_keys_nobody_sees, .B = 2, .M = 20, .N = 50, .flags = DLATTN_CAUSAL | DLATTN_TOP_LEFT, .inputs = BAD_KEYS, .gradients = NO_GRADIENTS)
+CASE(bad_keys_nobody_sees, .B = 2, .M = 20, .N = 50, .flags = DLATTN_CAUSAL | DLATTN_TOP_LEFT, .inputs = BAD_KEYS,
+     .gradients = NO_GRADIENTS)
 CASE(bad_keys_nobody_sees_mask, .B = 2, .H = 4, .G = 2, .M = 20, .N = 50, .mask = "b11n", .mask_kind = MASK_PADDING, .inputs = BAD_KEYS,
      .gradients = NO_GRADIENTS)
 CASE(bad_keys_nobody_sees_bf16, .dtype = BF16, .B = 2, .M = 60, .N = 50, .D = 32, .E = 32, .flags = DLATTN_WINDOW, .window_left = 3,

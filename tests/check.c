@@ -50,7 +50,8 @@ static oracle_result run_oracle(const instance *x, int32_t arithmetic) {
     oracle_request request = {
         .attention = &x->attention, .arithmetic = arithmetic, .out_dtype = t[T_OUT].dl.dtype,
         .gradient_dtype = t[T_DQ].dl.dtype, .dbias_dtype = t[T_DBIAS].dl.dtype, .dsinks_dtype = t[T_DSINKS].dl.dtype,
-        .given_out = &t[T_OUT].dl, .given_lse = &t[T_LSE].dl, .dout = backward ? &t[T_DOUT].dl : NULL, .dlse = backward && t[T_DLSE].used ? &t[T_DLSE].dl : NULL};
+        .given_out = &t[T_OUT].dl, .given_lse = &t[T_LSE].dl, .dout = backward ? &t[T_DOUT].dl : NULL,
+        .dlse = backward && t[T_DLSE].used ? &t[T_DLSE].dl : NULL};
     return oracle_run(&request);
 }
 
