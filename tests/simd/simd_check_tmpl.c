@@ -189,6 +189,20 @@ static void check_tanh(void) {
     printf(", tanh within %.2f u\n", (double)worst);
 }
 
+/* y = -2|x| log2(e) is off by 2 u, which moves E = 2^y by 4|x| u beside exp2's own error; that reaches the result times
+ * (1 - E)/(1 + E) <= 1. The sum and the quotient round once each and count twice, then two products round. */
+static void check_tanh_slope(void) {
+    for (double x = 0; x <= 30; x += 0.00017) {
+        wide E = WIDE_EXP2(-2 * (wide)(real)x * (wide)1.44269504088896340735992468100189214L), exact = 4 * E / ((1 + E) * (1 + E));
+        wide got = first(v_tanh_slope(v_set1((real)x))), error = (got > exact ? got - exact : exact - got) / exact / UNIT;
+        if (!(error <= 4 * (wide)x + (has_fma() ? 1.75 : 2.3) + 6)) fail("slope of tanh(%.17g) is off by %g u", x, (double)error);
+        if (first(v_tanh_slope(v_set1(-(real)x))) != got) fail("slope of tanh(-%.17g) is another", x);
+    }
+    if (first(v_tanh_slope(v_set1(INFINITY))) != 0) fail("slope of tanh(inf)");
+    real got = first(v_tanh_slope(v_set1(NAN)));
+    if (got == got) fail("slope of tanh(NaN) = %g", (double)got);
+}
+
 /* The value of 16 bits by the formats' definitions. */
 static double half_value(uint32_t bits, int fraction_bits, int exponent_bits) {
     const uint32_t fraction = bits & ((1u << fraction_bits) - 1), top = (1u << exponent_bits) - 1;
@@ -348,6 +362,7 @@ int NAME(simd_check)(void) {
     check_scale();
     check_exp2();
     check_tanh();
+    check_tanh_slope();
     check_half_loads();
     check_transpose();
     check_dropout();
