@@ -4,8 +4,7 @@
 
 #include "score_tmpl.h"
 
-static double lse_at(const cpu_job *job, const operand *o, const void *data, int64_t b, int64_t h, int64_t token) {
-    (void)job;
+static double lse_at(const operand *o, const void *data, int64_t b, int64_t h, int64_t token) {
     return read_float(o, dlattn__at(o, data, b, h, token, 0));
 }
 
@@ -21,7 +20,7 @@ void NAME(delta)(const cpu_job *job, int64_t item, void *scratch) {
     real *delta = (real *)job->delta + item * p->M, *lse2 = (real *)job->lse2 + item * p->M;
     for (int64_t i = 0; i < s.M; i++) {
         const int64_t token = s.q_begin + i;
-        const double lse = lse_at(job, &p->lse, x->lse, b, h, token);
+        const double lse = lse_at(&p->lse, x->lse, b, h, token);
         if (lse == -INFINITY) {
             delta[i] = 0;
             lse2[i] = (real)INFINITY;
@@ -31,7 +30,7 @@ void NAME(delta)(const cpu_job *job, int64_t item, void *scratch) {
         row_load(out, dlattn__at(&p->out, x->out, b, token, h, 0), p->out.stride[3], p->out.dtype, p->E);
         row_load(dout, dlattn__at(&p->dout, x->dout, b, token, h, 0), p->dout.stride[3], p->dout.dtype, p->E);
         for (int64_t e = 0; e < width; e += L) sum = v_fma(v_load(out + e), v_load(dout + e), sum);
-        const double dlse = p->dlse.dtype ? lse_at(job, &p->dlse, x->dlse, b, h, token) : 0;
+        const double dlse = p->dlse.dtype ? lse_at(&p->dlse, x->dlse, b, h, token) : 0;
         delta[i] = (real)((double)v_hsum(sum) - dlse);
         lse2[i] = (real)(lse * LOG2_E);
     }
@@ -71,7 +70,7 @@ void NAME(dsinks)(const cpu_job *job, int64_t item, void *scratch) {
         const sequence s = dlattn__sequence(p, x, b);
         const real *delta = (const real *)job->delta + (b * p->H + item) * p->M;
         for (int64_t i = 0; i < s.M; i++) {
-            const double lse = lse_at(job, &p->lse, x->lse, b, item, s.q_begin + i);
+            const double lse = lse_at(&p->lse, x->lse, b, item, s.q_begin + i);
             if (lse != -INFINITY) sum -= exp(sink - lse) * (double)delta[i];
         }
     }
