@@ -32,7 +32,8 @@ int parse_count(int64_t *to, const char *value, int64_t least, const char *name,
     errno = 0;
     long long number = strtoll(value, &end, 10);
     if (end == value || *end || errno || number < least)
-        return fprintf(stderr, "dlattn %s: --%s wants a whole number of at least %lld, not \"%s\"\n", command, name, (long long)least, value);
+        return fprintf(stderr, "dlattn %s: --%s wants a whole number of at least %lld, not \"%s\"\n", command, name,
+                       (long long)least, value);
     *to = number;
     return 0;
 }

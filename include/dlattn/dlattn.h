@@ -24,7 +24,8 @@
  * (the last query sees the last key: "bottom-right"), or off = 0 with DLATTN_TOP_LEFT. With DLATTN_POSITIONS,
  * i' = i + q_start[b] and j' = j + k_start[b], keys with j' < 0 are hidden (left padding), and dropout uses i', j' too;
  * so any piece of a larger problem (a ring step, a chunk of a prefill, a shard) can be said exactly. bias, mask and
- * segments are always indexed by the local i, j. A key is visible when every mask that is set keeps it:
+ * segments are always indexed by the local i, j. Positions, i + q_start and j + k_start included, must fit int64. A key
+ * is visible when every mask that is set keeps it:
  *
  *     DLATTN_CAUSAL         j' <= i'
  *     DLATTN_WINDOW         i' - window_left <= j' <= i' + window_right; a negative bound is unlimited; INT64_MAX is legal

@@ -13,8 +13,8 @@
 typedef struct forward_scratch {
     row *rows;                 /* [item_rows] */
     elem *q;                   /* [item_rows][ldq]: the broadcast side of S */
-    elem *k;                   /* panels of K^T: [tile / NR][pairs(D)][NR] */
-    elem *v;                   /* panels of V: [E / NR][pairs(tile)][NR] */
+    elem *k;                   /* panels of K^T: [FORWARD_KEYS / NR][pairs(D)][NR] */
+    elem *v;                   /* panels of V: [E / NR][pairs(FORWARD_KEYS)][NR] */
     real *scores;              /* [SCORE_ROWS][LD_SCORES] */
     elem *p;                   /* bf16: P as pairs along the keys, [SCORE_ROWS][LD_SCORES / 2]; otherwise scores itself */
     real *out;                 /* [item_rows][ldo]: accumulator O */
@@ -29,13 +29,13 @@ typedef struct forward_scratch {
 
 static int64_t carve(forward_scratch *s, const problem *p, char *base) {
     char *at = base;
-    const int64_t tile = tile_keys(p), rows = item_rows(p);
+    const int64_t rows = item_rows(p);
     s->ldq = pairs(p->D);
     s->ldo = pad_lanes(p->E);
     s->rows = CARVE(&at, row, rows);
     s->q = CARVE(&at, elem, rows * s->ldq);
-    s->k = CARVE(&at, elem, tile * s->ldq);
-    s->v = CARVE(&at, elem, pairs(tile) * pad_panel(p->E));
+    s->k = CARVE(&at, elem, FORWARD_KEYS * s->ldq);
+    s->v = CARVE(&at, elem, pairs(FORWARD_KEYS) * pad_panel(p->E));
     s->scores = CARVE(&at, real, SCORE_ROWS * LD_SCORES);
     s->p = PAIR == 1 ? (elem *)s->scores : CARVE(&at, elem, SCORE_ROWS * LD_SCORES / 2);
     s->out = CARVE(&at, real, rows * s->ldo);
@@ -98,8 +98,8 @@ typedef struct next_keys {
 
 static next_keys next_keys_make(const cpu_job *job, const row_group *group, int64_t j0, int64_t end, int64_t parts) {
     const problem *p = job->p;
-    const int64_t bytes = dlattn__size_of(p->dtype), token = group->sequence.k_begin + j0, tile = tile_keys(p);
-    next_keys next = {.rows = end - j0 < tile ? end - j0 : tile, .k_bytes = p->k.stride[1] * bytes,
+    const int64_t bytes = dlattn__size_of(p->dtype), token = group->sequence.k_begin + j0;
+    next_keys next = {.rows = end - j0 < FORWARD_KEYS ? end - j0 : FORWARD_KEYS, .k_bytes = p->k.stride[1] * bytes,
                       .v_bytes = p->v.stride[1] * bytes};
     if (next.rows <= 0 || p->k.stride[3] != 1 || p->v.stride[3] != 1) next.rows = 0;
     next.k = dlattn__at(&p->k, job->x->k, group->b, token, group->g, 0);
@@ -235,7 +235,8 @@ static void attend_all(forward_scratch *s, const cpu_job *job, const score_conte
     next_keys next = next_keys_make(job, c->group, j0 + keys, end, (count + SCORE_ROWS - 1) / SCORE_ROWS);
     for (int64_t n = 0; n < count; n += SCORE_ROWS) {
         if (drop && n % BM == 0) draw_dropout(s, dropout, n, count, j0, keys);
-        attend(s, c, n, count - n < SCORE_ROWS ? count - n : SCORE_ROWS, j0, keys, drop ? s->keep + n % BM * LD_SCORES : NULL, &next);
+        attend(s, c, n, count - n < SCORE_ROWS ? count - n : SCORE_ROWS, j0, keys,
+               drop ? s->keep + n % BM * LD_SCORES : NULL, &next);
     }
 }
 
@@ -279,9 +280,8 @@ void NAME(forward)(const cpu_job *job, int64_t item, void *scratch) {
     key_range keys = dlattn__rows_span(s.rows, count);
     if (keys.lo < piece * shape->piece_keys) keys.lo = piece * shape->piece_keys;
     if (keys.hi > (piece + 1) * shape->piece_keys) keys.hi = (piece + 1) * shape->piece_keys;
-    const int64_t tile = tile_keys(p);
-    for (int64_t j0 = keys.lo / NR * NR; j0 < keys.hi; j0 += tile) {
-        int64_t n = keys.hi - j0 < tile ? keys.hi - j0 : tile;
+    for (int64_t j0 = keys.lo / NR * NR; j0 < keys.hi; j0 += FORWARD_KEYS) {
+        int64_t n = keys.hi - j0 < FORWARD_KEYS ? keys.hi - j0 : FORWARD_KEYS;
         pack_tile(&s, job, &group, j0, n);
         attend_all(&s, job, &context, &dropout, count, j0, n, keys.hi);
     }

@@ -20,11 +20,10 @@ SIMD_INLINE int64_t item_rows(const problem *p) {
     const bool small = p->D <= 64 && p->E <= 64, many = p->B * p->G * (group_rows / (8 * BM)) >= 16;
     return small && many ? 8 * BM : 4 * BM;
 }
-/* Keys of a tile. Large heads take half, so that the packed K and V tiles stay in a 1 MiB L2. */
-#ifndef TILE_KEYS
+/* The most keys of a tile (the backward's, for small heads), and those of a forward tile: with 32 rows of scores, one
+ * panel of V and one of K share an L1 of 32 KiB. */
 #define TILE_KEYS 256
-#endif
-SIMD_INLINE int64_t tile_keys(const problem *p) { return p->D > 128 || p->E > 128 ? TILE_KEYS / 2 : TILE_KEYS; }
+#define FORWARD_KEYS 128
 
 /* Row stride of a score tile: a whole number of vectors, and not a power of two, so that the rows of a column spread
  * over the cache's sets. */
