@@ -163,7 +163,7 @@ double peak_gflops(int kind, int threads) {
 
 typedef uint64_t words __attribute__((vector_size(64), aligned(8)));
 
-#if defined(__x86_64__) && defined(__gnu_linux__)
+#if defined(__x86_64__) && defined(__gnu_linux__) && !defined(__SANITIZE_THREAD__) /* its resolver runs too early */
 __attribute__((target_clones("avx512f", "avx2", "default")))
 #endif
 static uint64_t read_all(const unsigned char *data, int64_t bytes) {
