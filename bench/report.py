@@ -128,7 +128,7 @@ def ratio_to_peers(results: Results, path: Path):
             for y, value in bars:
                 axis.text(value * 1.03, y + shift, f"{value:.1f}", va="center", fontsize=7)
         axis.axvline(1, color="black", linewidth=0.8)
-        axis.set(xscale="log", title=which, xlim=(0.5, None))
+        axis.set(xscale="log", title=which, xlim=(0.25, None))
         axis.set_xticks([1, 2, 4, 8, 16, 32, 64], ["1", "2", "4", "8", "16", "32", "64"])
         axis.minorticks_off()
         axis.grid(alpha=0.3, axis="x")
