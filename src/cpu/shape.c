@@ -6,9 +6,10 @@ static int64_t divide_up(int64_t a, int64_t b) { return (a + b - 1) / b; }
 static int64_t at_least(int64_t a, int64_t low) { return a > low ? a : low; }
 static int64_t at_most(int64_t a, int64_t high) { return a < high ? a : high; }
 
-/* Enough items for a large machine, as long as a piece stays worth its overhead (a second accumulator and its sum). */
+/* Enough items for a machine of some sixteen cores, as long as a piece stays worth its overhead: in the forward a second
+ * accumulator, in the backward a copy of dQ for every query head, which is what the workspace consists of. */
 enum {
-    ITEMS_WANTED = 32,
+    ITEMS_WANTED = 16,
     DECODE_ITEMS_WANTED = 64,
     FORWARD_PIECE_KEYS = 1024, /* the shortest piece */
     BACKWARD_PIECE_KEYS = 1024,
@@ -29,6 +30,6 @@ cpu_shape dlattn__cpu_shape(const problem *p, const cpu_kernels *k, bool decode)
     s.row_blocks = divide_up(s.group_rows, k->item_rows(p));
     if (p->op == DLATTN_OP_BACKWARD) cut_keys(&s, p->N, groups, ITEMS_WANTED, BACKWARD_PIECE_KEYS, k->tile_keys);
     else if (decode) cut_keys(&s, p->N, groups, DECODE_ITEMS_WANTED, DECODE_PIECE_KEYS, k->tile_keys);
-    else cut_keys(&s, p->N, groups * s.row_blocks, ITEMS_WANTED / 2, FORWARD_PIECE_KEYS, k->tile_keys);
+    else cut_keys(&s, p->N, groups * s.row_blocks, ITEMS_WANTED, FORWARD_PIECE_KEYS, k->tile_keys);
     return s;
 }
