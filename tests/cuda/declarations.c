@@ -1,0 +1,113 @@
+/* declarations.c: our declarations of the driver and NVRTC calls are those of cuda.h and nvrtc.h. Compiles or fails.
+ *
+ * Both sides are read under names of their own: ours begin with ours_. */
+#include <stddef.h>
+
+#define DLATTN_DRIVER_CONSTANT(name, value) ours_##name = value,
+#define CUdevice                            ours_CUdevice
+#define CUdeviceptr                         ours_CUdeviceptr
+#define CUresult                            ours_CUresult
+#define CUdevice_attribute                  ours_CUdevice_attribute
+#define CUfunction_attribute                ours_CUfunction_attribute
+#define CUpointer_attribute                 ours_CUpointer_attribute
+#define CUstreamCaptureMode                 ours_CUstreamCaptureMode
+#define CUstreamCaptureStatus               ours_CUstreamCaptureStatus
+#define CUlaunchAttributeID                 ours_CUlaunchAttributeID
+#define CUlaunchAttributeValue              ours_CUlaunchAttributeValue
+#define CUlaunchAttribute                   ours_CUlaunchAttribute
+#define CUlaunchConfig                      ours_CUlaunchConfig
+#define CUjit_option                        ours_CUjit_option
+#define CUdriverProcAddressQueryResult      ours_CUdriverProcAddressQueryResult
+#define CUcontext                           ours_CUcontext
+#define CUmodule                            ours_CUmodule
+#define CUfunction                          ours_CUfunction
+#define CUstream                            ours_CUstream
+#define CUevent                             ours_CUevent
+#include "driver.h"
+#undef CUdevice
+#undef CUdeviceptr
+#undef CUresult
+#undef CUdevice_attribute
+#undef CUfunction_attribute
+#undef CUpointer_attribute
+#undef CUstreamCaptureMode
+#undef CUstreamCaptureStatus
+#undef CUlaunchAttributeID
+#undef CUlaunchAttributeValue
+#undef CUlaunchAttribute
+#undef CUlaunchConfig
+#undef CUjit_option
+#undef CUdriverProcAddressQueryResult
+#undef CUcontext
+#undef CUmodule
+#undef CUfunction
+#undef CUstream
+#undef CUevent
+
+#define OURS(name, parameters) static __typeof__(((dlattn__driver_table *)0)->name) ours_##name __attribute__((unused));
+DLATTN_DRIVER_CALLS(OURS) /* before cuda.h turns some of these names into others */
+
+#include <cuda.h>
+
+#define SAME_TYPE(type) \
+    _Static_assert(__builtin_types_compatible_p(type, ours_##type), #type " differs from cuda.h's")
+SAME_TYPE(CUdevice);
+SAME_TYPE(CUdeviceptr);
+SAME_TYPE(CUresult);
+SAME_TYPE(CUdevice_attribute);
+SAME_TYPE(CUfunction_attribute);
+SAME_TYPE(CUpointer_attribute);
+SAME_TYPE(CUstreamCaptureMode);
+SAME_TYPE(CUstreamCaptureStatus);
+SAME_TYPE(CUlaunchAttributeID);
+SAME_TYPE(CUjit_option);
+SAME_TYPE(CUdriverProcAddressQueryResult);
+SAME_TYPE(CUcontext);
+SAME_TYPE(CUmodule);
+SAME_TYPE(CUfunction);
+SAME_TYPE(CUstream);
+SAME_TYPE(CUevent);
+
+#define SAME_CONSTANT(name, value) _Static_assert((int)name == (int)ours_##name, #name " differs from cuda.h's");
+DLATTN_DRIVER_CONSTANTS(SAME_CONSTANT)
+
+#define SAME_SIZE(type) \
+    _Static_assert(sizeof(type) == sizeof(ours_##type) && _Alignof(type) == _Alignof(ours_##type), #type " has another size")
+#define SAME_PLACE(type, member) \
+    _Static_assert(offsetof(type, member) == offsetof(ours_##type, member), #type "." #member " lies elsewhere"); \
+    _Static_assert(sizeof(((type *)0)->member) == sizeof(((ours_##type *)0)->member), #type "." #member " has another size")
+SAME_SIZE(CUlaunchAttributeValue);
+SAME_SIZE(CUlaunchAttribute);
+SAME_SIZE(CUlaunchConfig);
+SAME_PLACE(CUlaunchAttributeValue, clusterDim.x);
+SAME_PLACE(CUlaunchAttributeValue, clusterDim.y);
+SAME_PLACE(CUlaunchAttributeValue, clusterDim.z);
+SAME_PLACE(CUlaunchAttributeValue, programmaticStreamSerializationAllowed);
+SAME_PLACE(CUlaunchAttribute, id);
+SAME_PLACE(CUlaunchAttribute, value);
+SAME_PLACE(CUlaunchConfig, gridDimX);
+SAME_PLACE(CUlaunchConfig, gridDimY);
+SAME_PLACE(CUlaunchConfig, gridDimZ);
+SAME_PLACE(CUlaunchConfig, blockDimX);
+SAME_PLACE(CUlaunchConfig, blockDimY);
+SAME_PLACE(CUlaunchConfig, blockDimZ);
+SAME_PLACE(CUlaunchConfig, sharedMemBytes);
+SAME_PLACE(CUlaunchConfig, hStream);
+SAME_PLACE(CUlaunchConfig, attrs);
+SAME_PLACE(CUlaunchConfig, numAttrs);
+
+/* The one call whose parameter is a struct of ours cannot be compared as a whole: by its parts then. */
+_Static_assert(__builtin_types_compatible_p(__typeof__(&cuLaunchKernelEx),
+                                            CUresult (*)(const CUlaunchConfig *, CUfunction, void **, void **)),
+               "cuLaunchKernelEx differs from cuda.h's");
+_Static_assert(__builtin_types_compatible_p(__typeof__(ours_cuLaunchKernelEx),
+                                            CUresult (*)(const ours_CUlaunchConfig *, CUfunction, void **, void **)),
+               "cuLaunchKernelEx differs from cuda.h's");
+#define LAUNCH_EX(function) _Generic(function, CUresult (*)(const CUlaunchConfig *, CUfunction, void **, void **) : 1, default : 0)
+
+#define SAME_CALL(name, parameters)                                                                                     \
+    _Static_assert(__builtin_types_compatible_p(__typeof__(&name), __typeof__(ours_##name)) || LAUNCH_EX(&name), \
+                   #name " differs from cuda.h's");
+DLATTN_DRIVER_CALLS(SAME_CALL)
+
+int main(void) { return 0; }
