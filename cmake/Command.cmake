@@ -7,7 +7,11 @@ set(DLATTN_HARNESS_SOURCES
     tests/check_bound.c
     tests/check_merge.c
     tests/check_visible.c
+    tests/device_call.c
+    tests/device_driver.c
+    tests/device_memory.c
     tests/element.c
+    tests/guarded.c
     tests/instance.c
     tests/instance_fill.c
     tests/oracle.c
@@ -21,6 +25,8 @@ set(DLATTN_HARNESS_SOURCES
 set(DLATTN_TOOL_SOURCES
     tools/bench.c
     tools/check.c
+    tools/check_jobs.c
+    tools/check_print.c
     tools/demo.c
     tools/demo_check.c
     tools/demo_layers.c
@@ -50,7 +56,7 @@ endif()
 
 add_executable(dlattn_command ${DLATTN_TOOL_SOURCES} $<TARGET_OBJECTS:dlattn_harness>)
 target_include_directories(dlattn_command PRIVATE tests tools)
-target_link_libraries(dlattn_command PRIVATE dlattn m pthread)
+target_link_libraries(dlattn_command PRIVATE dlattn m pthread ${CMAKE_DL_LIBS})
 set_target_properties(dlattn_command PROPERTIES OUTPUT_NAME dlattn RUNTIME_OUTPUT_DIRECTORY ${PROJECT_BINARY_DIR}
     INSTALL_RPATH "$ORIGIN/../${CMAKE_INSTALL_LIBDIR}")
 install(TARGETS dlattn_command RUNTIME DESTINATION ${CMAKE_INSTALL_BINDIR} COMPONENT runtime)

@@ -91,6 +91,65 @@ CASE(tiles_many_queries, .H = 1, .M = 1500, .N = 70, .D = 16, .E = 16)
 CASE(tiles_gqa_dbias, .H = 4, .G = 2, .M = 300, .N = 290, .D = 8, .E = 8, .bias = "11mn")
 CASE(tiles_f64, .dtype = F64, .H = 1, .M = 270, .N = 300, .D = 8, .E = 8, .flags = DLATTN_CAUSAL)
 
+/* ---- borders of GPU tiles: 64, 128 and 192 rows or keys, head sizes that are padded inside --------------------------- */
+#define GPU_TILE(m, n, ...)                                                                                                   \
+    CASE(gpu_tiles_##m##_##n##_bf16, .dtype = BF16, .H = 1, .M = m, .N = n, .D = 64, .E = 64, __VA_ARGS__)                     \
+    CASE(gpu_tiles_##m##_##n##_f16, .dtype = F16, .H = 1, .M = m, .N = n, .D = 32, .E = 32, __VA_ARGS__)
+GPU_TILE(63, 65, .flags = DLATTN_CAUSAL)
+GPU_TILE(64, 64, .flags = DLATTN_CAUSAL)
+GPU_TILE(65, 127, .flags = DLATTN_CAUSAL)
+GPU_TILE(127, 63, .flags = 0)
+GPU_TILE(128, 129, .flags = DLATTN_CAUSAL)
+GPU_TILE(129, 191, .flags = 0)
+GPU_TILE(191, 128, .flags = DLATTN_CAUSAL)
+GPU_TILE(193, 192, .flags = DLATTN_CAUSAL)
+GPU_TILE(192, 193, .flags = 0)
+#undef GPU_TILE
+#define GPU_HEAD(d, e)                                                                                                          \
+    CASE(gpu_heads_##d##_##e##_bf16, .dtype = BF16, .H = 1, .M = 66, .N = 129, .D = d, .E = e, .flags = DLATTN_CAUSAL)
+GPU_HEAD(64, 64)
+GPU_HEAD(72, 72)
+GPU_HEAD(96, 96)
+GPU_HEAD(128, 128)
+GPU_HEAD(160, 160)
+GPU_HEAD(192, 128)
+GPU_HEAD(192, 192)
+GPU_HEAD(256, 256)
+GPU_HEAD(64, 256)
+#undef GPU_HEAD
+CASE(gpu_many_tiles_bf16, .dtype = BF16, .H = 1, .M = 400, .N = 400, .D = 32, .E = 32, .flags = DLATTN_CAUSAL)
+CASE(gpu_many_tiles_gqa_bf16, .dtype = BF16, .H = 4, .G = 2, .M = 130, .N = 135, .D = 32, .E = 32)
+CASE(gpu_many_tiles_f32, .H = 2, .G = 1, .M = 140, .N = 200, .D = 32, .E = 32, .flags = DLATTN_CAUSAL)
+CASE(gpu_window_across_tiles_bf16, .dtype = BF16, .H = 1, .M = 260, .N = 300, .D = 32, .E = 32, .flags = DLATTN_WINDOW,
+     .window_left = 100, .window_right = 41)
+CASE(gpu_window_inside_a_tile_f16, .dtype = F16, .H = 1, .M = 260, .N = 260, .D = 32, .E = 32, .flags = DLATTN_WINDOW | DLATTN_CAUSAL,
+     .window_left = 20)
+CASE(gpu_blocks_across_tiles_bf16, .dtype = BF16, .H = 1, .M = 260, .N = 260, .D = 32, .E = 32, .flags = DLATTN_BLOCK_WINDOW,
+     .block_size = 100, .block_count = 2)
+CASE(gpu_split_few_rows_bf16, .dtype = BF16, .H = 2, .G = 1, .M = 5, .N = 2000, .D = 32, .E = 32, .flags = DLATTN_CAUSAL)
+CASE(gpu_split_one_tile_of_rows_f16, .dtype = F16, .H = 1, .M = 64, .N = 600, .D = 32, .E = 32, .flags = DLATTN_CAUSAL)
+CASE(gpu_split_many_rows_one_tile_of_keys_bf16, .dtype = BF16, .H = 1, .M = 600, .N = 60, .D = 32, .E = 32)
+CASE(gpu_split_sinks_window_bf16, .dtype = BF16, .H = 2, .M = 3, .N = 1200, .D = 32, .E = 32, .sinks = 1,
+     .flags = DLATTN_CAUSAL | DLATTN_WINDOW, .window_left = 900)
+CASE(gpu_bias_dbias_bf16, .dtype = BF16, .B = 2, .H = 1, .M = 70, .N = 140, .D = 32, .E = 32, .bias = "1hmn")
+CASE(gpu_bias_dbias_all_heads_f16, .dtype = F16, .H = 4, .G = 2, .M = 70, .N = 135, .D = 16, .E = 16, .bias = "11mn",
+     .flags = DLATTN_CAUSAL)
+CASE(gpu_bias_row_bf16, .dtype = BF16, .B = 2, .H = 1, .M = 70, .N = 140, .D = 16, .E = 16, .bias = "b11n")
+CASE(gpu_mask_bf16, .dtype = BF16, .B = 2, .H = 1, .M = 140, .N = 200, .D = 16, .E = 16, .mask = "b1mn")
+CASE(gpu_segments_bf16, .dtype = BF16, .H = 1, .M = 260, .N = 260, .D = 16, .E = 16, .segments = SEGMENTS_SORTED)
+CASE(gpu_alibi_softcap_sinks_bf16, .dtype = BF16, .H = 2, .M = 130, .N = 140, .D = 32, .E = 32, .alibi = "h", .softcap = 10,
+     .sinks = 1, .flags = DLATTN_CAUSAL)
+CASE(gpu_dropout_bf16, .dtype = BF16, .H = 1, .M = 140, .N = 200, .D = 32, .E = 32, .dropout = 0.2, .seed = 6)
+CASE(gpu_packed_bf16, .dtype = BF16, .B = 6, .H = 2, .G = 1, .D = 32, .E = 32, .packed_q = 1, .packed_k = 1,
+     .q_lengths = {1, 64, 0, 129, 65, 17}, .k_lengths = {70, 64, 5, 128, 200, 0}, .flags = DLATTN_CAUSAL, .tokens_before = 3,
+     .tokens_after = 2)
+CASE(gpu_lengths_bf16, .dtype = BF16, .B = 4, .H = 1, .M = 140, .N = 200, .D = 32, .E = 32, .use_q = 1, .use_k = 1,
+     .q_used = {140, 64, 0, 65}, .k_used = {200, 128, 60, 0})
+CASE(gpu_gaps_bf16, .dtype = BF16, .H = 2, .M = 70, .N = 135, .D = 64, .E = 64, .strides = GAPS)
+CASE(gpu_misaligned_bf16, .dtype = BF16, .M = 70, .N = 135, .D = 64, .E = 64, .strides = MISALIGNED)
+CASE(gpu_interleaved_bf16, .dtype = BF16, .H = 2, .M = 130, .N = 130, .D = 32, .E = 32, .strides = INTERLEAVED,
+     .flags = DLATTN_CAUSAL)
+
 /* ---- heads ------------------------------------------------------------------------------------------------------- */
 CASE(gqa_group_of_four, .B = 2, .H = 8, .G = 2)
 CASE(gqa_group_of_three_bf16, .dtype = BF16, .H = 6, .G = 2, .D = 64, .E = 64)

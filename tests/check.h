@@ -2,10 +2,11 @@
  *
  * One file per kind of judgement: check.c (one case from end to end), check_bound.c (the accuracy rule),
  * check_bits.c (same bits for threads, workspaces and subsets), check_visible.c (exactly which keys are seen),
- * check_merge.c (a problem split over its keys). */
+ * check_merge.c (a problem split over its keys). The calls go through device.h, so that the same judges serve the GPU. */
 #ifndef DLATTN_TESTS_CHECK_H
 #define DLATTN_TESTS_CHECK_H
 
+#include "device.h"
 #include "instance.h"
 #include "oracle.h"
 
@@ -13,8 +14,9 @@ enum { CHECK_MAX_ISAS = 8, CHECK_MAX_THREADS = 8, CHECK_MESSAGE_BYTES = 400 };
 
 typedef struct check_options {
     uint64_t seed;
-    const char *isas[CHECK_MAX_ISAS]; /* values of the option cpu_isa; "auto" leaves it unset */
+    const char *isas[CHECK_MAX_ISAS]; /* values of the option cpu_isa, on CUDA of cuda_variant; "auto" leaves it unset */
     int32_t isa_count;
+    int32_t repeats; /* CUDA: how often the same call must give the same bits */
     int32_t threads[CHECK_MAX_THREADS];
     int32_t thread_count;
 } check_options;
@@ -29,6 +31,8 @@ typedef struct check_bound {
 typedef struct check_report {
     const test_case *test;
     const char *isa;                /* being run */
+    int32_t isa_number;             /* in the options */
+    int32_t ran[CHECK_MAX_ISAS][2], refused[CHECK_MAX_ISAS][2]; /* forwards and backwards; refused: by a forced variant */
     check_bound bounds[T_COUNT];    /* worst over the instruction sets */
     const char *bound_isas[T_COUNT];
     int32_t failures;
@@ -46,7 +50,7 @@ typedef struct check_truth {
 } check_truth;
 
 __attribute__((format(printf, 2, 3))) void check_fail(check_report *report, const char *format, ...);
-/* Fails unless status is DLATTN_OK. Returns the status. */
+/* Fails unless status is DLATTN_OK, or a forced variant refused the problem. Returns the status. */
 int32_t check_status(check_report *report, int32_t status, const char *what);
 
 /* Judges a tensor of the instance by the rule of check_bound.c; `what` begins the message of a failure. */
@@ -58,8 +62,8 @@ void check_tensor(check_report *report, const instance *x, const check_truth *tr
  * judged apart, each as a function of its inputs. */
 void check_give_truth(instance *x, const check_truth *truth);
 
-void check_forward_bits(check_report *report, instance *x, const check_options *options);
-void check_backward_bits(check_report *report, instance *x, const check_options *options);
+void check_forward_bits(check_report *report, instance *x, const check_truth *truth, const check_options *options);
+void check_backward_bits(check_report *report, instance *x, const check_truth *truth, const check_options *options);
 void check_visibility(check_report *report, const test_case *c, const check_options *options);
 void check_dropout_mask(check_report *report, const instance *x);
 void check_merge(check_report *report, const test_case *c, const check_truth *truth, const check_options *options);

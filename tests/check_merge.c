@@ -96,10 +96,10 @@ static int merge_forward(check_report *report, part *parts, instance *x, DLDataT
         outs[n] = &parts[n].out.dl;
         lses[n] = &parts[n].lse.dl;
         dlattn_outputs outputs = {sizeof outputs, &parts[n].out.dl, &parts[n].lse.dl};
-        if (check_status(report, dlattn_forward(&parts[n].attention, &outputs, NULL), "forward of a part")) return 0;
+        if (check_status(report, device_forward(&parts[n].attention, &outputs, NULL), "forward of a part")) return 0;
     }
     dlattn_parts list = {.struct_size = sizeof list, .out = outs, .lse = lses, .count = PARTS, .layout = x->test->layout};
-    return !check_status(report, dlattn_merge(&list, &x->outputs, NULL), "dlattn_merge");
+    return !check_status(report, device_merge(&list, &x->outputs, NULL), "dlattn_merge");
 }
 
 static int backward_of_part(check_report *report, part *p, instance *x, DLDataType wide) {
@@ -112,7 +112,7 @@ static int backward_of_part(check_report *report, part *p, instance *x, DLDataTy
         own(&p->dsinks, p->attention.sinks, x->gradients.dsinks->dtype);
         g.dsinks = &p->dsinks.dl;
     }
-    return !check_status(report, dlattn_backward(&p->attention, &g, NULL), "backward of a part");
+    return !check_status(report, device_backward(&p->attention, &g, NULL), "backward of a part");
 }
 
 /* Writes the parts' gradients into the instance's tensors: dq is their sum, dk and dv lie side by side. */

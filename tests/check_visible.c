@@ -95,12 +95,23 @@ void check_visibility(check_report *report, const test_case *c, const check_opti
     int running = 1;
     for (int64_t first = 0; running && first < keys.longest; first += c->E) {
         set_codes(&x, first, 1);
-        running = !check_status(report, dlattn_forward(&x.attention, &x.outputs, NULL), "dlattn_forward with q = k = 0");
+        running = !check_status(report, device_forward(&x.attention, &x.outputs, NULL), "dlattn_forward with q = k = 0");
         if (running && first == 0) expect_counts(report, &x);
         running = running && expect_codes(report, &x, first);
         set_codes(&x, first, 0);
     }
     instance_free(&x);
+}
+
+/* The CPU writes the same bytes, rows past the lengths included. */
+static void expect_same_on_cpu(check_report *report, const instance *x, const DLTensor *keep, size_t bytes) {
+    unsigned char *other = guarded_alloc(bytes);
+    DLTensor tensor = *keep;
+    tensor.data = other;
+    int32_t status = dlattn_dropout_mask(&x->attention, &tensor, NULL);
+    if (status) check_fail(report, "dlattn_dropout_mask on the CPU: %s", dlattn_last_error());
+    else if (memcmp(other, keep->data, bytes)) check_fail(report, "dlattn_dropout_mask differs from the CPU's");
+    guarded_free(other);
 }
 
 void check_dropout_mask(check_report *report, const instance *x) {
@@ -110,7 +121,7 @@ void check_dropout_mask(check_report *report, const instance *x) {
     size_t bytes = (size_t)(shape[0] * shape[1] * M * N);
     unsigned char *keep = guarded_alloc(bytes);
     DLTensor tensor = {.data = keep, .device = {kDLCPU, 0}, .ndim = 4, .dtype = {kDLUInt, 8, 1}, .shape = shape};
-    int right = !check_status(report, dlattn_dropout_mask(&x->attention, &tensor, NULL), "dlattn_dropout_mask");
+    int right = !check_status(report, device_dropout_mask(&x->attention, &tensor, NULL), "dlattn_dropout_mask");
     for (int64_t b = 0; b < shape[0] && right; b++) {
         oracle_sides(&x->attention, b, &queries, &keys);
         for (int64_t at = 0; at < shape[1] * queries.length * keys.length && right; at++) {
@@ -122,5 +133,6 @@ void check_dropout_mask(check_report *report, const instance *x) {
         }
     }
     if (!guarded_intact(keep, bytes)) check_fail(report, "dlattn_dropout_mask wrote outside its tensor");
+    if (right && device_kind() != DEVICE_CPU) expect_same_on_cpu(report, x, &tensor, bytes);
     guarded_free(keep);
 }

@@ -8,13 +8,13 @@
 
 #include "oracle.h"
 
-enum { FENCE = 128, POISON = 0xFF };
+enum { FENCE = GUARDED_FENCE, POISON = GUARDED_POISON };
 
 const char *const tensor_names[T_COUNT] = {
     "q", "k", "v", "bias", "mask", "alibi_slopes", "sinks", "q_segments", "kv_segments", "cu_seqlens_q", "cu_seqlens_k", "seqlens_q",
     "seqlens_k", "q_starts", "k_starts", "rng_state", "dout", "dlse", "out", "lse", "dq", "dk", "dv", "dbias", "dsinks"};
 
-/* ---- random numbers and guarded memory ---------------------------------------------------------------------------- */
+/* ---- random numbers and memory ------------------------------------------------------------------------------------ */
 
 uint64_t instance_random(instance *x) { /* splitmix64 */
     uint64_t z = x->random += UINT64_C(0x9e3779b97f4a7c15);
@@ -26,24 +26,6 @@ uint64_t instance_random(instance *x) { /* splitmix64 */
 double instance_normal(instance *x) { /* Box and Muller */
     double u = ((double)(instance_random(x) >> 11) + 1) * 0x1p-53, v = (double)(instance_random(x) >> 11) * 0x1p-53;
     return sqrt(-2 * log(u)) * cos(6.283185307179586 * v);
-}
-
-void *guarded_alloc(size_t bytes) {
-    unsigned char *memory = aligned_alloc(64, (bytes + 2 * FENCE + 63) / 64 * 64);
-    if (!memory) abort();
-    memset(memory, POISON, bytes + 2 * FENCE);
-    return memory + FENCE;
-}
-
-int guarded_intact(const void *memory, size_t bytes) {
-    const unsigned char *at = memory;
-    for (int n = 1; n <= FENCE; n++)
-        if (at[-n] != POISON || at[bytes + (size_t)n - 1] != POISON) return 0;
-    return 1;
-}
-
-void guarded_free(void *memory) {
-    if (memory) free((unsigned char *)memory - FENCE);
 }
 
 static int32_t add_buffer(instance *x, int64_t bytes, int32_t is_output) {

@@ -10,6 +10,7 @@
 
 #include "case.h"
 #include "element.h"
+#include "guarded.h"
 
 typedef struct buffer {
     unsigned char *memory;
@@ -58,10 +59,5 @@ int instance_untouched(const instance *x, char *message, size_t bytes);
 void instance_seal(instance *x);
 uint64_t instance_random(instance *x);
 double instance_normal(instance *x);
-
-/* Memory of exactly `bytes` filled with 0xFF, with fences; 16-byte aligned. */
-void *guarded_alloc(size_t bytes);
-int guarded_intact(const void *memory, size_t bytes);
-void guarded_free(void *memory);
 
 #endif

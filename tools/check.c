@@ -1,4 +1,4 @@
-/* check.c: `dlattn check` runs the case table against the oracle, shows progress and a table of the worst errors. */
+/* check.c: `dlattn check` runs the case table, or random problems, against the oracle. */
 #include "check.h"
 
 #include <getopt.h>
@@ -7,8 +7,9 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "check_jobs.h"
+#include "check_print.h"
 #include "commands.h"
-#include "json.h"
 #include "random_case.h"
 
 static const char help[] =
@@ -21,6 +22,11 @@ static const char help[] =
     "  --quick           every fourth case\n"
     "  --isa NAME        scalar, avx2, avx512, avx512bf16, neon; several with commas; `all`: each that the machine has\n"
     "  --threads LIST    numbers of threads that must give the same bits (1,2,3,7)\n"
+    "  --device NAME     cpu, cuda, cuda:1 and so on (cpu); cuda-host: on the CPU, in copies declared as CUDA host memory\n"
+    "  --variant NAME    CUDA: only these kernels, several with commas; `all`: each on all cases that it accepts, and auto\n"
+    "  --repeats N       CUDA: how often a call must give the same bits again (2)\n"
+    "  --tight           CUDA: no fences around device memory, so that compute-sanitizer sees every byte\n"
+    "  --jobs N          processes at a time; 0: none but this one (0; CUDA: one per processor, at most 16)\n"
     "  --seed NUMBER     of the random data, and of random problems (1)\n"
     "  --random NUMBER   so many random problems instead of the named ones\n"
     "  --random-seed X   the one random problem with this seed, as a failure prints it\n"
@@ -28,13 +34,17 @@ static const char help[] =
     "  --list            the cases that would run\n"
     "  --json            the result as JSON\n\n"
     "  dlattn check --isa all                  everything\n"
-    "  dlattn check --verbose 'decode_*'       why is decode so accurate?\n\n"
+    "  dlattn check --verbose 'decode_*'       why is decode so accurate?\n"
+    "  dlattn check --device cuda --variant all\n\n"
     "Exit code: 0 when all cases pass, 1 otherwise.\n";
 
 typedef struct run {
     check_options options;
     const char *pattern;
     int quick, list, json, verbose;
+    device_options device;
+    const char *variants;
+    int64_t jobs; /* -1: not given */
     random_case *random; /* NULL: the table */
     int64_t count;       /* of the table or of the random problems */
 } run;
@@ -74,15 +84,57 @@ static void draw_random(run *r, int64_t count, const uint64_t *exact) {
         random_case_make(&r->random[n], exact ? *exact : random_case_seed(r->options.seed, n));
 }
 
+static int set_count(int64_t *to, const char *value, const char *name) {
+    char *end;
+    *to = strtoll(value, &end, 10);
+    if (end != value && !*end && *to >= 0 && *to <= 1000000) return 0;
+    return fprintf(stderr, "dlattn check: --%s wants a whole number, not \"%s\"\n", name, value);
+}
+
+static int set_device(run *r, const char *name) {
+    char *end = NULL;
+    if (!strcmp(name, "cpu")) return r->device.kind = DEVICE_CPU;
+    if (!strcmp(name, "cuda-host")) return r->device.kind = DEVICE_CUDA_HOST, 0;
+    r->device.kind = DEVICE_CUDA;
+    if (!strcmp(name, "cuda")) return 0;
+    if (!strncmp(name, "cuda:", 5)) r->device.ordinal = (int32_t)strtol(name + 5, &end, 10);
+    if (end && end > name + 5 && !*end && r->device.ordinal >= 0) return 0;
+    return fprintf(stderr, "dlattn check: --device is \"%s\", expected cpu, cuda, cuda:NUMBER or cuda-host\n", name);
+}
+
+/* What is left to say once the device is known: variants in the place of instruction sets, and processes. */
+static int finish_device(run *r) {
+    static char all[] = "auto,generic,sm80,sm90", list[200];
+    if (r->device.kind != DEVICE_CUDA) {
+        if (r->variants) return fprintf(stderr, "dlattn check: --variant needs --device cuda\n");
+        if (r->jobs < 0) r->jobs = 0;
+        return 0;
+    }
+    long processors = sysconf(_SC_NPROCESSORS_ONLN);
+    if (r->options.isa_count) return fprintf(stderr, "dlattn check: --isa is for the CPU, --variant for CUDA\n");
+    if (r->jobs < 0) r->jobs = processors > 16 ? 16 : processors > 1 ? processors : 1;
+    if (!r->variants) return 0;
+    int every = !strcmp(r->variants, "all");
+    snprintf(list, sizeof list, "%s", every ? all : r->variants);
+    for (char *name = strtok(list, ","); name && r->options.isa_count < CHECK_MAX_ISAS; name = strtok(NULL, ",")) {
+        int known = dlattn_set_option("cuda_variant", name) == DLATTN_OK;
+        if (!known && !every) return fprintf(stderr, "dlattn check: %s\n", dlattn_last_error());
+        if (known) r->options.isas[r->options.isa_count++] = name;
+    }
+    dlattn_set_option("cuda_variant", NULL);
+    return 0;
+}
+
 /* 0: run; otherwise the exit code plus 1. */
 static int read_options(run *r, int argc, char **argv) {
     static const struct option options[] = {
         {"quick", no_argument, NULL, 'q'},      {"isa", required_argument, NULL, 'i'},  {"threads", required_argument, NULL, 't'},
         {"seed", required_argument, NULL, 's'}, {"verbose", no_argument, NULL, 'v'},    {"list", no_argument, NULL, 'l'},
         {"json", no_argument, NULL, 'j'},       {"help", no_argument, NULL, 'h'},       {"random", required_argument, NULL, 'r'},
-        {"random-seed", required_argument, NULL, 'x'}, {0}};
+        {"random-seed", required_argument, NULL, 'x'}, {"device", required_argument, NULL, 'd'}, {"variant", required_argument, NULL, 'k'},
+        {"repeats", required_argument, NULL, 'n'}, {"tight", no_argument, NULL, 'T'}, {"jobs", required_argument, NULL, 'J'}, {0}};
     int status = add_threads(r, "1,2,3,7");
-    int64_t random_count = 0;
+    int64_t random_count = 0, repeats = 2;
     uint64_t exact = 0;
     int one = 0;
     r->options.seed = 1;
@@ -97,11 +149,18 @@ static int read_options(run *r, int argc, char **argv) {
         case 'j': r->json = 1; break;
         case 'r': random_count = strtoll(optarg, NULL, 0) > 0 ? strtoll(optarg, NULL, 0) : -1; break;
         case 'x': exact = strtoull(optarg, NULL, 0), one = 1; break;
+        case 'd': status = set_device(r, optarg); break;
+        case 'k': r->variants = optarg; break;
+        case 'n': status = set_count(&repeats, optarg, "repeats"); break;
+        case 'T': r->device.tight = 1; break;
+        case 'J': status = set_count(&r->jobs, optarg, "jobs"); break;
         case 'h': fputs(help, stdout); return 1;
         default: fputs(help, stderr); return 3;
         }
     }
+    if (!status) status = finish_device(r);
     if (status) return 3;
+    r->options.repeats = (int32_t)repeats;
     if (optind < argc) r->pattern = argv[optind];
     r->count = test_case_count;
     if (one) draw_random(r, 1, &exact);
@@ -113,97 +172,57 @@ static int read_options(run *r, int argc, char **argv) {
 
 static const test_case *case_at(const run *r, int64_t n) { return r->random ? &r->random[n].test : &test_cases[n]; }
 
+/* float64 is for the CPU alone. */
+static int foreign(const run *r, int64_t n) { return r->device.kind == DEVICE_CUDA && case_at(r, n)->dtype == F64; }
+
 static int selected(const run *r, int64_t n) {
     return case_matches(case_at(r, n), r->pattern) && (!r->quick || r->pattern || n % 4 == 0);
 }
 
-/* How to run a failed random problem again, and what it is. */
-static void print_random(const check_report *report) {
-    printf("     dlattn check --random-seed %s\n     ", strchr(report->test->name, '0'));
-    case_print_json(stdout, report->test);
-    printf("\n");
-}
-
-static void print_case(const check_report *report, int verbose) {
-    if (report->failures) printf("FAIL %-40s %s%s\n", report->test->name, report->message, report->failures > 1 ? " (and more)" : "");
-    if (!verbose) return;
-    printf("%s %-40s %6.2f s ", report->failures ? "    " : "ok  ", report->test->name, report->seconds);
-    for (int id = 0; id < T_COUNT; id++)
-        if (report->bounds[id].judged) printf(" %s %.2f", tensor_names[id], report->bounds[id].ratio);
-    printf("\n");
-}
-
-static void print_json(const check_report *reports, int64_t count, const run *r) {
-    printf("{\"seed\": %llu, \"isas\": [", (unsigned long long)r->options.seed);
-    for (int32_t n = 0; n < r->options.isa_count; n++) printf("%s\"%s\"", n ? ", " : "", r->options.isas[n]);
-    printf("], \"cases\": [");
-    for (int64_t c = 0; c < count; c++) {
-        const check_report *report = &reports[c];
-        printf("%s\n{\"case\": \"%s\", \"pass\": %s, \"seconds\": %.3f, \"failures\": %d, \"message\": ", c ? "," : "",
-               report->test->name, report->failures ? "false" : "true", report->seconds, report->failures);
-        json_string(stdout, report->message);
-        printf(", \"error_over_allowed\": {");
-        for (int id = 0, first = 1; id < T_COUNT; id++) {
-            if (!report->bounds[id].judged) continue;
-            printf("%s\"%s\": ", first ? "" : ", ", tensor_names[id]);
-            json_number(stdout, report->bounds[id].ratio);
-            first = 0;
-        }
-        printf("}}");
-    }
-    printf("\n]}\n");
-}
-
-/* Worst ratio of each tensor over all cases. */
-static void print_summary(const check_report *reports, int64_t count, int64_t failed, double seconds) {
-    printf("\n%-10s %-16s %-42s %s\n", "tensor", "error / allowed", "worst case", "isa");
-    for (int id = 0; id < T_COUNT; id++) {
-        const check_report *worst = NULL;
-        for (int64_t c = 0; c < count; c++)
-            if (reports[c].bounds[id].judged && (!worst || reports[c].bounds[id].ratio > worst->bounds[id].ratio)) worst = &reports[c];
-        if (worst) printf("%-10s %-16.3f %-42s %s\n", tensor_names[id], worst->bounds[id].ratio, worst->test->name, worst->bound_isas[id]);
-    }
-    printf("\n%lld cases, %lld failed, %.1f s\n", (long long)count, (long long)failed, seconds);
-}
-
-static int run_cases(const run *r) {
-    check_report *reports = calloc((size_t)r->count, sizeof *reports);
-    int64_t count = 0, failed = 0, total = 0;
-    int progress = isatty(fileno(stderr)) && !r->verbose;
-    double seconds = 0;
-    check_options options = r->options;
-    if (r->random) options.seed = 0; /* the data follow from the problem's own seed, which is in its name */
-    if (!reports) abort();
-    for (int64_t n = 0; n < r->count; n++) total += selected(r, n);
-    if (total == 0) {
-        fprintf(stderr, "dlattn check: no case matches \"%s\"\n", r->pattern ? r->pattern : "");
-        free(reports);
-        return 2;
-    }
-    if (!r->json) printf("%lld cases, data from seed %llu\n", (long long)total, (unsigned long long)r->options.seed);
+/* The selected cases into the list; how many float64 cases were left out. */
+static int64_t collect(check_list *list, const run *r) {
+    int64_t skipped = 0;
+    list->cases = calloc((size_t)r->count + 1, sizeof(const test_case *));
+    if (!list->cases) abort();
     for (int64_t n = 0; n < r->count; n++) {
         if (!selected(r, n)) continue;
-        if (progress) fprintf(stderr, "\r\033[K%lld/%lld %s", (long long)count + 1, (long long)total, case_at(r, n)->name);
-        check_report *report = &reports[count++];
-        check_case(report, case_at(r, n), &options);
-        failed += report->failures > 0;
-        seconds += report->seconds;
-        if (progress) fprintf(stderr, "\r\033[K");
-        if (!r->json) print_case(report, r->verbose);
-        if (!r->json && r->random && report->failures) print_random(report);
-        fflush(stdout);
+        if (foreign(r, n)) skipped++;
+        else list->cases[list->count++] = case_at(r, n);
     }
-    if (r->json) print_json(reports, count, r);
-    else print_summary(reports, count, failed, seconds);
-    free(reports);
-    return failed > 0;
+    return skipped;
+}
+
+static void show_case(const check_report *report, void *context) { check_print_case(context, report); }
+
+static int run_cases(const run *r) {
+    check_list list = {.options = r->options, .device = r->device, .jobs = (int32_t)r->jobs};
+    char why[CHECK_MESSAGE_BYTES];
+    int every = r->variants && !strcmp(r->variants, "all");
+    check_printer printer = {.options = &list.options, .verbose = r->verbose, .json = r->json, .random = r->random != NULL,
+                             .cuda = r->device.kind == DEVICE_CUDA, .strict = !(every && r->pattern),
+                             .progress = isatty(fileno(stderr)) && !r->verbose};
+    printer.skipped = collect(&list, r);
+    printer.total = list.count;
+    if (r->random) list.options.seed = 0; /* the data follow from the problem's own seed, which is in its name */
+    if (list.count + printer.skipped == 0) {
+        fprintf(stderr, "dlattn check: no case matches \"%s\"\n", r->pattern ? r->pattern : "");
+        free(list.cases);
+        return 2;
+    }
+    list.reports = check_jobs_reports(list.count);
+    check_print_begin(&printer, r->options.seed);
+    int hopeless = check_jobs_run(&list, show_case, &printer, why, sizeof why);
+    if (hopeless) fprintf(stderr, "dlattn check: %s\n", why);
+    else check_print_end(&printer, list.reports, list.count);
+    free(list.cases);
+    return hopeless || printer.failed > 0;
 }
 
 static int list_cases(const run *r) {
     int first = 1;
     if (r->json) printf("[");
     for (int64_t n = 0; n < r->count; n++) {
-        if (!selected(r, n)) continue;
+        if (!selected(r, n) || foreign(r, n)) continue;
         if (r->json) {
             fputs(first ? "\n" : ",\n", stdout);
             case_print_json(stdout, case_at(r, n));
@@ -217,7 +236,7 @@ static int list_cases(const run *r) {
 }
 
 int command_check(int argc, char **argv) {
-    run r = {.pattern = NULL};
+    run r = {.jobs = -1};
     int status = read_options(&r, argc, argv);
     if (status) return status - 1;
     status = r.list ? list_cases(&r) : run_cases(&r);
