@@ -22,7 +22,7 @@ ROOMS = {
     "kernels/": ["kernels/"],
     "kernels/shared/": SHARED,
     "bindings/": PUBLIC + ["bindings/"],
-    "tests/": PUBLIC + SHARED + ["src/*", "src/cpu/", "tests/"],
+    "tests/": PUBLIC + SHARED + ["src/*", "src/cpu/", "src/cuda/", "tests/"],
     "tests/oracle": PUBLIC + ["tests/oracle", "tests/tensor", "tests/element"],
     "tests/tensor": PUBLIC + ["tests/tensor", "tests/element"],
     "tests/element": PUBLIC + ["tests/element"],
@@ -35,10 +35,12 @@ SYSTEM_HEADERS = {  # angle includes of anything but the C library, and the room
     "dlattn/": ["tests/", "tools/", "bench/", "bindings/", "examples/", "src/"],
     "criterion/": ["tests/"],
     "ffi": ["tests/abi/", "bench/"],
+    "cuda": ["tests/cuda/", "bench/"],
+    "nvrtc": ["tests/cuda/"],
 }
 INCLUDE = re.compile(r'^\s*#\s*include\s*([<"])([^>"]+)[>"]', re.M)
 GENERATED = {"checks.h": "tests/simd/checks.h"}  # written by CMake
-FOLDERS = ["include", "src", "src/cpu", "kernels", "kernels/shared", "tests", "tools"]  # -I of the build
+FOLDERS = ["include", "src", "src/cpu", "src/cuda", "kernels", "kernels/shared", "tests", "tools"]  # -I of the build
 
 
 def room_of(path):

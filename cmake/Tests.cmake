@@ -51,9 +51,9 @@ endif()
 
 add_library(dlattn_internal STATIC ${library_objects})
 dlattn_public_includes(dlattn_internal)
-target_include_directories(dlattn_internal PUBLIC src src/cpu kernels kernels/shared)
+target_include_directories(dlattn_internal PUBLIC src src/cpu src/cuda kernels kernels/shared)
 target_compile_definitions(dlattn_internal PUBLIC ${DLATTN_CPU_DEFINITIONS})
-target_link_libraries(dlattn_internal PUBLIC m pthread)
+target_link_libraries(dlattn_internal PUBLIC m pthread ${CMAKE_DL_LIBS})
 set_target_properties(dlattn_internal PROPERTIES LINKER_LANGUAGE C)
 
 file(GLOB unit_tests CONFIGURE_DEPENDS tests/unit/*.c)

@@ -13,13 +13,13 @@
 #include "backend.h"
 #include "error.h"
 
-enum { VALUE_BYTES = 16 }; /* the longest legal value, "avx512bf16", and INT32_MAX both fit */
+enum { MOST_BYTES = 4096 }; /* of a path; the other values are short */
 
 typedef struct option {
     const char *name, *variable, *expected; /* expected: for the sentence */
     bool (*well_formed)(const char *value);
-    char environment[VALUE_BYTES]; /* a copy, since setenv may free what getenv returned; "" when unset */
-    _Atomic(const char *) stored;  /* NULL: not set */
+    const char *environment;      /* a copy, since setenv may free what getenv returned; NULL when unset */
+    _Atomic(const char *) stored; /* NULL: not set */
 } option;
 
 static bool is_count(const char *value) {
@@ -36,11 +36,21 @@ static bool is_isa(const char *value) {
 
 static bool is_switch(const char *value) { return strcmp(value, "0") == 0 || strcmp(value, "1") == 0; }
 
+static bool is_path(const char *value) { return value[0] && strnlen(value, MOST_BYTES) < MOST_BYTES; }
+
+static bool is_variant(const char *value) {
+    return strcmp(value, "auto") == 0 || strcmp(value, "generic") == 0 || strcmp(value, "sm80") == 0;
+}
+
 static option options[] = {
-    {"num_threads", "DLATTN_NUM_THREADS", "a number from 0 to 2147483647", is_count, "", NULL},
-    {"cpu_isa", "DLATTN_CPU_ISA", "scalar, avx2, avx512, avx512bf16, neon or auto", is_isa, "", NULL},
-    {"log", "DLATTN_LOG", "0 or 1", is_switch, "", NULL},
+    {"num_threads", "DLATTN_NUM_THREADS", "a number from 0 to 2147483647", is_count, NULL, NULL},
+    {"cpu_isa", "DLATTN_CPU_ISA", "scalar, avx2, avx512, avx512bf16, neon or auto", is_isa, NULL, NULL},
+    {"log", "DLATTN_LOG", "0 or 1", is_switch, NULL, NULL},
+    {"nvrtc", "DLATTN_NVRTC", "the path of libnvrtc.so or of its folder", is_path, NULL, NULL},
+    {"cuda_variant", "DLATTN_CUDA_VARIANT", "auto, generic or sm80", is_variant, NULL, NULL},
+    {"cache_dir", "DLATTN_CACHE_DIR", "the path of a folder", is_path, NULL, NULL},
 };
+static const char expected_names[] = "num_threads, cpu_isa, log, nvrtc, cuda_variant or cache_dir";
 enum { NUM_OPTIONS = (int)(sizeof options / sizeof options[0]) };
 
 static pthread_once_t environment_once = PTHREAD_ONCE_INIT;
@@ -48,8 +58,7 @@ static pthread_once_t environment_once = PTHREAD_ONCE_INIT;
 static void read_environment(void) {
     for (int i = 0; i < NUM_OPTIONS; i++) {
         const char *value = getenv(options[i].variable);
-        if (value && strlen(value) < VALUE_BYTES && options[i].well_formed(value))
-            strcpy(options[i].environment, value);
+        if (value && options[i].well_formed(value)) options[i].environment = strdup(value); /* for good */
     }
 }
 
@@ -63,15 +72,19 @@ const char *dlattn__option(const char *name) {
     option *o = find(name);
     if (!o) return NULL;
     const char *stored = atomic_load_explicit(&o->stored, memory_order_acquire);
-    if (stored) return stored;
+    return stored ? stored : dlattn__option_environment(name);
+}
+
+const char *dlattn__option_environment(const char *name) {
+    option *o = find(name);
     pthread_once(&environment_once, read_environment);
-    return o->environment[0] ? o->environment : NULL;
+    return o ? o->environment : NULL;
 }
 
 /* Values are kept for the life of the process, each text once, because readers hold the pointer without a lock. */
 typedef struct kept_value {
     struct kept_value *next;
-    char text[VALUE_BYTES];
+    char text[];
 } kept_value;
 
 static pthread_mutex_t kept_lock = PTHREAD_MUTEX_INITIALIZER;
@@ -81,7 +94,7 @@ static const char *keep(const char *text) {
     pthread_mutex_lock(&kept_lock);
     kept_value *v = kept;
     while (v && strcmp(v->text, text) != 0) v = v->next;
-    if (!v && (v = dlattn__memory.allocate(sizeof *v))) {
+    if (!v && (v = dlattn__memory.allocate((int64_t)(sizeof *v + strlen(text) + 1)))) {
         strcpy(v->text, text);
         v->next = kept;
         kept = v;
@@ -91,14 +104,13 @@ static const char *keep(const char *text) {
 }
 
 int32_t dlattn__option_set(const char *name, const char *value) {
-    if (!name) return dlattn__fail(DLATTN_ERR_ARGUMENT, "name is NULL, expected num_threads, cpu_isa or log");
+    if (!name) return dlattn__fail(DLATTN_ERR_ARGUMENT, "name is NULL, expected %s", expected_names);
     option *o = find(name);
     if (!o)
-        return dlattn__fail(DLATTN_ERR_ARGUMENT, "option \"%.40s\" is unknown, expected num_threads, cpu_isa or log",
-                            name);
+        return dlattn__fail(DLATTN_ERR_ARGUMENT, "option \"%.40s\" is unknown, expected %s", name, expected_names);
     const char *text = NULL;
     if (value) {
-        if (strlen(value) >= VALUE_BYTES || !o->well_formed(value))
+        if (!o->well_formed(value))
             return dlattn__fail(DLATTN_ERR_ARGUMENT, "%s is \"%.40s\", expected %s", name, value, o->expected);
         if (o->well_formed == is_isa && strcmp(value, "auto") != 0 && !dlattn__isa_available(value))
             return dlattn__fail(DLATTN_ERR_UNSUPPORTED,

@@ -4,12 +4,15 @@
 
 #include <stdint.h>
 
-/* The current value of option `name` ("num_threads", "cpu_isa", "log"): what dlattn_set_option stored, else the
- * environment variable (DLATTN_NUM_THREADS, DLATTN_CPU_ISA, DLATTN_LOG; read at first use), else NULL. A value is
- * well-formed: num_threads a number from 0 to INT32_MAX, cpu_isa a name the header lists or "auto", log "0" or "1";
- * an environment variable that is not is as if unset. The pointer stays valid for the life of the process. Safe from
- * any thread. */
+/* The current value of option `name` ("num_threads", "cpu_isa", "log", "nvrtc", "cache_dir"): what dlattn_set_option
+ * stored, else the environment variable (DLATTN_NUM_THREADS and so on; read at first use), else NULL. A value is
+ * well-formed: num_threads a number from 0 to INT32_MAX, cpu_isa a name the header lists or "auto", log "0" or "1",
+ * nvrtc and cache_dir a path, not empty; an environment variable that is not is as if unset. The pointer stays valid
+ * for the life of the process. Safe from any thread, without a lock. */
 const char *dlattn__option(const char *name);
+
+/* The environment variable alone, or NULL. */
+const char *dlattn__option_environment(const char *name);
 
 /* Stores a value, or with NULL restores the default: the body of dlattn_set_option. Returns a status, its sentence
  * set. */

@@ -86,7 +86,7 @@
  *
  * MANNERS. The library never prints (unless DLATTN_LOG=1), never exits, creates no stream, allocates no device memory
  * and never synchronises. Every function is safe from any thread. Environment: DLATTN_NUM_THREADS, DLATTN_CPU_ISA
- * (scalar, avx2, avx512, avx512bf16, neon), DLATTN_LOG.
+ * (scalar, avx2, avx512, avx512bf16, neon), DLATTN_LOG, DLATTN_NVRTC, DLATTN_CUDA_VARIANT, DLATTN_CACHE_DIR (see dlattn_set_option).
  *
  * GROWTH. Structs begin with struct_size, set by the caller to sizeof, and only ever grow at the end. Zero means
  * default in every field. A struct_size below the 1.0 size is DLATTN_ERR_ARGUMENT. A nonzero byte past what the
@@ -312,7 +312,10 @@ DLATTN_API int32_t dlattn_abi_version(void);
 
 /* dlattn_set_option: process-wide settings; each overrides the environment variable of the same meaning.
  *     "num_threads"  a number, 0 for automatic          "cpu_isa"  scalar, avx2, avx512, avx512bf16, neon, or auto
- *     "log"          0 or 1
+ *     "log"          0 or 1: a line on stderr for what is compiled, and why
+ *     "nvrtc"        the path of libnvrtc.so or of its folder, tried before what the system has
+ *     "cuda_variant" the family of CUDA kernels: auto, generic (any GPU, plain arithmetic) or sm80 (tensor cores)
+ *     "cache_dir"    the folder that keeps compiled CUDA kernels; else $XDG_CACHE_HOME/dlattn or ~/.cache/dlattn
  * value NULL restores the default. Errors: ARGUMENT (unknown name or value), UNSUPPORTED (an instruction set this
  * machine lacks). Since 0.1. */
 DLATTN_API int32_t dlattn_set_option(const char *name, const char *value);

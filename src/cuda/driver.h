@@ -59,7 +59,10 @@ typedef struct CUlaunchConfig {
     X(CUDA_ERROR_INVALID_CONTEXT, 201)                                 \
     X(CUDA_ERROR_NO_BINARY_FOR_GPU, 209)                               \
     X(CUDA_ERROR_INVALID_PTX, 218)                                     \
+    X(CUDA_ERROR_JIT_COMPILER_NOT_FOUND, 221)                          \
     X(CUDA_ERROR_UNSUPPORTED_PTX_VERSION, 222)                         \
+    X(CUDA_ERROR_JIT_COMPILATION_DISABLED, 223)                        \
+    X(CUDA_ERROR_INVALID_SOURCE, 300)                                  \
     X(CUDA_ERROR_NOT_FOUND, 500)                                       \
     X(CU_DEVICE_ATTRIBUTE_CLOCK_RATE, 13)                              \
     X(CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT, 16)                    \
@@ -88,6 +91,8 @@ typedef struct CUlaunchConfig {
     X(CU_STREAM_CAPTURE_STATUS_ACTIVE, 1)                              \
     X(CU_LAUNCH_ATTRIBUTE_CLUSTER_DIMENSION, 4)                        \
     X(CU_LAUNCH_ATTRIBUTE_PROGRAMMATIC_STREAM_SERIALIZATION, 6)        \
+    X(CU_JIT_ERROR_LOG_BUFFER, 5)                                      \
+    X(CU_JIT_ERROR_LOG_BUFFER_SIZE_BYTES, 6)                           \
     X(CU_GET_PROC_ADDRESS_DEFAULT, 0)
 
 #ifndef DLATTN_DRIVER_CONSTANT /* the comparison with cuda.h gives them names of its own */

@@ -1,4 +1,5 @@
 /* loader.c: dlopen and dlsym behind a table. */
+#define _GNU_SOURCE
 #include "loader.h"
 
 #include <dlfcn.h>
@@ -14,4 +15,9 @@ static const char *last_error(void) {
     return text ? text : "no reason given";
 }
 
-dlattn__loader_table dlattn__loader = {open_library, dlsym, last_error};
+static const char *path_of(void *symbol) {
+    Dl_info found;
+    return dladdr(symbol, &found) && found.dli_fname ? found.dli_fname : "";
+}
+
+dlattn__loader_table dlattn__loader = {open_library, dlsym, last_error, path_of};

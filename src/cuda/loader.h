@@ -9,6 +9,7 @@ typedef struct dlattn__loader_table {
     void *(*open)(const char *name, bool loaded_only);
     void *(*symbol)(void *library, const char *name); /* NULL: it has none */
     const char *(*error)(void);                       /* why the last open failed, in words */
+    const char *(*path)(void *symbol);                /* the file that holds a symbol, "" when unknown */
 } dlattn__loader_table;
 extern dlattn__loader_table dlattn__loader;
 

@@ -6,6 +6,7 @@
 #include <stdlib.h>
 
 #include "call.h"
+#include "no_driver.h"
 #include "error.h"
 #include "options.h"
 
@@ -109,7 +110,7 @@ Test(errors, each_thread_has_its_own_sentence) {
 }
 
 Test(options, bad_names_and_values) {
-    expect_option(NULL, "1", DLATTN_ERR_ARGUMENT, "name is NULL, expected num_threads, cpu_isa or log");
+    expect_option(NULL, "1", DLATTN_ERR_ARGUMENT, "name is NULL, expected num_threads, cpu_isa, log, nvrtc, cuda_variant or cache_dir");
     expect_option("threads", "1", DLATTN_ERR_ARGUMENT, "option \"threads\" is unknown, expected num_threads");
     expect_option("num_threads", "-1", DLATTN_ERR_ARGUMENT, "num_threads is \"-1\", expected a number from 0");
     expect_option("num_threads", "", DLATTN_ERR_ARGUMENT, "num_threads is \"\"");
@@ -210,9 +211,10 @@ Test(explain, refusal_in_words) {
     cr_expect_eq(dlattn_explain(c.a, NULL, c.g, NULL, text, sizeof text), DLATTN_ERR_ARGUMENT);
     cr_expect(strstr(text, "refused: DLATTN_ERR_ARGUMENT: k is NULL"), "%s", text);
     make_call(&c);
+    take_driver_away();
     for (int i = 0; i < TENSORS; i++) c.t[i].device = (DLDevice){kDLCUDA, 0};
-    cr_expect_eq(dlattn_explain(c.a, c.o, NULL, NULL, text, sizeof text), DLATTN_ERR_UNSUPPORTED);
-    cr_expect(strstr(text, "problem: forward") && strstr(text, "no CUDA backend"), "%s", text);
+    cr_expect_eq(dlattn_explain(c.a, c.o, NULL, NULL, text, sizeof text), DLATTN_ERR_DEVICE);
+    cr_expect(strstr(text, "problem: forward") && strstr(text, "no CUDA driver"), "%s", text);
 }
 
 Test(explain, library_and_room) {
