@@ -40,6 +40,7 @@ set(DLATTN_TOOL_SOURCES
     tools/options.c
     tools/peak.c
     tools/timing.c
+    tools/timing_cuda.c
 )
 
 # Case table, oracle and comparison: shared by the command and the unit tests, each of which brings its own dlattn.

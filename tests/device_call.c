@@ -237,13 +237,11 @@ int32_t device_explain(const dlattn_attention *a, const dlattn_outputs *o, const
 
 /* ---- repeated calls ------------------------------------------------------------------------------------------------ */
 
-device_call *device_call_new(const dlattn_attention *a, const dlattn_outputs *o, const dlattn_gradients *g) {
+device_call *device_call_new(const dlattn_attention *a, const dlattn_outputs *o, const dlattn_gradients *g, int32_t *status) {
     device_call *c = malloc(sizeof *c);
     if (!c) abort();
-    if (assemble(c, a, g ? NULL : o, g, NULL) || upload_all(c) || device_wait()) {
-        device_call_free(c);
-        return NULL;
-    }
+    *status = assemble(c, a, g ? NULL : o, g, NULL);
+    if (!*status && (upload_all(c) || device_wait())) *status = DLATTN_ERR_CUDA;
     return c;
 }
 

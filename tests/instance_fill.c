@@ -167,6 +167,20 @@ static void trap_value(instance *x) {
     }
 }
 
+/* What is small whatever the problem. */
+static void fill_small(instance *x) {
+    const test_case *c = x->test;
+    if (used(x, T_SINKS))
+        for (int64_t h = 0; h < c->H; h++) tensor_set(&x->tensors[T_SINKS].dl, h, (real)(1 + instance_normal(x)));
+    if (used(x, T_ALIBI))
+        for (int64_t n = 0, count = tensor_count(&x->tensors[T_ALIBI].dl); n < count; n++)
+            tensor_set(&x->tensors[T_ALIBI].dl, n, powl(2, -(real)(1 + n % 7)));
+    if (used(x, T_Q_SEGMENTS)) {
+        fill_segments(x, T_Q_SEGMENTS, c->M);
+        fill_segments(x, T_KV_SEGMENTS, c->N);
+    }
+}
+
 void instance_fill(instance *x) {
     const test_case *c = x->test;
     double size = c->inputs == LARGE ? 30 : c->inputs == ZERO_SCORES ? 0 : 1;
@@ -175,17 +189,31 @@ void instance_fill(instance *x) {
     fill_tokens(x, T_V, 1, c->E, 1);
     if (used(x, T_DOUT)) fill_tokens(x, T_DOUT, 0, c->E, 1);
     if (used(x, T_DLSE)) fill_rows(x, T_DLSE);
-    if (used(x, T_SINKS))
-        for (int64_t h = 0; h < c->H; h++) tensor_set(&x->tensors[T_SINKS].dl, h, (real)(1 + instance_normal(x)));
-    if (used(x, T_ALIBI))
-        for (int64_t n = 0, count = tensor_count(&x->tensors[T_ALIBI].dl); n < count; n++)
-            tensor_set(&x->tensors[T_ALIBI].dl, n, powl(2, -(real)(1 + n % 7)));
     if (used(x, T_MASK)) for_each_score(x, T_MASK, mask_score);
-    if (used(x, T_Q_SEGMENTS)) {
-        fill_segments(x, T_Q_SEGMENTS, c->M);
-        fill_segments(x, T_KV_SEGMENTS, c->N);
-    }
+    fill_small(x);
     if (used(x, T_BIAS)) fill_bias(x);
     if (c->inputs == BAD_KEYS) trap_keys(x);
     if (c->inputs == NAN_IN_Q || c->inputs == INF_IN_V) trap_value(x);
+}
+
+/* All of the tensor's memory: a prime number of elements, then copies of them. */
+static void fill_repeating(instance *x, int id) {
+    enum { PERIOD = 65537 };
+    const DLTensor *t = &x->tensors[id].dl;
+    const buffer *b = &x->buffers[x->tensors[id].buffer];
+    size_t period = PERIOD * (size_t)tensor_item_bytes(t);
+    int64_t count = (int64_t)(b->bytes < period ? b->bytes : period) / tensor_item_bytes(t);
+    DLTensor flat = {.data = b->memory, .device = t->device, .ndim = 1, .dtype = t->dtype, .shape = &count};
+    for (int64_t n = 0; n < count; n++) {
+        if (id == T_MASK) tensor_set_int(&flat, n, instance_random(x) % 8 < 5);
+        else tensor_set(&flat, n, (real)instance_normal(x));
+    }
+    for (size_t at = period; at < b->bytes; at += period) memcpy(b->memory + at, b->memory, b->bytes - at < period ? b->bytes - at : period);
+}
+
+void instance_fill_fast(instance *x) {
+    static const int large[] = {T_Q, T_K, T_V, T_DOUT, T_DLSE, T_BIAS, T_MASK};
+    for (size_t n = 0; n < sizeof large / sizeof *large; n++)
+        if (used(x, large[n])) fill_repeating(x, large[n]);
+    fill_small(x);
 }

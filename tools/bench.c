@@ -1,4 +1,5 @@
 /* bench.c: `dlattn bench` times one problem given by options, or the table of bench cases. */
+#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -16,6 +17,9 @@ static const char help[] =
     "multiply-add rate of this machine, measured in the same run with as many threads. With at most 16 rows per key head\n"
     "(decode) the rate at which k and v are read is given too, and its ratio to a loop that only reads.\n\n"
     "  --backward        the gradients as well\n"
+    "  --device NAME     cpu, cuda, cuda:1 and so on (cpu); on CUDA a time is the device's, and the time that a call takes on\n"
+    "                    the host is given too; --table is then one of larger problems\n"
+    "  --variant NAME    CUDA: these kernels, as the option cuda_variant\n"
     "  --threads N       1 to ...; default: what the library chooses\n"
     "  --isa NAME        scalar, avx2, avx512, avx512bf16, neon\n"
     "  --repeats N       default: as many as fit into --budget seconds (0.5), at least 5\n"
@@ -24,19 +28,24 @@ static const char help[] =
 static const char examples[] =
     "\n  dlattn bench --batch-size 2 --num-heads 8 --kv-heads 2 --seq-len 1024 --head-dim 64 --dtype bf16 \\\n"
     "      --attn-mode sliding_window --window-size 500 --backward\n"
-    "  dlattn bench --table causal --threads 1\n";
+    "  dlattn bench --table causal --threads 1\n"
+    "  dlattn bench --device cuda --table d128\n";
 
 #define BENCH(id, ...) {.name = #id, CASE_DEFAULTS, .dlse = 0, __VA_ARGS__},
 #pragma GCC diagnostic ignored "-Woverride-init" /* a case overrides the defaults */
 static const test_case bench_cases[] = {
 #include "bench_cases.h"
 };
+static const test_case cuda_cases[] = {
+#include "bench_cases_cuda.h"
+};
 #undef BENCH
-enum { BENCH_COUNT = sizeof bench_cases / sizeof *bench_cases };
+enum { BENCH_COUNT = sizeof bench_cases / sizeof *bench_cases, CUDA_COUNT = sizeof cuda_cases / sizeof *cuda_cases };
 
 typedef struct request {
     problem_options options;
-    const char *isa, *pattern;
+    const char *isa, *pattern, *variant;
+    device_options device;
     int64_t threads, repeats;
     double budget;
     int table, list, json, backward, printed;
@@ -44,11 +53,17 @@ typedef struct request {
 
 static const char *const dtype_names[] = {"f32", "f16", "bf16", "f64"};
 
-static void print_head(void) {
-    printf("%-38s %-8s %-5s %10s %9s %6s %8s %6s  %s\n", "case", "pass", "dtype", "ms", "GFLOP/s", "peak", "GB/s", "read", "isa, threads");
+static void print_head(const request *r) {
+    if (r->device.kind == DEVICE_CUDA) printf("%-38s %-8s %-5s %10s %9s %9s  %s\n", "case", "pass", "dtype", "ms", "TFLOP/s", "host us", "device");
+    else printf("%-38s %-8s %-5s %10s %9s %6s %8s %6s  %s\n", "case", "pass", "dtype", "ms", "GFLOP/s", "peak", "GB/s", "read", "isa, threads");
 }
 
 static void print_text(const timing *t) {
+    if (t->cuda) {
+        printf("%-38s %-8s %-5s %10.4f %9.1f %9.2f  %s\n", t->problem->name, t->backward ? "backward" : "forward",
+               dtype_names[t->problem->dtype], t->ms, t->gflops * 1e-3, t->host_us, t->isa);
+        return;
+    }
     printf("%-38s %-8s %-5s %10.3f %9.1f %5.0f%%", t->problem->name, t->backward ? "backward" : "forward", dtype_names[t->problem->dtype],
            t->ms, t->gflops, 100 * t->gflops / t->peak_gflops);
     if (t->read_gbs > 0) printf(" %8.1f %5.0f%%", t->read_gbs, 100 * t->read_gbs / t->peak_read_gbs);
@@ -66,8 +81,12 @@ static void print_json(const timing *t, int first) {
     json_number(stdout, t->ms);
     printf(", \"gflops\": ");
     json_number(stdout, t->gflops);
+    if (t->cuda) {
+        printf(", \"device\": \"cuda\", \"host_us\": ");
+        json_number(stdout, t->host_us);
+    }
     printf(", \"peak_gflops\": ");
-    json_number(stdout, t->peak_gflops);
+    json_number(stdout, t->cuda ? NAN : t->peak_gflops);
     if (t->read_gbs > 0) {
         printf(", \"read_gbs\": ");
         json_number(stdout, t->read_gbs);
@@ -81,7 +100,7 @@ static void print_json(const timing *t, int first) {
 
 static int time_one(request *r, const test_case *problem, int backward) {
     timing results[2];
-    timing_request wanted = {problem, (int32_t)r->threads, (int32_t)r->repeats, backward, r->budget};
+    timing_request wanted = {problem, (int32_t)r->threads, (int32_t)r->repeats, backward, r->budget, r->device};
     int count = 0, progress = isatty(fileno(stderr));
     if (progress) fprintf(stderr, "\r\033[K%s", problem->name);
     int32_t status = time_problem(results, &count, &wanted);
@@ -92,19 +111,23 @@ static int time_one(request *r, const test_case *problem, int backward) {
         r->printed = 1;
     }
     fflush(stdout);
-    if (status) fprintf(stderr, "dlattn bench: %s: %s: %s\n", problem->name, dlattn_status_name(status), dlattn_last_error());
+    if (status) fprintf(stderr, "dlattn bench: %s: %s: %s\n", problem->name, dlattn_status_name(status),
+                        *device_message() ? device_message() : dlattn_last_error());
     return status != DLATTN_OK;
 }
 
 static int run_bench(request *r) {
-    int failed = 0, matched = 0;
+    int failed = 0, matched = 0, cuda = r->device.kind == DEVICE_CUDA;
+    char why[300];
+    if (!r->list && device_select(&r->device, why, sizeof why)) return fprintf(stderr, "dlattn bench: %s\n", why), 1;
     if (r->json) printf("[");
-    else if (!r->list) print_head();
-    for (int n = 0; r->table && n < BENCH_COUNT; n++) {
-        if (!case_matches(&bench_cases[n], r->pattern)) continue;
+    else if (!r->list) print_head(r);
+    for (int n = 0; r->table && n < (cuda ? CUDA_COUNT : BENCH_COUNT) && !device_lost(); n++) {
+        const test_case *c = cuda ? &cuda_cases[n] : &bench_cases[n];
+        if (!case_matches(c, r->pattern)) continue;
         matched = 1;
-        if (r->list) printf("%s\n", bench_cases[n].name);
-        else failed |= time_one(r, &bench_cases[n], bench_cases[n].gradients != NO_GRADIENTS);
+        if (r->list) printf("%s\n", c->name);
+        else failed |= time_one(r, c, c->gradients != NO_GRADIENTS);
     }
     if (!r->table) failed = time_one(r, &r->options.problem, r->backward);
     if (r->json) printf("\n]\n");
@@ -117,6 +140,7 @@ static int read_options(request *r, int argc, char **argv) {
         {"backward", no_argument, NULL, 'b'},      {"threads", required_argument, NULL, 't'}, {"isa", required_argument, NULL, 'i'},
         {"repeats", required_argument, NULL, 'r'}, {"budget", required_argument, NULL, 's'},  {"table", no_argument, NULL, 'T'},
         {"list", no_argument, NULL, 'l'},          {"json", no_argument, NULL, 'j'},          {"help", no_argument, NULL, 'h'},
+        {"device", required_argument, NULL, 'd'},  {"variant", required_argument, NULL, 'k'},
         PROBLEM_OPTIONS,                           {0}};
     int wrong = 0;
     for (int code; !wrong && (code = getopt_long(argc, argv, "bt:i:r:ljh", options, NULL)) != -1;) {
@@ -126,6 +150,8 @@ static int read_options(request *r, int argc, char **argv) {
         case 'i': r->isa = optarg; break;
         case 'r': wrong = parse_count(&r->repeats, optarg, 1, "repeats", "bench"); break;
         case 's': r->budget = strtod(optarg, NULL); break;
+        case 'd': wrong = parse_device(&r->device, optarg, "bench"); break;
+        case 'k': r->variant = optarg; break;
         case 'T': r->table = 1; break;
         case 'l': r->list = r->table = 1; break;
         case 'j': r->json = 1; break;
@@ -137,6 +163,7 @@ static int read_options(request *r, int argc, char **argv) {
     if (optind < argc) r->pattern = argv[optind];
     if (r->pattern && !r->table) return fprintf(stderr, "dlattn bench: \"%s\" names a case only with --table\n", r->pattern), 3;
     if (r->isa && dlattn_set_option("cpu_isa", r->isa)) return fprintf(stderr, "dlattn bench: %s\n", dlattn_last_error()), 3;
+    if (r->variant && dlattn_set_option("cuda_variant", r->variant)) return fprintf(stderr, "dlattn bench: %s\n", dlattn_last_error()), 3;
     return 0;
 }
 

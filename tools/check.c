@@ -1,7 +1,6 @@
 /* check.c: `dlattn check` runs the case table, or random problems, against the oracle. */
 #include "check.h"
 
-#include <getopt.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -10,6 +9,7 @@
 #include "check_jobs.h"
 #include "check_print.h"
 #include "commands.h"
+#include "options.h"
 #include "random_case.h"
 
 static const char help[] =
@@ -84,24 +84,6 @@ static void draw_random(run *r, int64_t count, const uint64_t *exact) {
         random_case_make(&r->random[n], exact ? *exact : random_case_seed(r->options.seed, n));
 }
 
-static int set_count(int64_t *to, const char *value, const char *name) {
-    char *end;
-    *to = strtoll(value, &end, 10);
-    if (end != value && !*end && *to >= 0 && *to <= 1000000) return 0;
-    return fprintf(stderr, "dlattn check: --%s wants a whole number, not \"%s\"\n", name, value);
-}
-
-static int set_device(run *r, const char *name) {
-    char *end = NULL;
-    if (!strcmp(name, "cpu")) return r->device.kind = DEVICE_CPU;
-    if (!strcmp(name, "cuda-host")) return r->device.kind = DEVICE_CUDA_HOST, 0;
-    r->device.kind = DEVICE_CUDA;
-    if (!strcmp(name, "cuda")) return 0;
-    if (!strncmp(name, "cuda:", 5)) r->device.ordinal = (int32_t)strtol(name + 5, &end, 10);
-    if (end && end > name + 5 && !*end && r->device.ordinal >= 0) return 0;
-    return fprintf(stderr, "dlattn check: --device is \"%s\", expected cpu, cuda, cuda:NUMBER or cuda-host\n", name);
-}
-
 /* What is left to say once the device is known: variants in the place of instruction sets, and processes. */
 static int finish_device(run *r) {
     static char all[] = "auto,generic,sm80,sm90", list[200];
@@ -149,11 +131,11 @@ static int read_options(run *r, int argc, char **argv) {
         case 'j': r->json = 1; break;
         case 'r': random_count = strtoll(optarg, NULL, 0) > 0 ? strtoll(optarg, NULL, 0) : -1; break;
         case 'x': exact = strtoull(optarg, NULL, 0), one = 1; break;
-        case 'd': status = set_device(r, optarg); break;
+        case 'd': status = parse_device(&r->device, optarg, "check"); break;
         case 'k': r->variants = optarg; break;
-        case 'n': status = set_count(&repeats, optarg, "repeats"); break;
+        case 'n': status = parse_count(&repeats, optarg, 0, "repeats", "check"); break;
         case 'T': r->device.tight = 1; break;
-        case 'J': status = set_count(&r->jobs, optarg, "jobs"); break;
+        case 'J': status = parse_count(&r->jobs, optarg, 0, "jobs", "check"); break;
         case 'h': fputs(help, stdout); return 1;
         default: fputs(help, stderr); return 3;
         }

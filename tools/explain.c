@@ -15,6 +15,7 @@ static const char help[] =
     "why other backends refuse.\n\n"
     "  --backward      of the gradients instead of the forward\n"
     "  --threads N     as exec.num_threads\n"
+    "  --device NAME   cpu, cuda, cuda:1 and so on (cpu)\n"
     "  --case NAME     a named problem of `dlattn cases` instead of the options below\n"
     "  --json          the text inside JSON\n\n";
 static const char examples[] =
@@ -25,14 +26,21 @@ typedef struct request {
     problem_options options;
     const test_case *named;
     int64_t threads;
+    device_options device;
     int json, backward;
 } request;
+
+static DLDevice explained_device(const device_options *device) {
+    if (device->kind == DEVICE_CUDA) return (DLDevice){kDLCUDA, device->ordinal};
+    return (DLDevice){device->kind == DEVICE_CUDA_HOST ? kDLCUDAHost : kDLCPU, 0};
+}
 
 static int explain(const request *r) {
     instance x;
     char text[8192];
     dlattn_exec exec = {.struct_size = sizeof exec, .num_threads = (int32_t)r->threads};
     instance_make_empty(&x, r->named ? r->named : &r->options.problem, 1);
+    for (int id = 0; id < T_COUNT; id++) x.tensors[id].dl.device = explained_device(&r->device); /* no data is read */
     int32_t status = dlattn_explain(&x.attention, r->backward ? NULL : &x.outputs, r->backward ? &x.gradients : NULL, &exec, text,
                                     sizeof text);
     if (r->json) {
@@ -49,7 +57,8 @@ static int explain(const request *r) {
 int command_explain(int argc, char **argv) {
     static const struct option options[] = {
         {"backward", no_argument, NULL, 'b'}, {"threads", required_argument, NULL, 't'}, {"case", required_argument, NULL, 'c'},
-        {"json", no_argument, NULL, 'j'},     {"help", no_argument, NULL, 'h'},          PROBLEM_OPTIONS,        {0}};
+        {"json", no_argument, NULL, 'j'},     {"help", no_argument, NULL, 'h'},          {"device", required_argument, NULL, 'd'},
+        PROBLEM_OPTIONS,                      {0}};
     request r = {.named = NULL};
     int wrong = 0;
     problem_defaults(&r.options);
@@ -60,6 +69,7 @@ int command_explain(int argc, char **argv) {
         case 'c':
             if (!(r.named = case_find(optarg))) wrong = fprintf(stderr, "dlattn explain: no case is named \"%s\"\n", optarg);
             break;
+        case 'd': wrong = parse_device(&r.device, optarg, "explain"); break;
         case 'j': r.json = 1; break;
         case 'h': return printf("%s%s%s", help, problem_help, examples) < 0;
         default: wrong = code < OPTION_FIRST ? 1

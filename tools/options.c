@@ -47,6 +47,17 @@ static int parse_real(double *to, const char *value, const char *name, const cha
     return 0;
 }
 
+int parse_device(device_options *to, const char *name, const char *command) {
+    static const char *const names[] = {"cpu", "cuda-host", "cuda"};
+    char *end = NULL;
+    for (to->kind = DEVICE_CPU; to->kind <= DEVICE_CUDA; to->kind++)
+        if (!strcmp(name, names[to->kind])) return 0;
+    to->kind = DEVICE_CUDA;
+    if (!strncmp(name, "cuda:", 5)) to->ordinal = (int32_t)strtol(name + 5, &end, 10);
+    if (end && end > name + 5 && !*end && to->ordinal >= 0) return 0;
+    return fprintf(stderr, "dlattn %s: --device is \"%s\", expected cpu, cuda, cuda:NUMBER or cuda-host\n", command, name);
+}
+
 /* Index of value in a NULL-terminated list, or -1 after a sentence. */
 static int parse_name(int32_t *to, const char *value, const char *const *names, const char *name, const char *command) {
     for (*to = 0; names[*to]; ++*to)

@@ -5,6 +5,7 @@
 #include <getopt.h>
 
 #include "case.h"
+#include "device.h"
 
 typedef struct problem_options {
     test_case problem; /* sizes and terms, as a case of its own */
@@ -34,6 +35,9 @@ void problem_defaults(problem_options *o);
 int problem_option(problem_options *o, int code, const char *value, const char *command);
 /* Fills in what depends on several options and checks it; the same result. */
 int problem_finish(problem_options *o, const char *command);
+
+/* cpu, cuda, cuda:NUMBER or cuda-host; the same result. */
+int parse_device(device_options *to, const char *name, const char *command);
 
 /* A whole number of at least `least`; the same result. */
 int parse_count(int64_t *to, const char *value, int64_t least, const char *name, const char *command);

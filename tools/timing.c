@@ -10,7 +10,7 @@
 
 /* ---- time ----------------------------------------------------------------------------------------------------------- */
 
-static int by_size(const void *a, const void *b) {
+int timing_by_size(const void *a, const void *b) {
     double x = *(const double *)a, y = *(const double *)b;
     return (x > y) - (x < y);
 }
@@ -36,7 +36,7 @@ static int32_t median(double *seconds, int32_t *repeats, instance *x, int backwa
         status = run(x, backward, exec);
         times[n] = now_seconds() - start;
     }
-    qsort(times, (size_t)count, sizeof *times, by_size);
+    qsort(times, (size_t)count, sizeof *times, timing_by_size);
     *seconds = times[count / 2];
     *repeats = count;
     free(times);
@@ -79,6 +79,7 @@ int32_t time_problem(timing results[2], int *count, const timing_request *r) {
     instance x;
     int32_t status = DLATTN_OK;
     *count = 0;
+    if (r->device.kind == DEVICE_CUDA) return time_on_cuda(results, count, r);
     instance_make(&x, r->problem, 1);
     for (int backward = 0; backward <= r->backward && !status; backward++) {
         timing *t = &results[*count];

@@ -5,6 +5,7 @@
 #include <dlattn/dlattn.h>
 
 #include "case.h"
+#include "device.h"
 
 typedef struct timing {
     const test_case *problem;
@@ -12,7 +13,9 @@ typedef struct timing {
     double ms, gflops;                  /* median; floating-point operations of the unmasked pairs alone */
     double peak_gflops;                 /* of the machine, same threads and kind of number */
     double read_gbs, peak_read_gbs;     /* bytes of k and v per second, and of a pure read; 0 where it is no decode */
-    char isa[32];
+    double host_us;                     /* CUDA: time of a call on the host; ms is then time on the device */
+    int32_t cuda;
+    char isa[64];                       /* CUDA: the device's name */
 } timing;
 
 typedef struct timing_request {
@@ -21,10 +24,15 @@ typedef struct timing_request {
     int32_t repeats; /* 0: as many as fit into `budget` seconds, at least 5 */
     int32_t backward;
     double budget;
+    device_options device;
 } timing_request;
 
 /* Fills the forward's timing and, where wanted, the backward's (backward = 1). Returns a status; the sentence is
  * dlattn_last_error's. *count says how many results there are. */
 int32_t time_problem(timing results[2], int *count, const timing_request *request);
+
+/* The same on the CUDA device that device_select chose; data are filled in quickly. Errors may be device_message's. */
+int32_t time_on_cuda(timing results[2], int *count, const timing_request *request);
+int timing_by_size(const void *a, const void *b); /* of doubles, for qsort */
 
 #endif
