@@ -5,8 +5,10 @@ import ctypes
 from typing import TYPE_CHECKING, NamedTuple, Optional, Sequence
 
 from . import _errors, _raw, _tensor
-from ._library import check, library
+from ._library import library
 from ._options import Array, Options, Problem, dtype_word, layout_code, with_options
+from ._result import Result
+from ._run import Loans
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -46,8 +48,12 @@ def attention(q: Array, k: Array, v: Array, *, return_lse: bool = False, out: Op
               lse: Optional[Array] = None, out_dtype=None, **options: Unpack[Options]):
     """Exact attention: softmax(scale * q k^T + ...) v, without ever storing the M x N scores.
 
-    Tensors are NumPy arrays or any CPU DLPack objects (torch, jax, ...), of any strides, read-only or not; nothing is
-    copied, and the GIL is released. Letters and the shared options: see ``dlattn.Options``.
+    Tensors are NumPy arrays or DLPack objects on the CPU (torch, jax, ...), or PyTorch, CuPy and JAX arrays on one
+    CUDA device, mixed at will; of any strides, read-only or not; nothing is copied, and the GIL is released. Letters
+    and the shared options: see ``dlattn.Options``.
+
+    On CUDA the call runs on the current stream of the framework of q, with memory from that framework's allocator,
+    and returns when the work is queued; see the package's README for streams, graphs and JAX.
 
     Args:
         q: [B,M,H,D] (layout "bhsd": [B,H,M,D]; packed [T,H,D] or [H,T,D] with cu_seqlens_q), float16, bfloat16,
@@ -72,11 +78,11 @@ def attention(q: Array, k: Array, v: Array, *, return_lse: bool = False, out: Op
     result = problem.output("out", out, out_shape, dtype_word("out_dtype", out_dtype, word))
     outputs = _raw.dlattn_outputs(OUTPUTS_SIZE, result.address)
     if not return_lse and lse is None:
-        check(library.dlattn_forward(problem.struct, outputs, problem.exec))
+        problem.launch(library.dlattn_forward, outputs, library.dlattn_forward_workspace)
         return result.array()
     row = problem.output("lse", lse, _lse_shape(shape, problem.struct.layout), _lse_word(word))
     outputs.lse = row.address
-    check(library.dlattn_forward(problem.struct, outputs, problem.exec))
+    problem.launch(library.dlattn_forward, outputs, library.dlattn_forward_workspace)
     return (result.array(), row.array()) if return_lse else result.array()
 
 
@@ -85,7 +91,7 @@ def _gradients(problem: Problem, arrays: dict, wanted: dict, grad_dtype) -> tupl
     struct = _raw.dlattn_gradients(GRADIENTS_SIZE)
     for name, array in arrays.items():
         if array is not None:
-            setattr(struct, name, _tensor.borrow(name, array, problem.keep))
+            setattr(struct, name, _tensor.borrow(name, array, problem.loans))
     results = {}
     for name, given in wanted.items():
         parent = getattr(problem.struct, name[1:])
@@ -134,7 +140,7 @@ def attention_backward(dout: Array, q: Array, k: Array, v: Array, out: Array, ls
     wanted = _wanted(grads, {"dq": dq, "dk": dk, "dv": dv, "dbias": dbias, "dsinks": dsinks})
     arrays = {"out": out, "lse": lse, "dout": dout, "dlse": dlse}
     struct, results = _gradients(problem, arrays, wanted, grad_dtype)
-    check(library.dlattn_backward(problem.struct, struct, problem.exec))
+    problem.launch(library.dlattn_backward, struct, library.dlattn_backward_workspace)
     return Gradients(*(results[name].array() if name in results else None for name in GRADIENTS))
 
 
@@ -153,9 +159,10 @@ def merge(outs: Sequence[Array], lses: Sequence[Array], *, layout: str = "bshd",
     Raises:
         ArgumentError, ShapeError, DtypeError, DeviceError, UnsupportedError.
     """
-    keep: list = []
-    out_addresses = [_tensor.borrow(f"outs[{index}]", array, keep) for index, array in enumerate(outs)]
-    lse_addresses = [_tensor.borrow(f"lses[{index}]", array, keep) for index, array in enumerate(lses)]
+    loans = Loans()
+    out_addresses = [(_tensor.borrow if index else _tensor.lead)(f"outs[{index}]", array, loans)
+                     for index, array in enumerate(outs)]
+    lse_addresses = [_tensor.borrow(f"lses[{index}]", array, loans) for index, array in enumerate(lses)]
     if len(out_addresses) != len(lse_addresses) or not out_addresses:
         raise _errors.argument_error(f"{len(out_addresses)} outs and {len(lse_addresses)} lses; expected as many of "
                                      "each, at least one")
@@ -166,8 +173,7 @@ def merge(outs: Sequence[Array], lses: Sequence[Array], *, layout: str = "bshd",
                               len(out_addresses), code)
     shape, word = _tensor.shape_at(out_addresses[0]), _tensor.word_at(out_addresses[0])
     word = dtype_word("out_dtype", out_dtype, word)
-    result = _tensor.Result("out", out, shape, word, outs[0], keep)
-    row = _tensor.Result("lse", lse, _tensor.shape_at(lse_addresses[0]), _tensor.word_at(lse_addresses[0]), outs[0],
-                         keep)
-    check(library.dlattn_merge(parts, _raw.dlattn_outputs(OUTPUTS_SIZE, result.address, row.address), None))
+    result = Result("out", out, shape, word, outs[0], loans)
+    row = Result("lse", lse, _tensor.shape_at(lse_addresses[0]), _tensor.word_at(lse_addresses[0]), outs[0], loans)
+    loans.launch(library.dlattn_merge, parts, _raw.dlattn_outputs(OUTPUTS_SIZE, result.address, row.address))
     return result.array(), row.array()

@@ -4,7 +4,7 @@ from __future__ import annotations
 import ctypes
 from typing import TYPE_CHECKING, Optional, Sequence, Union
 
-from . import _attention, _raw, _tensor
+from . import _attention, _nvrtc, _raw, _tensor
 from ._library import check, library
 from ._options import Array, Options, Problem, with_options
 
@@ -42,7 +42,7 @@ def dropout_mask(q: Array, k: Array, v: Optional[Array] = None, *, keep: Optiona
     """
     problem = Problem(q, k, k if v is None else v, options)
     result = problem.output("keep", keep, () if keep is not None else _sides(problem), _tensor.WORDS["bool"])
-    check(library.dlattn_dropout_mask(problem.struct, result.address, problem.exec))
+    problem.launch(library.dlattn_dropout_mask, result.address)
     return result.array()
 
 
@@ -56,26 +56,31 @@ def explain(q: Optional[Array] = None, k: Optional[Array] = None, v: Optional[Ar
         check(library.dlattn_explain(None, None, None, None, address, TEXT_BYTES))
         return text.value.decode(errors="replace")
     problem = Problem(q, k, v, options)
+    exec_ = problem.exec if problem.loans.run is None else problem.loans.run.exec
     shape, word = _tensor.shape_at(problem.q_address), _tensor.word_at(problem.q_address)
-    out = problem.output("out", None, _attention._out_shape(shape, _tensor.shape_at(problem.v_address)), word)
-    lse = problem.output("lse", None, _attention._lse_shape(shape, problem.struct.layout), _attention._lse_word(word))
+    out_shape = _attention._out_shape(shape, _tensor.shape_at(problem.v_address))
+    out = problem.outline(out_shape, word)
+    lse = problem.outline(_attention._lse_shape(shape, problem.struct.layout), _attention._lse_word(word))
     if backward:
-        wanted = {name: None for name in grads}
-        struct, _ = _attention._gradients(problem, {}, wanted, None)
-        dout = problem.output("dout", None, _attention._out_shape(shape, _tensor.shape_at(problem.v_address)), word)
-        struct.out, struct.lse, struct.dout = out.address, lse.address, dout.address
-        library.dlattn_explain(problem.struct, None, struct, problem.exec, address, TEXT_BYTES)
+        struct = _raw.dlattn_gradients(ctypes.sizeof(_raw.dlattn_gradients), out, lse, problem.outline(out_shape, word))
+        for name, _ in _attention._wanted(grads, dict.fromkeys(_attention.GRADIENTS)).items():
+            parent = getattr(problem.struct, name[1:]) or problem.q_address
+            setattr(struct, name, problem.outline(_tensor.shape_at(parent), _tensor.word_at(parent)))
+        library.dlattn_explain(problem.struct, None, struct, exec_, address, TEXT_BYTES)
     else:
-        outputs = _raw.dlattn_outputs(ctypes.sizeof(_raw.dlattn_outputs), out.address, lse.address)
-        library.dlattn_explain(problem.struct, outputs, None, problem.exec, address, TEXT_BYTES)
+        outputs = _raw.dlattn_outputs(ctypes.sizeof(_raw.dlattn_outputs), out, lse)
+        library.dlattn_explain(problem.struct, outputs, None, exec_, address, TEXT_BYTES)
     return text.value.decode(errors="replace")
 
 
 def set_option(name: str, value: Union[str, int, None]) -> None:
-    """A process-wide setting: "num_threads", "cpu_isa" (scalar, avx2, avx512, avx512bf16, neon, auto) or "log".
+    """A process-wide setting: "num_threads", "cpu_isa" (scalar, avx2, avx512, avx512bf16, neon, auto), "log", or "nvrtc"
+    (where the CUDA backend finds its compiler: a file or a folder; the default is that of PyPI's wheels, if installed).
 
     None restores the default. Raises ArgumentError (unknown name or value), UnsupportedError (not on this machine).
     """
+    if name == "nvrtc":
+        _nvrtc.chosen_by_user()
     check(library.dlattn_set_option(name.encode(), None if value is None else str(value).encode()))
 
 

@@ -8,6 +8,8 @@ from typing import Any, Optional, Tuple, TypedDict, Union
 
 from . import _raw, _tensor
 from ._errors import argument_error
+from ._result import Result
+from ._run import Loans
 
 Array = Any  # anything with __dlpack__; the result is of the same type
 Window = Union[int, Tuple[Optional[int], Optional[int]]]
@@ -92,16 +94,17 @@ def pair(name: str, value) -> tuple:
 
 
 class Problem:
-    """dlattn_attention filled from Python arguments; `keep` owns what its addresses point to during the call."""
+    """dlattn_attention filled from Python arguments; `loans` owns what its addresses point to during the call."""
 
-    __slots__ = ("struct", "keep", "exec", "q", "q_address", "v_address", "k_address")
+    __slots__ = ("struct", "loans", "exec", "q", "parents", "q_address", "v_address", "k_address")
 
     def __init__(self, q, k, v, options: dict):
-        self.keep = keep = []
+        self.loans = loans = Loans()
         self.exec, self.q = None, q
-        self.q_address = _tensor.borrow("q", q, keep)
-        self.k_address = _tensor.borrow("k", k, keep)
-        self.v_address = _tensor.borrow("v", v, keep)
+        self.parents = {"dk": k, "dv": v}  # what gradients look like
+        self.q_address = _tensor.lead("q", q, loans)
+        self.k_address = _tensor.borrow("k", k, loans)
+        self.v_address = _tensor.borrow("v", v, loans)
         self.struct = _raw.dlattn_attention(STRUCT_SIZE, self.q_address, self.k_address, self.v_address)
         for name, value in options.items():
             if value is not None:
@@ -115,7 +118,7 @@ class Problem:
         elif name == "layout":
             struct.layout = layout_code(value)
         elif name in TENSORS:
-            setattr(struct, name, _tensor.borrow(name, value, self.keep))
+            setattr(struct, name, _tensor.borrow(name, value, self.loans))
         elif name in INTEGERS:
             setattr(struct, name, integer(name, value, *INTEGERS[name]))
         elif name in ("softcap", "dropout"):
@@ -142,13 +145,13 @@ class Problem:
 
     def _set_segments(self, value) -> None:
         q, k = pair("segments", value) if isinstance(value, (tuple, list)) else (value, value)
-        self.struct.q_segments = _tensor.borrow("q_segments", q, self.keep)
-        self.struct.kv_segments = _tensor.borrow("kv_segments", k, self.keep)
+        self.struct.q_segments = _tensor.borrow("q_segments", q, self.loans)
+        self.struct.kv_segments = _tensor.borrow("kv_segments", k, self.loans)
 
     def _set_positions(self, value) -> None:
         for side, start in zip("qk", pair("positions", value)):
             if hasattr(start, "__dlpack__") and getattr(start, "ndim", 1) or isinstance(start, (list, tuple)):
-                setattr(self.struct, f"{side}_starts", _tensor.borrow(f"{side}_starts", start, self.keep))
+                setattr(self.struct, f"{side}_starts", _tensor.borrow(f"{side}_starts", start, self.loans))
             elif start is not None:
                 setattr(self.struct, f"{side}_start", integer(f"{side}_start", start))
         self.struct.flags |= _raw.DLATTN_POSITIONS
@@ -157,8 +160,17 @@ class Problem:
         self.exec = _raw.dlattn_exec(ctypes.sizeof(_raw.dlattn_exec))
         self.exec.num_threads = integer("num_threads", value, -2**31, 2**31)
 
-    def output(self, name: str, given, shape: tuple, word: int) -> _tensor.Result:
-        return _tensor.Result(name, given, shape, word, self.q, self.keep)
+    def output(self, name: str, given, shape: tuple, word: int) -> Result:
+        like = self.q if self.loans.run is None else self.parents.get(name, self.q)
+        return Result(name, given, shape, word, like, self.loans)
+
+    def outline(self, shape: tuple, word: int) -> int:
+        """An output that only its shape matters of, on the device of q."""
+        return _tensor.outline(shape, word, self.q_address, self.loans)
+
+    def launch(self, function, result, workspace=None) -> None:
+        """Calls function(problem, result, exec); workspace: the function that says how much of it a call on CUDA uses."""
+        self.loans.launch(function, self.struct, result, self.exec, workspace)
 
 
 SPECIAL = {"scale": Problem._set_scale, "window": Problem._set_window, "block_window": Problem._set_block_window,

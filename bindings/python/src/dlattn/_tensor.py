@@ -1,29 +1,30 @@
-"""Arrays of any library as borrowed DLTensors, and results as the caller's own array type.
+"""Arrays of any library as borrowed DLTensors.
 
-A tensor is handed to C as the address of a DLTensor. It lies inside the DLPack capsule of the array, which is kept
-unconsumed until the call is over and then frees itself through the producer's deleter; no framework is imported.
+A tensor is handed to C as the address of a DLTensor. It is filled by the type's DLPack C exchange table (PyTorch),
+written from the array's attributes (CuPy, odd NumPy dtypes), or lies inside the array's DLPack capsule, which is kept
+unconsumed until the call is over and then frees itself through the producer's deleter. No framework is imported.
 """
 from __future__ import annotations
 
 import ctypes
-import sys
+from typing import Callable, Optional
 
 import numpy
 
-from . import _raw
+from . import _exchange, _frameworks, _raw
 from ._errors import argument_error, dtype_error
+from ._run import Loans, Run
 
 MAX_VERSION = (_raw.DLPACK_MAJOR_VERSION, 0)
 VERSIONED, LEGACY = b"dltensor_versioned", b"dltensor"
 TENSOR_OFFSET = _raw.DLManagedTensorVersioned.dl_tensor.offset
 FLAGS_OFFSET = _raw.DLManagedTensorVersioned.flags.offset
-NDIM_OFFSET, DTYPE_OFFSET, SHAPE_OFFSET = (getattr(_raw.DLTensor, _field).offset for _field in
-                                           ("ndim", "dtype", "shape"))
+NDIM_OFFSET, DTYPE_OFFSET, SHAPE_OFFSET, DEVICE_OFFSET = (getattr(_raw.DLTensor, _field).offset for _field in
+                                                          ("ndim", "dtype", "shape", "device"))
 
 _is_valid = ctypes.pythonapi.PyCapsule_IsValid
 _is_valid.restype, _is_valid.argtypes = ctypes.c_int, [ctypes.py_object, ctypes.c_char_p]
-_pointer = ctypes.pythonapi.PyCapsule_GetPointer
-_pointer.restype, _pointer.argtypes = ctypes.c_void_p, [ctypes.py_object, ctypes.c_char_p]
+_pointer = _exchange._pointer
 
 
 def _word(code: int, bits: int) -> int:
@@ -37,25 +38,86 @@ for _bits in (8, 16, 32, 64):
     WORDS[f"int{_bits}"], WORDS[f"uint{_bits}"] = _word(_raw.kDLInt, _bits), _word(_raw.kDLUInt, _bits)
     if _bits > 8:
         WORDS[f"float{_bits}"] = _word(_raw.kDLFloat, _bits)
-FLOAT32, FLOAT64 = WORDS["float32"], WORDS["float64"]
+FLOAT32, FLOAT64, UINT8 = WORDS["float32"], WORDS["float64"], WORDS["uint8"]
 # What NumPy stores for each dtype; bfloat16 becomes uint16 that is exported under its own name.
 STORAGE = {word: numpy.dtype(name) for name, word in WORDS.items() if name != "bfloat16"}
 STORAGE[BFLOAT16] = numpy.dtype("uint16")
 _words: dict = {}  # see _word_of
 
+# An array's DLTensor: its address, valid while the loans live, and whether the array may be written.
+Borrower = Callable[[str, object, Loans], "tuple[int, bool]"]
 
-def borrow(name: str, array, keep: list) -> int:
-    """The address of a DLTensor that describes `array`. It is valid while `keep` lives."""
-    if not isinstance(array, numpy.ndarray):
-        return _borrow_foreign(name, array, keep)[0]
+
+class Kind:
+    """What is known of an array type: how to borrow from it, and the framework that it comes from (None: another)."""
+
+    __slots__ = ("borrow", "framework")
+
+    def __init__(self, borrow: Borrower, framework=None):
+        self.borrow, self.framework = borrow, framework
+
+
+_kinds: dict = {}
+
+
+def kind_of(kind: type) -> Kind:
+    found = _kinds.get(kind)
+    if found is None:
+        found = _kinds[kind] = _learn(kind)
+    return found
+
+
+def _learn(kind: type) -> Kind:
+    if issubclass(kind, numpy.ndarray):
+        return Kind(_borrow_numpy)
+    if issubclass(kind, (list, tuple)):
+        return Kind(_borrow_numbers)
+    framework = _frameworks.framework_of(kind, WORDS)
+    if isinstance(framework, _frameworks.Torch):
+        return Kind(_borrower_of_torch(framework, _exchange.exporter(kind)), framework)
+    if isinstance(framework, _frameworks.Cupy):
+        return Kind(_borrow_cupy, framework)
+    return Kind(_borrow_dlpack, framework)
+
+
+def borrow(name: str, array, loans: Loans) -> int:
+    """The address of a DLTensor that describes `array`. It is valid while `loans` lives."""
+    return (_kinds.get(type(array)) or kind_of(type(array))).borrow(name, array, loans)[0]
+
+
+def borrow_output(name: str, array, loans: Loans) -> int:
+    """The same for an array that the library writes: it must say that it may be written."""
+    address, writable = kind_of(type(array)).borrow(name, array, loans)
+    if not writable:
+        raise argument_error(f"{name}: this {type(array).__name__} is read-only, or cannot say that it may be written; "
+                             "expected a writable array")
+    return address
+
+
+def lead(name: str, array, loans: Loans) -> int:
+    """Borrows the tensor that decides where the call runs."""
+    kind = _kinds.get(type(array)) or kind_of(type(array))
+    framework = kind.framework
+    if framework is not None:
+        device = framework.device_of(array)
+        if device is not None:
+            loans.run = Run(framework, device)
+    address = kind.borrow(name, array, loans)[0]
+    if framework is None and _device_type_at(address) in _frameworks.CUDA_DEVICES:
+        raise _frameworks.unknown(name, array)
+    return address
+
+
+def _borrow_numpy(name: str, array: numpy.ndarray, loans: Loans) -> tuple[int, bool]:
+    writable = array.flags.writeable
     if array.dtype.kind == "V" and _word_of(array.dtype) == BFLOAT16:  # NumPy exports it only as another type
-        return _rename_bfloat16(borrow(name, array.view(STORAGE[BFLOAT16]), keep))
+        return _rename_bfloat16(borrow(name, array.view(STORAGE[BFLOAT16]), loans)), writable
     try:
         capsule = array.__dlpack__(max_version=MAX_VERSION)
     except (BufferError, TypeError):  # a dtype that NumPy does not export, or NumPy before 2.1
-        return _describe(name, array, keep)
-    keep.append(capsule)
-    return _pointer(capsule, VERSIONED) + TENSOR_OFFSET
+        return _describe(name, array, array.ctypes.data, (_raw.kDLCPU, 0), loans), writable
+    loans.append(capsule)
+    return _pointer(capsule, VERSIONED) + TENSOR_OFFSET, writable
 
 
 def _rename_bfloat16(address: int) -> int:
@@ -64,27 +126,58 @@ def _rename_bfloat16(address: int) -> int:
     return address
 
 
-def borrow_output(name: str, array, keep: list) -> int:
-    """The same for an array that the library writes: it must say that it may be written."""
-    if isinstance(array, numpy.ndarray):
-        address, writable = borrow(name, array, keep), array.flags.writeable
-    else:
-        address, writable = _borrow_foreign(name, array, keep)
-    if not writable:
-        raise argument_error(f"{name}: this {type(array).__name__} is read-only, or cannot say that it may be written; "
-                             "expected a writable array")
-    return address
+def _borrow_numbers(name: str, numbers, loans: Loans) -> tuple[int, bool]:
+    """Lists and tuples go where the call runs; on CUDA that is a copy for which the host waits."""
+    array = numpy.asarray(numbers)
+    if loans.run is not None and _word_of(array.dtype):
+        array = loans.run.framework.from_host(array, loans.run.device)
+    return borrow(name, array, loans), False
 
 
-def _borrow_foreign(name: str, array, keep: list) -> tuple[int, bool]:
-    """Address, and whether the array may be written, which legacy capsules cannot say."""
-    if isinstance(array, (list, tuple)):
-        return borrow(name, numpy.asarray(array), keep), False
+def _borrower_of_torch(framework, export) -> Borrower:
+    """For one type of tensor. torch's own __dlpack__ takes 4 times as long, and refuses devices that are not current."""
+    torch = framework.torch
+
+    def borrow_torch(name: str, array, loans: Loans) -> tuple[int, bool]:
+        if array.requires_grad:
+            if torch.is_grad_enabled():
+                raise argument_error(f"{name} requires grad, and this call records nothing for autograd; expected "
+                                     f"{name}.detach(), or a call under torch.no_grad()")
+            array = array.detach()
+        try:
+            if export is None:  # before 2.10
+                capsule = torch.utils.dlpack.to_dlpack(array)
+                address = _pointer(capsule, LEGACY)
+                loans.append(capsule)
+            else:
+                tensor = _raw.DLTensor()
+                address = ctypes.addressof(tensor)
+                export(array, address)
+                loans += (array, tensor)
+        except (BufferError, RuntimeError, TypeError, ValueError) as reason:
+            raise argument_error(f"{name}: {type(array).__name__} gives no DLPack tensor: {reason}") from reason
+        run = loans.run
+        if run is not None and run.framework is not framework and array.is_cuda:
+            run.admit(framework)
+        return address, True
+
+    return borrow_torch
+
+
+def _borrow_cupy(name: str, array, loans: Loans) -> tuple[int, bool]:
+    framework, run = kind_of(type(array)).framework, loans.run
+    if run is not None and run.framework is not framework:
+        run.admit(framework)
+    return _describe(name, array, array.data.ptr, (_raw.kDLCUDA, array.data.device_id), loans), True
+
+
+def _borrow_dlpack(name: str, array, loans: Loans) -> tuple[int, bool]:
+    """Any other object with __dlpack__: JAX on every device, and packages that we do not know."""
     if not hasattr(array, "__dlpack__"):
         raise argument_error(f"{name}: {type(array).__name__} has no __dlpack__; expected a NumPy array or a DLPack "
                              "object")
-    capsule = _export(name, array)
-    keep.append(capsule)
+    capsule = _export(name, array, loans.run)
+    loans.append(capsule)
     if _is_valid(capsule, VERSIONED):
         managed = _pointer(capsule, VERSIONED)
         major = ctypes.c_uint32.from_address(managed).value
@@ -93,19 +186,27 @@ def _borrow_foreign(name: str, array, keep: list) -> tuple[int, bool]:
         flags = ctypes.c_uint64.from_address(managed + FLAGS_OFFSET).value
         return managed + TENSOR_OFFSET, not flags & _raw.DLPACK_FLAG_BITMASK_READ_ONLY
     if _is_valid(capsule, LEGACY):
-        return _pointer(capsule, LEGACY), False
+        return _pointer(capsule, LEGACY), False  # which cannot say whether it may be written
     raise argument_error(f"{name}: __dlpack__ of {type(array).__name__} gave {capsule!r}; expected an unused capsule "
                          "'dltensor_versioned' or 'dltensor'")
 
 
-def _export(name: str, array):
-    """A capsule of a foreign array: the new protocol if it knows it, else the legacy one."""
+def _export(name: str, array, run: Optional[Run]):
+    """A capsule of a foreign array, ordered by the call's stream: the new protocol if it knows it, else the legacy."""
+    options = {}
     try:
+        if run is not None:
+            kind, device = array.__dlpack_device__()
+            if kind in _frameworks.CUDA_DEVICES:
+                options["stream"] = run.consumer_stream(device)
+                framework = kind_of(type(array)).framework
+                if framework is not run.framework:
+                    run.admit(framework)
         try:
-            return array.__dlpack__(max_version=MAX_VERSION)
+            return array.__dlpack__(max_version=MAX_VERSION, **options)
         except TypeError:
-            return array.__dlpack__()
-    except (BufferError, RuntimeError, TypeError, ValueError) as reason:
+            return array.__dlpack__(**options)
+    except (AttributeError, BufferError, RuntimeError, TypeError, ValueError) as reason:
         raise argument_error(f"{name}: {type(array).__name__} gives no DLPack tensor: {reason}") from reason
 
 
@@ -117,20 +218,37 @@ def _word_of(dtype: numpy.dtype) -> int:
     return word
 
 
-def _describe(name: str, array: numpy.ndarray, keep: list) -> int:
-    """A DLTensor made by hand from a NumPy array."""
+def _describe(name: str, array, data: int, device: tuple[int, int], loans: Loans) -> int:
+    """A DLTensor made by hand from the attributes of a NumPy or CuPy array."""
     word = _word_of(array.dtype)
     if not word:
         raise dtype_error(f"{name} has NumPy dtype {array.dtype}; expected a native float, bfloat16, integer or bool")
-    size, ndim = array.itemsize, array.ndim
-    if any(stride % size for stride in array.strides):
-        raise argument_error(f"{name} has byte strides {array.strides}; expected multiples of its item size {size}")
-    sizes = (ctypes.c_int64 * (2 * ndim))(*array.shape, *(stride // size for stride in array.strides))
+    size, ndim, strides = array.itemsize, array.ndim, array.strides
+    if any(stride % size for stride in strides):
+        raise argument_error(f"{name} has byte strides {strides}; expected multiples of its item size {size}")
+    sizes = (ctypes.c_int64 * (2 * ndim))(*array.shape, *(stride // size for stride in strides))
+    return _fill(data, device, ndim, word, sizes, 8 * ndim, loans, array)
+
+
+def outline(shape: tuple[int, ...], word: int, like: int, loans: Loans) -> int:
+    """A compact DLTensor without data, on the device of the DLTensor at `like`: for calls that read shapes alone."""
+    device = (ctypes.c_int32 * 2).from_address(like + DEVICE_OFFSET)
+    sizes = (ctypes.c_int64 * len(shape))(*shape)
+    return _fill(None, tuple(device), len(shape), word, sizes, None, loans)
+
+
+def _fill(data, device, ndim: int, word: int, sizes, strides_offset, loans: Loans, *keep) -> int:
     start = ctypes.addressof(sizes)
-    tensor = _raw.DLTensor(array.ctypes.data, (_raw.kDLCPU, 0), ndim, (word & 255, word >> 8 & 255, 1), start,
-                           start + 8 * ndim)
-    keep += (array, sizes, tensor)
+    strides = None if strides_offset is None else start + strides_offset
+    tensor = _raw.DLTensor(data, device, ndim, (word & 255, word >> 8 & 255, 1), start, strides)
+    loans += (*keep, sizes, tensor)
     return ctypes.addressof(tensor)
+
+
+def data_at(address: int) -> int:
+    """The data pointer of a DLTensor, byte_offset applied."""
+    tensor = _raw.DLTensor.from_address(address)
+    return (tensor.data or 0) + tensor.byte_offset
 
 
 def word_at(address: int) -> int:
@@ -138,9 +256,14 @@ def word_at(address: int) -> int:
     return ctypes.c_uint32.from_address(address + DTYPE_OFFSET).value
 
 
+def _device_type_at(address: int) -> int:
+    return ctypes.c_int32.from_address(address + DEVICE_OFFSET).value
+
+
 def shape_of(array, address: int) -> tuple[int, ...]:
     """The extents of an array that lies at `address`, as a DLTensor says them."""
-    return array.shape if isinstance(array, numpy.ndarray) else shape_at(address)
+    known = isinstance(array, numpy.ndarray) or kind_of(type(array)).framework is not None
+    return array.shape if known else shape_at(address)
 
 
 def shape_at(address: int) -> tuple[int, ...]:
@@ -151,69 +274,3 @@ def shape_at(address: int) -> tuple[int, ...]:
         return ()
     shape = tuple((ctypes.c_int64 * ndim).from_address(extents))
     return shape if min(shape) >= 0 else ()
-
-
-class Result:
-    """An output: NumPy memory that the library writes, then handed over as the type of `like`."""
-
-    __slots__ = ("address", "_array", "_word", "_like")
-
-    def __init__(self, name: str, given, shape: tuple[int, ...], word: int, like, keep: list):
-        self._word, self._like = word, like
-        if given is not None:
-            self._array, self._like = given, None
-            self.address = borrow_output(name, given, keep)
-            return
-        self._array = numpy.empty(shape, STORAGE.get(word, numpy.float32))
-        self.address = borrow(name, self._array, keep)
-        if word == BFLOAT16:
-            _rename_bfloat16(self.address)
-
-    def array(self):
-        if self._like is None:
-            return self._array
-        if isinstance(self._like, numpy.ndarray):
-            return self._array.view(_numpy_bfloat16(self._like)) if self._word == BFLOAT16 else self._array
-        return _hand_over(self._array, self._word, self._like)
-
-
-class _Bfloat16:
-    """uint16 memory of NumPy as a bfloat16 DLPack object: NumPy's own capsule with another dtype written into it."""
-
-    def __init__(self, array: numpy.ndarray):
-        self._array = array
-
-    def __dlpack_device__(self):
-        return self._array.__dlpack_device__()
-
-    def __dlpack__(self, **options):
-        capsule = self._array.__dlpack__(**options)
-        if _is_valid(capsule, VERSIONED):
-            address = _pointer(capsule, VERSIONED) + TENSOR_OFFSET
-        else:
-            address = _pointer(capsule, LEGACY)
-        _rename_bfloat16(address)
-        return capsule
-
-
-def _hand_over(array: numpy.ndarray, word: int, like):
-    """The array as the type of `like`: by its array-API namespace, else by from_dlpack of the package it comes from."""
-    source = _Bfloat16(array) if word == BFLOAT16 else array
-    namespace = getattr(like, "__array_namespace__", None)
-    if namespace is not None:
-        return namespace().from_dlpack(source)
-    for kind in type(like).__mro__:
-        package = sys.modules.get(kind.__module__.partition(".")[0])
-        if hasattr(package, "from_dlpack"):
-            return package.from_dlpack(source)
-    return array.view(_numpy_bfloat16(like)) if word == BFLOAT16 else array
-
-
-def _numpy_bfloat16(like) -> numpy.dtype:
-    """NumPy's bfloat16: the dtype of the caller's own array, else that of ml_dtypes."""
-    dtype = getattr(like, "dtype", None)
-    if isinstance(dtype, numpy.dtype) and dtype.name == "bfloat16":
-        return dtype
-    import ml_dtypes
-
-    return numpy.dtype(ml_dtypes.bfloat16)
