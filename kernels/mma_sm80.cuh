@@ -193,8 +193,8 @@ DEVICE uint4 gather(const u16 *first, i64 stride, int count) {
 }
 
 // Rows [row, row + ROWS) of the source to the tile at shared address `tile`, by THREADS threads.
-// ALIGNED: unit column stride and 16-byte aligned rows: asynchronous. Else any strides, done when the threads have met.
-template <int ROWS, int COLS, int THREADS, bool ALIGNED>
+// WHOLE: unit column stride and 16-byte aligned rows: asynchronous. Else any strides, done when the threads have met.
+template <int ROWS, int COLS, int THREADS, bool WHOLE>
 DEVICE void load_tile(u32 tile, const tile_source &from, int row) {
     const int CHUNKS = COLS / 8, COUNT = ROWS * CHUNKS;
 #pragma unroll
@@ -204,8 +204,8 @@ DEVICE void load_tile(u32 tile, const tile_source &from, int row) {
             int r = n / CHUNKS, c = n % CHUNKS;
             int count = row + r < from.rows ? from.cols - 8 * c : 0;
             count = count < 0 ? 0 : count > 8 ? 8 : count;
-            const u16 *first = from.data + (row + r) * from.row_stride + 8 * c * (ALIGNED ? 1 : from.col_stride);
-            if (ALIGNED) copy_async(tile + chunk_offset<COLS>(r, c), first, 2 * count);
+            const u16 *first = from.data + (row + r) * from.row_stride + 8 * c * (WHOLE ? 1 : from.col_stride);
+            if (WHOLE) copy_async(tile + chunk_offset<COLS>(r, c), first, 2 * count);
             else store_shared(tile + chunk_offset<COLS>(r, c), gather(first, from.col_stride, count));
         }
     }
