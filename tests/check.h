@@ -2,11 +2,11 @@
  *
  * One file per kind of judgement: check.c (one case from end to end), check_bound.c (the accuracy rule),
  * check_bits.c (same bits for threads, workspaces and subsets), check_visible.c (exactly which keys are seen),
- * check_merge.c (a problem split over its keys). The calls go through device.h, so that the same judges serve the GPU. */
+ * check_merge.c (a problem split over its keys). The calls go through device_call.h, so that the same judges serve the GPU. */
 #ifndef DLATTN_TESTS_CHECK_H
 #define DLATTN_TESTS_CHECK_H
 
-#include "device.h"
+#include "device_call.h"
 #include "instance.h"
 #include "oracle.h"
 

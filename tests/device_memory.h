@@ -2,7 +2,7 @@
 #ifndef DLATTN_TESTS_DEVICE_MEMORY_H
 #define DLATTN_TESTS_DEVICE_MEMORY_H
 
-#include "device.h"
+#include "device_call.h"
 #include "device_driver.h"
 #include "guarded.h"
 

@@ -7,7 +7,7 @@
 
 enum { GUARDED_FENCE = 128, GUARDED_POISON = 0xFF };
 
-/* One allocation. `mirror`: address of memory[0]'s copy on the device, 0 where there is none; only device.c sets it. */
+/* One allocation. `mirror`: address of memory[0]'s copy on the device, 0 where there is none; only device_memory.c sets it. */
 typedef struct guarded_block {
     struct guarded_block *next;
     unsigned char *memory; /* `bytes` long, GUARDED_FENCE bytes before and after are ours */

@@ -208,7 +208,8 @@ static void fill_repeating(instance *x, int id) {
         if (id == T_MASK) tensor_set_int(&flat, n, instance_random(x) % 8 < 5);
         else tensor_set(&flat, n, (real)instance_normal(x));
     }
-    for (size_t at = period; at < b->bytes; at += period) memcpy(b->memory + at, b->memory, b->bytes - at < period ? b->bytes - at : period);
+    for (size_t at = period; at < b->bytes; at += period)
+        memcpy(b->memory + at, b->memory, b->bytes - at < period ? b->bytes - at : period);
 }
 
 void instance_fill_fast(instance *x) {

@@ -54,8 +54,11 @@ typedef struct request {
 static const char *const dtype_names[] = {"f32", "f16", "bf16", "f64"};
 
 static void print_head(const request *r) {
-    if (r->device.kind == DEVICE_CUDA) printf("%-38s %-8s %-5s %10s %9s %9s  %s\n", "case", "pass", "dtype", "ms", "TFLOP/s", "host us", "device");
-    else printf("%-38s %-8s %-5s %10s %9s %6s %8s %6s  %s\n", "case", "pass", "dtype", "ms", "GFLOP/s", "peak", "GB/s", "read", "isa, threads");
+    if (r->device.kind == DEVICE_CUDA) {
+        printf("%-38s %-8s %-5s %10s %9s %9s  %s\n", "case", "pass", "dtype", "ms", "TFLOP/s", "host us", "device");
+        return;
+    }
+    printf("%-38s %-8s %-5s %10s %9s %6s %8s %6s  %s\n", "case", "pass", "dtype", "ms", "GFLOP/s", "peak", "GB/s", "read", "isa, threads");
 }
 
 static void print_text(const timing *t) {

@@ -5,7 +5,7 @@
 #include <getopt.h>
 
 #include "case.h"
-#include "device.h"
+#include "device_call.h"
 
 typedef struct problem_options {
     test_case problem; /* sizes and terms, as a case of its own */

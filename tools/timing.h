@@ -5,7 +5,7 @@
 #include <dlattn/dlattn.h>
 
 #include "case.h"
-#include "device.h"
+#include "device_call.h"
 
 typedef struct timing {
     const test_case *problem;

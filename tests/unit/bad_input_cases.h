@@ -62,10 +62,10 @@
 #define BAD_DEVICES(X) \
     X(q_cuda, FORWARD, DEVICE, "k is on kDLCPU:0, expected q's device kDLCUDA:1", \
       t[Q].device = (DLDevice){kDLCUDA, 1}) \
-    X(all_cuda, BOTH | MASKS | MERGE | QUERIES, UNSUPPORTED, "this build has no CUDA backend", \
-      for (int i = 0; i < TENSORS; i++) t[i].device = (DLDevice){kDLCUDA, 0}) \
-    X(all_managed, BOTH | MASKS | MERGE | QUERIES, UNSUPPORTED, "this build has no CUDA backend", \
-      for (int i = 0; i < TENSORS; i++) t[i].device = (DLDevice){kDLCUDAManaged, 0}) \
+    X(all_cuda, BOTH | MASKS | MERGE | QUERIES, DEVICE, "no CUDA driver: libcuda.so.1 cannot be opened", \
+      take_driver_away(); for (int i = 0; i < TENSORS; i++) t[i].device = (DLDevice){kDLCUDA, 0}) \
+    X(all_managed, BOTH | MASKS | MERGE | QUERIES, DEVICE, "no CUDA driver: libcuda.so.1 cannot be opened", \
+      take_driver_away(); for (int i = 0; i < TENSORS; i++) t[i].device = (DLDevice){kDLCUDAManaged, 0}) \
     X(v_cuda, BOTH | QUERIES, DEVICE, "v is on kDLCUDA:0, expected q's device kDLCPU:0", \
       t[V].device.device_type = kDLCUDA) \
     X(out_cuda, BOTH | QUERIES, DEVICE, "out is on kDLCUDAManaged:0, expected q's device", \

@@ -6,6 +6,7 @@
 
 #include "bad_input_cases.h"
 #include "call.h"
+#include "no_driver.h"
 
 enum {
     FORWARD = 1,

@@ -1,11 +1,11 @@
-/* device.h: the calls of the library on tensors in host memory, made wherever the checks are told to run.
+/* device_call.h: the calls of the library on tensors in host memory, made wherever the checks are told to run.
  *
  * On the CPU a call goes straight to the library. Elsewhere every guarded allocation that a tensor of the call lies in
  * is copied to device memory whole, gaps, poison and fences included; the call sees the same strides and offsets there;
  * then all of it is copied back. So the judges look at host memory only and miss no stray write. The calls run on a
  * stream of their own, with a poisoned workspace of the size that the query names unless exec brings one. */
-#ifndef DLATTN_TESTS_DEVICE_H
-#define DLATTN_TESTS_DEVICE_H
+#ifndef DLATTN_TESTS_DEVICE_CALL_H
+#define DLATTN_TESTS_DEVICE_CALL_H
 
 #include <dlattn/dlattn.h>
 
