@@ -24,7 +24,7 @@ typedef struct score_context {
 DEVICE score_context score_context_of(const dlattn_params &p, const sequence &s, int h) {
     score_context c;
     c.slope = HAS(p, DLATTN_FEATURE_ALIBI) ? load_float(p.alibi_slopes, at(p.alibi_slopes, s.b, h)) : 0.0f;
-    c.distance = s.q_position - s.k_position;
+    c.distance = dlattn_sub_sat(s.q_position, s.k_position);
     c.bias_at = at(p.bias, s.b, h);
     c.mask_at = at(p.mask, s.b, h);
     c.q_segments_at = at(p.q_segments, s.b);
@@ -37,13 +37,12 @@ DEVICE float score_of(const dlattn_params &p, const score_context &c, float dot,
     float s = dot * p.scale;
     *derivative = 1.0f;
     if (HAS(p, DLATTN_FEATURE_SOFTCAP)) {
-        float t = tanhf(s / p.softcap);
-        s = p.softcap * t;
-        *derivative = 1.0f - t * t;
+        float x = s / p.softcap, u = exp2f(-2.0f * LOG2_E * fabsf(x)), v = 1.0f + u;
+        s = p.softcap * tanhf(x);
+        *derivative = 4.0f * u / (v * v); // 1/cosh^2 x; 1 - tanh^2 x would lose its digits
     }
     if (HAS(p, DLATTN_FEATURE_ALIBI)) {
-        i64 distance = c.distance + i - j;
-        s -= c.slope * (float)(distance < 0 ? -distance : distance);
+        s -= c.slope * fabsf((float)dlattn_add_sat(c.distance, i - j));
     }
     if (HAS(p, DLATTN_FEATURE_BIAS)) s += load_float(p.bias, c.bias_at + i * p.bias.stride[2] + j * p.bias.stride[3]);
     return s;

@@ -41,7 +41,9 @@ DLATTN_SHARED dlattn_u32 dlattn_dropout_byte(const dlattn_philox_key *key, dlatt
     c[2] = head;
     c[3] = key->offset_low;
     dlattn_philox(c, key->k0, key->k1);
-    return (c[(j >> 3) & 3] >> (8 * (octet * 2 + (dlattn_u32)(j & 1)))) & 255u;
+    // Selects, because a GPU keeps an array with a computed index in memory.
+    dlattn_u32 low = j & 8 ? c[1] : c[0], high = j & 8 ? c[3] : c[2], word = j & 16 ? high : low;
+    return (word >> (8 * (octet * 2 + (dlattn_u32)(j & 1)))) & 255u;
 }
 
 #endif

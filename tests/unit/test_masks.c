@@ -73,9 +73,27 @@ static void check_tiles(const dlattn_mask *m) {
         }
 }
 
+/* rows misses no row that sees a key of [j0, j1), and both of its ends are rows that see one, unless it is empty or the
+ * row sees nothing at all. */
+static void check_rows_of_keys(const dlattn_mask *m) {
+    for (int64_t j0 = 0; j0 < m->num_keys; j0 += 2)
+        for (int64_t j1 = j0 + 1; j1 <= m->num_keys; j1 += 3) {
+            dlattn_interval rows = dlattn_mask_rows(m, ROWS, j0, j1);
+            for (int64_t i = 0; i < ROWS; i++) {
+                int sees = 0, inside = rows.lo <= i && i < rows.hi, end = i == rows.lo || i == rows.hi - 1;
+                dlattn_interval keys = dlattn_mask_limits(m, i);
+                for (int64_t j = j0; j < j1; j++) sees = sees || visible(m, i, j);
+                cr_assert(!sees || inside, "%s: rows of keys %d to %d misses %d", describe(m), (int)j0, (int)j1, (int)i);
+                cr_assert(sees || !inside || !end || keys.lo == keys.hi, "%s: rows of keys %d to %d has %d", describe(m),
+                          (int)j0, (int)j1, (int)i);
+            }
+        }
+}
+
 static void check(const dlattn_mask *m) {
     check_rows(m);
     if (m->num_keys > 0) check_tiles(m);
+    if (m->num_keys > 0) check_rows_of_keys(m);
 }
 
 static const int64_t positions[][2] = {{0, 0}, {-3, 0}, {5, 0}, {0, -4}, {-7, 3}, {100, 95},

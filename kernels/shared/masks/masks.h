@@ -14,8 +14,9 @@
     X(DLATTN_MASK_BLOCK_WINDOW, dlattn_block_window_limits)     \
     X(DLATTN_MASK_POSITIVE, dlattn_positive_limits)
 
-// The keys row i sees, inside [0, num_keys); {0, 0} when there is none.
-DLATTN_SHARED dlattn_interval dlattn_mask_limits(const dlattn_mask *m, dlattn_i64 i) {
+// The ends of row i's interval as the masks and num_keys leave them: neither falls when i grows, and hi <= lo when the
+// row sees nothing.
+DLATTN_SHARED dlattn_interval dlattn_mask_ends(const dlattn_mask *m, dlattn_i64 i) {
     dlattn_interval r = {0, 0};
     r.hi = m->num_keys;
 #define DLATTN_INTERSECT(bit, limits)                \
@@ -26,6 +27,12 @@ DLATTN_SHARED dlattn_interval dlattn_mask_limits(const dlattn_mask *m, dlattn_i6
     }
     DLATTN_INTERVAL_MASKS(DLATTN_INTERSECT)
 #undef DLATTN_INTERSECT
+    return r;
+}
+
+// The keys row i sees, inside [0, num_keys); {0, 0} when there is none.
+DLATTN_SHARED dlattn_interval dlattn_mask_limits(const dlattn_mask *m, dlattn_i64 i) {
+    dlattn_interval r = dlattn_mask_ends(m, i);
     if (r.hi <= r.lo) r.lo = r.hi = 0;
     return r;
 }
@@ -52,6 +59,26 @@ DLATTN_SHARED dlattn_interval dlattn_mask_span(const dlattn_mask *m, dlattn_i64 
 DLATTN_SHARED int dlattn_mask_full(const dlattn_mask *m, dlattn_i64 i0, dlattn_i64 i1, dlattn_i64 j0, dlattn_i64 j1) {
     dlattn_interval first = dlattn_mask_limits(m, i0), last = dlattn_mask_limits(m, i1 - 1);
     return first.lo <= j0 && last.lo <= j0 && j1 <= first.hi && j1 <= last.hi;
+}
+
+// Rows of [0, num_rows) outside the answer see no key of [j0, j1); empty when hi <= lo.
+DLATTN_SHARED dlattn_interval dlattn_mask_rows(const dlattn_mask *m, dlattn_i64 num_rows, dlattn_i64 j0, dlattn_i64 j1) {
+    dlattn_interval r;
+    dlattn_i64 below = 0, above = num_rows; // the first row whose interval ends behind j0
+    while (below < above) {
+        dlattn_i64 i = below + (above - below) / 2;
+        if (dlattn_mask_ends(m, i).hi > j0) above = i;
+        else below = i + 1;
+    }
+    r.lo = below;
+    above = num_rows; // the first row whose interval begins at j1 or later
+    while (below < above) {
+        dlattn_i64 i = below + (above - below) / 2;
+        if (dlattn_mask_ends(m, i).lo >= j1) above = i;
+        else below = i + 1;
+    }
+    r.hi = below;
+    return r;
 }
 
 #endif
