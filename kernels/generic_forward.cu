@@ -1,0 +1,137 @@
+// generic_forward.cu: attention in plain fused multiply-adds, for any element type, head size, strides and mask.
+//
+// Entry forward_generic: 256 threads, grid row_tiles * splits * H * B, no dynamic shared memory. Options: TYPE (required),
+// HEAD = 64, 128 or 256, FEATURES. Tiles of 64 rows and 64 keys.
+//
+// One block computes 64 rows of one (sequence, head) over all their keys, or with splits > 1 over one piece of them; then it
+// writes partial_out (normalised) and partial_lse, which the kernel `combine` joins. Everything is float32.
+#include "generic_tile.cuh"
+
+// The running softmax of the thread's four rows. `sum` is the thread's own columns' part until the end.
+typedef struct softmax_rows {
+    float top[4], sum[4];
+} softmax_rows;
+
+// Below any finite score and finite itself, so that a score of -inf gives exp(-inf) = 0 and not NaN.
+#define SCORE_FLOOR (-3.402823466e38f)
+
+DEVICE float largest_of_row(float x) {
+    for (int lane = 1; lane < 16; lane *= 2) x = fmaxf(x, __shfl_xor_sync(0xffffffffu, x, lane));
+    return x;
+}
+
+DEVICE float sum_of_row(float x) {
+    for (int lane = 1; lane < 16; lane *= 2) x += __shfl_xor_sync(0xffffffffu, x, lane);
+    return x;
+}
+
+DEVICE float exp_of(float x) { return exp2f(x * LOG2_E); }
+
+// The thread's own products q.k become scores, -inf where hidden.
+DEVICE void finish_scores(tile_memory *t, const dlattn_params &p, const score_context &c, int i0, int j0) {
+#pragma unroll 1
+    for (int n = 0; n < 16; n++) {
+        const int r = own_row(n), i = i0 + r, j = j0 + own_column(n);
+        float *score = t->scores + own_place(n), derivative;
+        const bool visible = t->lo[r] <= j && j < t->hi[r] && element_visible(p, c, i, j);
+        *score = visible ? score_of(p, c, *score, i, j, &derivative) : -INFINITE;
+    }
+}
+
+// Scores become exp(score - top); what was summed under the old top is scaled to the new one. fmaxf drops NaN, which then
+// lives on in the sum.
+DEVICE void exponentiate(tile_memory *t, softmax_rows *rows, fragment (&out)[WIDE_SLICES]) {
+#pragma unroll
+    for (int m = 0; m < 4; m++) {
+        float *s = t->scores + own_place(4 * m), top = rows->top[m];
+#pragma unroll
+        for (int n = 0; n < 4; n++) top = fmaxf(top, s[16 * n]);
+        top = largest_of_row(top);
+        const float factor = exp_of(rows->top[m] - top);
+        rows->top[m] = top;
+        rows->sum[m] *= factor;
+#pragma unroll
+        for (int n = 0; n < 4; n++) {
+            const float e = exp_of(s[16 * n] - top);
+            s[16 * n] = e;
+            rows->sum[m] += e;
+        }
+#pragma unroll
+        for (int n = 0; n < 4 * WIDE_SLICES; n++) out[n / 4][m][n % 4] *= factor;
+    }
+}
+
+// Dropped probabilities become 0; the kept ones are scaled with the whole row at the end.
+DEVICE void drop(tile_memory *t, const dlattn_params &p, const dlattn_philox_key &key, const sequence &s, int h, int i0,
+                 int j0) {
+#pragma unroll 1
+    for (int n = 0; n < 16; n++)
+        if (dropout_factor(p, key, s, h, i0 + own_row(n), j0 + own_column(n)) == 0.0f) t->scores[own_place(n)] = 0.0f;
+}
+
+// From the running sums to row i's out and lse. The sink is one more score that has no value.
+DEVICE void finish_row(const dlattn_params &p, const sequence &s, int h, int i, int split, float top, float sum,
+                       const fragment (&out)[WIDE_SLICES], int m) {
+    float factor = sum == 0.0f ? 0.0f : 1.0f; // no visible key: 0, whatever was multiplied by 0
+    if (p.splits == 1 && p.sinks.data) {
+        const float sink = load_float(p.sinks, at(p.sinks, h)), both = fmaxf(top, sink);
+        factor *= exp_of(top - both);
+        sum = sum * exp_of(top - both) + exp_of(sink - both);
+        top = both;
+    }
+    const bool empty = sum == 0.0f;
+    const float lse = empty ? -INFINITE : top + logf(sum);
+    factor = empty ? 0.0f : factor / sum * p.dropout_scale;
+    if (p.splits > 1) {
+        const i64 row = split * p.row_count + row_of(p, s, h, i);
+        dlattn_view part = {p.partial_out, {0, 0, 0, 1}, {0, 0, 0, 0}, DLATTN_TYPE_F32, 0};
+        if (lse != -INFINITE) store_row(part, row * p.E, out, m, factor, p.E); // combine does not read the others
+        if (thread_x() == 0) ((float *)p.partial_lse)[row] = lse;
+        return;
+    }
+    store_row(p.out, at(p.out, s.b, s.q_begin + i, h), out, m, factor, p.E);
+    if (thread_x() == 0 && p.lse.data) store_float(p.lse, at(p.lse, s.b, h, s.q_begin + i), lse);
+}
+
+extern "C" __global__ void __launch_bounds__(THREADS, HEAD > 128 ? 1 : 2) forward_generic(const __grid_constant__ dlattn_params p) {
+    __shared__ __align__(16) tile_memory memory;
+    tile_memory *t = &memory;
+    const block_place place = place_of(p, p.row_tiles, p.B * p.H, p.splits, true);
+    const int h = place.head % p.H, g = h / p.heads_per_group, i0 = place.tile * TILE;
+    const sequence s = read_sequence(p, place.head / p.H);
+    if (i0 >= s.M) return;
+
+    const dlattn_mask mask = mask_of(p, s);
+    const score_context c = score_context_of(p, s, h);
+    dlattn_philox_key key = {0, 0, 0};
+    if (HAS(p, DLATTN_FEATURE_DROPOUT)) key = dropout_key(p);
+    const limits seen = find_limits(t, p, s, mask, i0);
+    const int rows = smaller(TILE, s.M - i0), first = seen.lo / TILE, tiles = (seen.hi + TILE - 1) / TILE - first;
+    const int from = first + (int)((i64)tiles * place.split / p.splits);
+    const int to = first + (int)((i64)tiles * (place.split + 1) / p.splits);
+    const i64 q_at = at(p.q, s.b, s.q_begin + i0, h);
+
+    fragment scores, out[WIDE_SLICES];
+    softmax_rows state;
+    clear(out);
+#pragma unroll
+    for (int m = 0; m < 4; m++) {
+        state.top[m] = SCORE_FLOOR;
+        state.sum[m] = 0.0f;
+    }
+    for (int tile = from; tile < to; tile++) {
+        const int j0 = tile * TILE, keys = smaller(TILE, s.N - j0);
+        dot_tiles(scores, t, p.q, q_at, rows, p.k, at(p.k, s.b, s.k_begin + j0, g), keys, p.D);
+        share_scores(t, scores); // the place is free since dot_tiles has synchronised
+        finish_scores(t, p, c, i0, j0);
+        exponentiate(t, &state, out);
+        if (HAS(p, DLATTN_FEATURE_DROPOUT)) drop(t, p, key, s, h, i0, j0);
+        add_rows(out, t, p.v, at(p.v, s.b, s.k_begin + j0, g), keys, p.E);
+    }
+#pragma unroll
+    for (int m = 0; m < 4; m++) {
+        const int i = i0 + 4 * thread_y() + m;
+        const float sum = sum_of_row(state.sum[m]);
+        if (i < s.M) finish_row(p, s, h, i, place.split, state.top[m], sum, out, m);
+    }
+}
