@@ -39,7 +39,7 @@ typedef struct cpu_kernels {
     int64_t tile_keys;             /* pieces of keys are multiples of it */
     int64_t (*item_rows)(const problem *); /* rows of a forward item */
     int64_t decode_rows;           /* the most rows the decode kernel takes */
-    bool (*decode_takes)(const problem *); /* is every operand in a form that the decode kernel reads? */
+    bool (*decode_takes)(const problem *); /* are D and E whole units of the decode kernel? */
     int64_t (*forward_scratch)(const problem *); /* bytes per thread, each */
     int64_t (*decode_scratch)(const problem *);
     int64_t (*backward_scratch)(const problem *);

@@ -1,4 +1,5 @@
-/* decode_tmpl.c: forward attention of few query rows by many keys: no packing, K and V are read where they lie, once.
+/* decode_tmpl.c: forward attention of few query rows by many keys: no packing, K and V are read where they lie, once (a
+ * row whose numbers lie apart is copied first).
  *
  *     for each block of keys:   S = Q K^T by dot products along D;   P = 2^(t(S) - m), m and l updated;   O += P V
  *
@@ -173,6 +174,7 @@ typedef struct decode_scratch {
     real *sum;                   /* [DECODE_ROWS][L]: l, still spread over the lanes */
     real *maximum;               /* [DECODE_ROWS]: m, log2 units */
     char *tail;                  /* [NA][D] of K's type: the last keys, padded with zeros */
+    char *copy;                  /* [STEP][D or E] of K's type: rows whose numbers lie apart */
     uint8_t *keep;               /* [DECODE_ROWS][LD_SCORES]: dropout */
     real *bias_row;              /* [LD_SCORES] */
     uint8_t *keep_row;           /* [LD_SCORES] */
@@ -181,7 +183,11 @@ typedef struct decode_scratch {
     int rows_log2;               /* of the rows that one kernel takes */
 } decode_scratch;
 
+/* Do the numbers of a row lie apart? */
+static bool lies_apart(const operand *o) { return o->stride[3] != 1 && o->extent[3] != 1; }
+
 static int64_t carve(decode_scratch *s, const problem *p, char *base) {
+    const int64_t copied_k = lies_apart(&p->k) ? p->D : 0, copied_v = lies_apart(&p->v) ? p->E : 0;
     char *at = base;
     s->rows = CARVE(&at, row, DECODE_ROWS);
     s->q = CARVE(&at, real, DECODE_ROWS * p->D);
@@ -190,6 +196,7 @@ static int64_t carve(decode_scratch *s, const problem *p, char *base) {
     s->sum = CARVE(&at, real, DECODE_ROWS * L);
     s->maximum = CARVE(&at, real, DECODE_ROWS);
     s->tail = CARVE(&at, char, NA * p->D * (int64_t)sizeof(real));
+    s->copy = CARVE(&at, char, STEP * (copied_k > copied_v ? copied_k : copied_v) * (int64_t)sizeof(real));
     s->keep = CARVE(&at, uint8_t, p->dropout_threshold ? DECODE_ROWS * LD_SCORES : 0);
     s->bias_row = CARVE(&at, real, LD_SCORES);
     s->keep_row = CARVE(&at, uint8_t, LD_SCORES);
@@ -202,12 +209,11 @@ int64_t NAME(decode_scratch)(const problem *p) {
     return carve(&s, p, (char *)0);
 }
 
-/* Rows of K and V are read in place, in whole units. */
+/* Rows of K and V are read in whole units. Strides have no say: the same numbers give the same bits, however they lie. */
 bool NAME(decode_takes)(const problem *p);
 bool NAME(decode_takes)(const problem *p) {
     const int64_t step = kernels_of(p->dtype)->unit * L;
-    return (p->k.stride[3] == 1 || p->D == 1) && (p->v.stride[3] == 1 || p->E == 1) && p->D % step == 0 &&
-           p->E % step == 0;
+    return p->D % step == 0 && p->E % step == 0;
 }
 
 /* The order in which a unit of two holds its 2L numbers: even indices, then odd. */
@@ -244,6 +250,27 @@ static void begin_rows(decode_scratch *s, const cpu_job *job, const row_group *g
     }
 }
 
+/* Rows of n numbers, one after the other. */
+static void copy_rows(char *to, const operand *o, const char *from, int64_t count, int64_t n) {
+    const int64_t bytes = dlattn__size_of(o->dtype);
+    for (int64_t r = 0; r < count; r++, from += o->stride[1] * bytes) {
+        if (!lies_apart(o)) memcpy(to, from, (size_t)(n * bytes));
+        else
+            for (int64_t d = 0; d < n; d++) memcpy(to + d * bytes, from + d * o->stride[3] * bytes, (size_t)bytes);
+        to += n * bytes;
+    }
+}
+
+/* Rows as the kernels read them, at most STEP: where they lie, or a copy. */
+static const char *rows_of(decode_scratch *s, const operand *o, const char *from, int64_t count, int64_t n,
+                           int64_t *row_stride) {
+    *row_stride = o->stride[1];
+    if (!lies_apart(o)) return from;
+    copy_rows(s->copy, o, from, count, n);
+    *row_stride = n;
+    return s->copy;
+}
+
 /* Products of all rows with `keys` keys at k, a multiple of the kernel's. */
 static void dot_step(decode_scratch *s, int64_t D, int64_t j, const char *k, int64_t row_stride, int64_t keys) {
     for (int64_t r = 0; r < s->count; r += (int64_t)1 << s->rows_log2)
@@ -255,13 +282,16 @@ static void dot_block(decode_scratch *s, const cpu_job *job, const row_group *gr
     const problem *p = job->p;
     const int64_t tile = NA >> s->rows_log2, whole = n / tile * tile, bytes = dlattn__size_of(p->k.dtype);
     const int64_t row_bytes = p->k.stride[1] * bytes;
+    int64_t row_stride;
     const char *k = dlattn__at(&p->k, job->x->k, group->b, group->sequence.k_begin + j0, group->g, 0);
-    for (int64_t j = 0; j < whole; j += STEP)
-        dot_step(s, p->D, j, k + j * row_bytes, p->k.stride[1], whole - j < STEP ? whole - j : STEP);
+    for (int64_t j = 0; j < whole; j += STEP) {
+        const int64_t keys = whole - j < STEP ? whole - j : STEP;
+        const char *from = rows_of(s, &p->k, k + j * row_bytes, keys, p->D, &row_stride);
+        dot_step(s, p->D, j, from, row_stride, keys);
+    }
     if (whole == n) return;
     memset(s->tail, 0, (size_t)(tile * p->D * bytes));
-    for (int64_t j = whole; j < n; j++)
-        memcpy(s->tail + (j - whole) * p->D * bytes, k + j * row_bytes, (size_t)(p->D * bytes));
+    copy_rows(s->tail, &p->k, k + whole * row_bytes, n - whole, p->D);
     dot_step(s, p->D, whole, s->tail, p->D, tile);
 }
 
@@ -301,12 +331,14 @@ static void mix_block(decode_scratch *s, const cpu_job *job, const row_group *gr
     mix_fn *const *mix = s->kernels->mix[s->rows_log2];
     for (int64_t k = k0; k < k1; k += STEP) {
         const int64_t keys = k1 - k < STEP ? k1 - k : STEP;
-        const char *from = dlattn__at(&p->v, job->x->v, group->b, group->sequence.k_begin + j0 + k, group->g, 0);
+        int64_t row_stride;
+        const char *v_rows = dlattn__at(&p->v, job->x->v, group->b, group->sequence.k_begin + j0 + k, group->g, 0);
+        const char *from = rows_of(s, &p->v, v_rows, keys, p->E, &row_stride);
         for (int64_t c = 0, width = 3; c < vectors; c += (int64_t)1 << width) {
             while ((int64_t)1 << width > vectors - c || !mix[width]) width--;
             for (int64_t r = 0; r < s->count; r += (int64_t)1 << s->rows_log2)
                 mix[width](s->out + r * p->E + c * L, p->E, s->scores + r * LD_SCORES + k, from + c * L * bytes,
-                           p->v.stride[1], keys);
+                           row_stride, keys);
         }
     }
 }
