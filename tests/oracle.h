@@ -5,9 +5,8 @@
  *     ORACLE_REFERENCE   double, or long double for float64 inputs: what is true
  *     ORACLE_PLAIN       each step rounded to the input dtype: what an honest direct evaluation gets
  *     ORACLE_PLAIN_F32   each step in float (double for float64 inputs): judges lse
- *     ORACLE_ROUNDING    how much one float32 (float64) rounding in every step may move a result, to first order: the
- *                        same sums over magnitudes, each weight p times 1 + |lse| + the magnitudes in its score, all
- *                        times the unit roundoff (running error analysis: Higham, 2002, section 3.3) */
+ *     ORACLE_ROUNDING    how much one float32 (float64) rounding in every step may move a result, to first order: running
+ *                        error analysis (Higham, 2002, section 3.3), see docs/numerics.md */
 #ifndef DLATTN_TESTS_ORACLE_H
 #define DLATTN_TESTS_ORACLE_H
 

@@ -21,8 +21,9 @@ typedef struct head {
     NUMBER *k, *v, *k_columns, *v_columns; /* [N][D], [N][E] and transposed */
     NUMBER *q, *out, *dout;                /* [D], [E], [E] */
     NUMBER *s, *cap, *keep, *p, *dp, *sum; /* [N]; cap: derivative of softcap; keep: dropout's factor; sum: [max(D, E)] */
+    NUMBER *score_moved, *cap_moved;       /* [N]: see oracle_rounding.h */
     unsigned char *visible;                /* [N] */
-    NUMBER lse, sink;
+    NUMBER lse, sink, slope;
     NUMBER *dk, *dv, *dbias, *dsinks; /* sums over heads, in the shapes of the tensors */
 } head;
 
@@ -76,7 +77,6 @@ static void add_scaled(NUMBER *restrict to, NUMBER factor, const NUMBER *restric
 /* s[j] of row i, with every term; visible[j] and the derivative of softcap. */
 static void score_row(head *w, int64_t i) {
     const dlattn_attention *a = w->a;
-    const DLTensor *slopes = a->alibi_slopes;
     NUMBER softcap = (NUMBER)a->softcap;
     load_row(w->q, a->q, oracle_row(&w->queries, w->b, w->h, i), w->D);
     dot_columns(w->s, w->q, w->k_columns, w->D, w->keys.length);
@@ -92,10 +92,9 @@ static void score_row(head *w, int64_t i) {
             int plain = w->request->arithmetic == ORACLE_PLAIN || w->request->arithmetic == ORACLE_PLAIN_F32;
             w->cap[j] = plain ? round_to(1 - t * t, w->step) : 1 / (c * c);
         }
-        if (slopes) {
-            NUMBER slope = (NUMBER)tensor_get(slopes, slopes->ndim == 2 ? w->b * w->queries.heads + w->h : w->h);
+        if (a->alibi_slopes) {
             NUMBER distance = (NUMBER)oracle_distance(a, w->b, i, j);
-            s = round_to(s - round_to(slope * fabs(distance), w->step), w->step);
+            s = round_to(s - round_to(w->slope * fabs(distance), w->step), w->step);
         }
         if (a->bias)
             s = round_to(s + (NUMBER)tensor_get(a->bias, tensor_broadcast_index(a->bias, w->b, w->h, i, j)), w->step);
@@ -130,7 +129,7 @@ static void out_row(head *w, int64_t i) {
         if (!w->visible[j]) continue;
         w->p[j] = round_to(exp(w->s[j] - w->lse), w->step);
         w->keep[j] = w->a->dropout == 0 ? 1 : oracle_kept(w->a, w->b, w->h, i, j) ? factor : 0;
-        if (w->keep[j] == 0) continue;
+        if (w->keep[j] == 0 && w->p[j] == w->p[j]) continue; /* dropout does not heal NaN */
         add_scaled(w->out, round_to(w->p[j] * w->keep[j], w->step), w->v + j * w->E, w->E);
     }
     for (int64_t e = 0; e < w->E; e++) w->out[e] = round_to(w->out[e], w->request->out_dtype);
@@ -185,8 +184,15 @@ static void gradient_row(head *w, int64_t i, real *dq) {
 
 #include "oracle_rounding.h"
 
+static NUMBER slope_of(const head *w) {
+    const DLTensor *slopes = w->a->alibi_slopes;
+    if (!slopes) return 0;
+    return (NUMBER)tensor_get(slopes, slopes->ndim == 2 ? w->b * w->queries.heads + w->h : w->h);
+}
+
 static void run_head(head *w, oracle_result *result) {
     load_keys(w);
+    w->slope = slope_of(w);
     w->sink = w->a->sinks ? (NUMBER)tensor_get(w->a->sinks, w->h) : 0;
     for (int64_t i = 0; i < w->queries.length; i++) {
         int64_t row = oracle_row(&w->queries, w->b, w->h, i);
@@ -209,6 +215,7 @@ static void allocate_work(head *w) {
     w->k = numbers(N * D), w->v = numbers(N * E), w->k_columns = numbers(N * D), w->v_columns = numbers(N * E);
     w->q = numbers(D), w->out = numbers(E), w->dout = numbers(E), w->sum = numbers(D > E ? D : E);
     w->s = numbers(N), w->cap = numbers(N), w->keep = numbers(N), w->p = numbers(N), w->dp = numbers(N);
+    w->score_moved = numbers(N), w->cap_moved = numbers(N);
     w->visible = calloc((size_t)N + 1, 1);
     w->dk = numbers(tensor_count(w->a->k)), w->dv = numbers(tensor_count(w->a->v));
     w->dbias = w->a->bias ? numbers(tensor_count(w->a->bias)) : NULL;
@@ -218,7 +225,7 @@ static void allocate_work(head *w) {
 
 static void free_work(head *w) {
     NUMBER *all[] = {w->k, w->v, w->k_columns, w->v_columns, w->q,  w->out, w->dout,  w->sum,    w->s,
-                     w->cap, w->keep, w->p,    w->dp,        w->dk, w->dv,  w->dbias, w->dsinks};
+                     w->cap, w->keep, w->p,    w->dp,        w->dk, w->dv,  w->dbias, w->dsinks, w->score_moved, w->cap_moved};
     for (unsigned n = 0; n < sizeof all / sizeof *all; n++) free(all[n]);
     free(w->visible);
 }

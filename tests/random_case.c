@@ -237,7 +237,7 @@ static void draw_inputs(draw *r) {
         c->inputs = BAD_KEYS;
         c->gradients = NO_GRADIENTS;
         break;
-    default: c->inputs = c->dropout == 0 && chance(r, 50) ? NAN_IN_Q : INF_IN_V; break;
+    default: c->inputs = chance(r, 50) ? NAN_IN_Q : INF_IN_V; break;
     }
     int64_t last = c->B - 1, queries = c->packed_q ? last < 0 ? 0 : c->q_lengths[last] : c->M;
     int64_t keys = c->packed_k ? last < 0 ? 0 : c->k_lengths[last] : c->N;

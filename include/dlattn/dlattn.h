@@ -53,7 +53,8 @@
  * multiplied by 256/(256-t). dropout 0 is off; dropout 1 makes out 0. The byte of (b,h,i,j) comes from Philox-4x32-10
  * (Salmon et al., 2011) with key (seed low, seed high + offset high) and counter
  * ((j/32)*32 + (i%8)*4 + (j%8)/2, i/16, b*H + h, offset low): word (j/8)%4, byte ((i/8)%2)*2 + j%2 (byte 0 is the
- * lowest). Divisions are floors, remainders not negative, every sum is taken modulo 2^32. lse ignores dropout.
+ * lowest). Divisions are floors, remainders not negative, every sum is taken modulo 2^32. lse ignores dropout. Dropout
+ * does not heal: a row whose lse is NaN has out NaN, even where dropout keeps nothing of it.
  *
  * TENSORS
  *
@@ -82,7 +83,7 @@
  * was found and what was expected, goes to exec->message if given and to the thread-local dlattn_last_error(). After
  * an error nothing has been written to any output.
  *
- * DETERMINISM. On the CPU the same call gives the same bits, for any number of threads.
+ * DETERMINISM. On the CPU the same call gives the same bits, for any number of threads and any strides.
  *
  * MANNERS. The library never prints (unless DLATTN_LOG=1), never exits, creates no stream, allocates no device memory
  * and never synchronises. Every function is safe from any thread. Environment: DLATTN_NUM_THREADS, DLATTN_CPU_ISA
