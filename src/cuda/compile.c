@@ -74,6 +74,17 @@ static const char *first_error_line(const char *log, int *length) {
     return found;
 }
 
+/* Each line of NVRTC's as a line of ours. */
+static void log_lines(const char *log) {
+    char line[400];
+    while (*log) {
+        size_t length = strcspn(log, "\n");
+        snprintf(line, sizeof line, "%.*s", (int)length, log);
+        dlattn__log("%s", line);
+        log += length + (log[length] == '\n');
+    }
+}
+
 static bool number_before(int32_t *out, const char *text, const char *end, const char *words) {
     const char *found = strstr(text, words);
     if (!found || (end && found >= end)) return false;
@@ -122,8 +133,7 @@ static int32_t compile_failed(const nvrtc_choice *choice, const kernel_request *
     int length = 0;
     const char *line = first_error_line(log, &length);
     dlattn__request_text(name, sizeof name, r);
-    for (const char *p = log; *p; p += strcspn(p, "\n"), p += *p == '\n')
-        dlattn__log("%.*s", (int)strcspn(p, "\n"), p);
+    log_lines(log);
     return dlattn__fail(DLATTN_ERR_COMPILE, "%s for %s, NVRTC %d.%d: %.*s", name, choice->arch,
                         (int)choice->copy->major, (int)choice->copy->minor, length ? length : 100,
                         length ? line : choice->copy->call.nvrtcGetErrorString(result));
