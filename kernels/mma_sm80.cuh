@@ -196,14 +196,24 @@ DEVICE uint4 gather(const u16 *first, i64 stride, int count) {
 // WHOLE: unit column stride and 16-byte aligned rows: asynchronous. Else any strides, done when the threads have met.
 template <int ROWS, int COLS, int THREADS, bool WHOLE>
 DEVICE void load_tile(u32 tile, const tile_source &from, int row) {
-    const int CHUNKS = COLS / 8, COUNT = ROWS * CHUNKS;
+    const int CHUNKS = COLS / 8, COUNT = ROWS * CHUNKS, STEP = THREADS / CHUNKS;
+    if constexpr (WHOLE && THREADS % CHUNKS == 0 && STEP % 8 == 0 && ROWS % STEP == 0) {
+        // A thread stays in its column, and the permutation repeats every 8 rows: one address each, moved by constants.
+        const int r = (int)threadIdx.x / CHUNKS, c = (int)threadIdx.x % CHUNKS, left = from.rows - row - r;
+        const int bytes = 2 * (from.cols - 8 * c), most = bytes < 0 ? 0 : bytes > 16 ? 16 : bytes;
+        const u16 *first = from.data + (row + r) * from.row_stride + 8 * c;
+        const u32 to = tile + chunk_offset<COLS>(r, c);
 #pragma unroll
-    for (int base = 0; base < COUNT; base += THREADS) {
-        int n = base + (int)threadIdx.x;
-        if (COUNT % THREADS == 0 || n < COUNT) {
-            int r = n / CHUNKS, c = n % CHUNKS;
-            int count = row + r < from.rows ? from.cols - 8 * c : 0;
-            count = count < 0 ? 0 : count > 8 ? 8 : count;
+        for (int k = 0; k < ROWS / STEP; k++) {
+            copy_async(to + k * STEP * COLS * 2, first, k * STEP < left ? most : 0);
+            first += STEP * from.row_stride;
+        }
+    } else {
+#pragma unroll
+        for (int base = 0; base < COUNT; base += THREADS) {
+            const int n = base + (int)threadIdx.x, r = n / CHUNKS, c = n % CHUNKS;
+            if (COUNT % THREADS != 0 && n >= COUNT) break;
+            const int most = row + r < from.rows ? from.cols - 8 * c : 0, count = most < 0 ? 0 : most > 8 ? 8 : most;
             const u16 *first = from.data + (row + r) * from.row_stride + 8 * c * (WHOLE ? 1 : from.col_stride);
             if (WHOLE) copy_async(tile + chunk_offset<COLS>(r, c), first, 2 * count);
             else store_shared(tile + chunk_offset<COLS>(r, c), gather(first, from.col_stride, count));

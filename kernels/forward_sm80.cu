@@ -1,0 +1,367 @@
+// forward_sm80.cu: the forward on tensor cores by mma.sync, for fp16 (sm_75 on) and bf16 (sm_80 on): FlashAttention 2's shape.
+//
+// Entry forward_sm80. Options: TYPE; HEAD_D, HEAD_E: D and E padded to multiples of 16; BM, BN: rows and keys of a tile,
+// multiples of 16; WARPS: each owns BM / WARPS rows, 16 or 32; STAGES: 1 or 2 tiles of K and of V in shared memory;
+// Q_REGISTERS: 1 keeps Q's fragments in registers; ALIGNED: 1 when q, k and v have unit inner strides and 16-byte aligned
+// rows; SPLIT: 1 writes partial results for `combine`; PACKED: 1 makes a row of every (query, head of a group) pair, so that
+// few queries with many heads fill a tile (features INTERVAL and SOFTCAP only); FEATURES.
+//
+// Grid: row_tiles * splits * heads * B of 32 WARPS threads; heads is G when PACKED (and row_tiles counts packed rows), else
+// H. One block computes one tile of rows over its keys, from the last tile of keys to the first. Rows from M_b on are not
+// written.
+#include "scores_sm80.cuh"
+#include "softmax_sm80.cuh"
+
+#define THREADS (WARPS * 32)
+#define MT (BM / (16 * WARPS)) // fragments of 16 rows of a warp
+#define NT (BN / 8)
+#define ET (HEAD_E / 8)
+#define DEPTH (HEAD_D / 16)
+#define INTERVAL (((FEATURES) & DLATTN_FEATURE_INTERVAL) != 0)
+#define SCORED (((FEATURES) & FEATURES_SCORED) != 0)
+
+static_assert(BM % (16 * WARPS) == 0 && MT >= 1 && BN % 16 == 0 && HEAD_D % 16 == 0 && HEAD_E % 16 == 0, "tile sizes");
+static_assert(STAGES == 1 || STAGES == 2, "stages");
+static_assert(!PACKED || ((FEATURES) & ~(DLATTN_FEATURE_INTERVAL | DLATTN_FEATURE_SOFTCAP)) == 0, "features of packed rows");
+
+// Shared memory, in bytes. The result leaves through the space of Q, K and V.
+#define Q_BYTES (BM * HEAD_D * 2)
+#define K_BYTES (BN * HEAD_D * 2)
+#define V_BYTES (BN * HEAD_E * 2)
+#define LIMITS_AT (Q_BYTES + STAGES * (K_BYTES + V_BYTES))
+#define RANGES_AT (LIMITS_AT + BM * 8)
+static_assert(BM * HEAD_E * 2 <= LIMITS_AT, "the result fits");
+
+typedef struct block_place {
+    int row0, split, h, b; // first row of the tile; h: kv head when PACKED
+} block_place;
+
+// Row tiles of one head follow each other, so that its keys stay in L2; the last rows come first, because under causal
+// masks they are the longest.
+DEVICE block_place place_of(const dlattn_params &p) {
+    const u32 heads = PACKED ? p.G : p.H, tile = blockIdx.x % p.row_tiles, rest = blockIdx.x / p.row_tiles;
+    block_place place;
+    place.row0 = (int)(INTERVAL ? p.row_tiles - 1 - tile : tile) * BM;
+    place.split = SPLIT ? (int)(rest % p.splits) : 0;
+    const u32 head = SPLIT ? rest / p.splits : rest;
+    place.h = (int)(head % heads);
+    place.b = (int)(head / heads);
+    return place;
+}
+
+// What a row of the tile stands for.
+DEVICE int query_of(const dlattn_params &p, int row) { return PACKED ? row / p.heads_per_group : row; }
+DEVICE int head_of(const dlattn_params &p, int h, int row) {
+    return PACKED ? h * p.heads_per_group + row % p.heads_per_group : h;
+}
+
+// What some rows see: keys outside [lo, hi) are hidden from all of them, keys in [full_lo, full_hi) from none.
+typedef struct key_range {
+    int lo, hi, full_lo, full_hi;
+} key_range;
+
+DEVICE key_range joined(key_range a, key_range b) {
+    key_range r = {smaller(a.lo, b.lo), larger(a.hi, b.hi), larger(a.full_lo, b.full_lo), smaller(a.full_hi, b.full_hi)};
+    return r;
+}
+
+// Every row's limits to shared memory; what this warp's rows see, and what all rows of the tile see.
+DEVICE key_range find_ranges(key_range *of_tile, unsigned char *memory, const dlattn_params &p, const sequence &s, int row0,
+                             int rows) {
+    limits *row_limit = (limits *)(memory + LIMITS_AT);
+    key_range *ranges = (key_range *)(memory + RANGES_AT), own = {0x7fffffff, 0, 0, 0x7fffffff};
+    const dlattn_mask mask = mask_of(p, s);
+    const int warp = (int)threadIdx.x / 32;
+#pragma unroll
+    for (int first = 0; first < 16 * MT; first += 32) {
+        const int r = 16 * MT * warp + first + lane_id();
+        if (first + lane_id() < 16 * MT) {
+            const bool there = row0 + r < rows;
+            limits seen = {0, 0};
+            if (there) seen = row_limits(p, s, mask, query_of(p, row0 + r));
+            row_limit[r] = seen;
+            if (there) {
+                key_range row = {seen.lo < seen.hi ? seen.lo : 0x7fffffff, seen.hi, seen.lo, seen.hi};
+                own = joined(own, row);
+            }
+        }
+    }
+#pragma unroll
+    for (int lane = 1; lane < 32; lane *= 2) {
+        key_range other = {__shfl_xor_sync(0xffffffffu, own.lo, lane), __shfl_xor_sync(0xffffffffu, own.hi, lane),
+                           __shfl_xor_sync(0xffffffffu, own.full_lo, lane), __shfl_xor_sync(0xffffffffu, own.full_hi, lane)};
+        own = joined(own, other);
+    }
+    if (lane_id() == 0) ranges[warp] = own;
+    __syncthreads();
+    *of_tile = ranges[0];
+#pragma unroll
+    for (int w = 1; w < WARPS; w++) *of_tile = joined(*of_tile, ranges[w]);
+    return own;
+}
+
+// Q's rows [row0, row0 + BM) to shared memory.
+DEVICE void load_queries(u32 tile, const dlattn_params &p, const sequence &s, int h, int row0, int rows) {
+    if (!PACKED) {
+        const tile_source from = {(const u16 *)p.q.data + at(p.q, s.b, s.q_begin, h), p.q.stride[1], p.q.stride[3], rows, p.D};
+        load_tile<BM, HEAD_D, THREADS, ALIGNED>(tile, from, row0);
+        return;
+    }
+    const u16 *data = (const u16 *)p.q.data + at(p.q, s.b, s.q_begin);
+    for (int n = (int)threadIdx.x; n < BM * (HEAD_D / 8); n += THREADS) {
+        const int r = n / (HEAD_D / 8), chunk = n % (HEAD_D / 8), row = smaller(row0 + r, rows - 1);
+        const int count = row0 + r < rows ? larger(0, smaller(8, p.D - 8 * chunk)) : 0;
+        const u16 *first = data + query_of(p, row) * p.q.stride[1] + head_of(p, h, row) * p.q.stride[2] +
+                           8 * chunk * (ALIGNED ? 1 : p.q.stride[3]);
+        const u32 place = tile + chunk_offset<HEAD_D>(r, chunk);
+        if (ALIGNED) copy_async(place, first, 2 * count);
+        else store_shared(place, gather(first, p.q.stride[3], count));
+    }
+}
+
+// The largest score is found before it is scaled, which is right for a positive scale only: a negative one goes into Q's
+// signs, and for zero Q becomes q * 0 (0, or NaN where q is not finite) and the scale 1.
+DEVICE void absorb_sign(u32 tile, float scale) {
+    __syncthreads();
+    for (int n = (int)threadIdx.x; n < Q_BYTES / 4; n += THREADS) {
+        u32 x;
+        asm volatile("ld.shared.b32 %0, [%1];" : "=r"(x) : "r"(tile + 4 * n) : "memory");
+        if (scale < 0.0f) x ^= 0x80008000u;
+        else x = pack(float_of_element((u16)x) * 0.0f, float_of_element((u16)(x >> 16)) * 0.0f);
+        store_shared(tile + 4 * n, x);
+    }
+    __syncthreads();
+}
+
+// What is derived from x is computed again where it is needed, instead of being kept in registers through the loop.
+DEVICE void forget(u32 &x) { asm volatile("" : "+r"(x)); }
+
+// s = Q K^T for this warp's rows. q: Q's fragments, read here unless they stay in registers.
+DEVICE void multiply_keys(float (&s)[MT][NT][4], u32 (&q)[Q_REGISTERS ? DEPTH : 1][MT][4], u32 q_tile, u32 k_tile) {
+    u32 by_rows = lane_by_rows<HEAD_D>(), by_columns = lane_by_columns<HEAD_D>();
+    forget(by_rows);
+    forget(by_columns);
+    EACH_SCORE(MT, NT) s[a][n][c] = 0.0f;
+#pragma unroll
+    for (int k = 0; k < DEPTH; k++) {
+        u32 (&left)[MT][4] = q[Q_REGISTERS ? k : 0];
+        if (!Q_REGISTERS)
+#pragma unroll
+            for (int a = 0; a < MT; a++)
+                load_fragment(left[a], fragment_address<HEAD_D>(q_tile, by_rows, 16 * a, 16 * k));
+#pragma unroll
+        for (int n = 0; n < NT; n += 2) {
+            u32 right[4];
+            load_fragment(right, fragment_address<HEAD_D>(k_tile, by_columns, 8 * n, 16 * k));
+#pragma unroll
+            for (int a = 0; a < MT; a++) {
+                mma(s[a][n], left[a], right[0], right[1]);
+                mma(s[a][n + 1], left[a], right[2], right[3]);
+            }
+        }
+    }
+}
+
+// o += P V, with P the weights in s rounded to the element type.
+DEVICE void multiply_values(float (&o)[MT][ET][4], const float (&s)[MT][NT][4], u32 v_tile) {
+    u32 by_rows = lane_by_rows<HEAD_E>();
+    forget(by_rows);
+#pragma unroll
+    for (int k = 0; k < NT / 2; k++) {
+        u32 left[MT][4];
+#pragma unroll
+        for (int a = 0; a < MT; a++) pack_fragment(left[a], &s[a][2 * k]);
+#pragma unroll
+        for (int e = 0; e < ET; e += 2) {
+            u32 right[4];
+            load_fragment_trans(right, fragment_address<HEAD_E>(v_tile, by_rows, 16 * k, 8 * e));
+#pragma unroll
+            for (int a = 0; a < MT; a++) {
+                mma(o[a][e], left[a], right[0], right[1]);
+                mma(o[a][e + 1], left[a], right[2], right[3]);
+            }
+        }
+    }
+}
+
+// Two neighbours of a row, wherever they go.
+DEVICE void store_pair(const dlattn_view &t, i64 index, i64 stride, float x, float y, int count) {
+    if (count > 0) store_float(t, index, x);
+    if (count > 1) store_float(t, index + stride, y);
+}
+
+// out's rows through shared memory in 16-byte stores, where its rows are aligned and of the element type.
+DEVICE void store_rows(u32 tile, const float (&o)[MT][ET][4], const dlattn_params &p, const sequence &s, int h, int row0,
+                       int rows) {
+    const int warp_row = 16 * MT * ((int)threadIdx.x / 32), g = lane_id() / 4, t = lane_id() % 4;
+    __syncthreads(); // the last tiles have been read
+#pragma unroll
+    for (int a = 0; a < MT; a++)
+#pragma unroll
+        for (int e = 0; e < ET; e++)
+#pragma unroll
+            for (int half = 0; half < 2; half++)
+                store_shared(tile + element_offset<HEAD_E>(warp_row + 16 * a + 8 * half + g, 8 * e + 2 * t),
+                             pack(o[a][e][2 * half], o[a][e][2 * half + 1]));
+    __syncwarp();
+    for (int n = lane_id(); n < 16 * MT * (HEAD_E / 8); n += 32) { // each warp its own rows
+        const int r = warp_row + n / (HEAD_E / 8), chunk = n % (HEAD_E / 8), row = row0 + r;
+        if (row >= rows || 8 * chunk >= p.E) continue;
+        const uint4 x = load_shared(tile + chunk_offset<HEAD_E>(r, chunk));
+        u16 *to = (u16 *)p.out.data + at(p.out, s.b, s.q_begin + query_of(p, row), head_of(p, h, row)) + 8 * chunk;
+        if (8 * chunk + 8 <= p.E) {
+            *(uint4 *)to = x;
+        } else {
+            const u32 word[4] = {x.x, x.y, x.z, x.w};
+#pragma unroll
+            for (int i = 0; i < 8; i++)
+                if (8 * chunk + i < p.E) to[i] = (u16)(word[i / 2] >> (i % 2 * 16));
+        }
+    }
+}
+
+DEVICE bool stores_whole_rows(const dlattn_params &p) {
+    return p.out.dtype == TYPE && p.out.stride[3] == 1 &&
+           ((p.out.data | 2 * (u64)(p.out.stride[0] | p.out.stride[1] | p.out.stride[2])) & 15) == 0;
+}
+
+// From the running sums to out and lse, or to this split's part of them.
+DEVICE void finish(u32 tile, float (&o)[MT][ET][4], const float (&m)[MT][2], const float (&l)[MT][2], float factor,
+                   const dlattn_params &p, const sequence &s, const block_place &place, int rows) {
+    const int first = place.row0 + 16 * MT * ((int)threadIdx.x / 32) + lane_id() / 4, t = lane_id() % 4;
+    const bool whole = !SPLIT && stores_whole_rows(p);
+#pragma unroll
+    for (int a = 0; a < MT; a++)
+#pragma unroll
+        for (int half = 0; half < 2; half++) {
+            const int row = first + 16 * a + 8 * half, i = query_of(p, row), h = head_of(p, place.h, row);
+            float sink = 0.0f;
+            const bool sunk = !SPLIT && p.sinks.data;
+            if (sunk) sink = load_float(p.sinks, at(p.sinks, h));
+            const row_end end = end_of_row(m[a][half], sum_of_quad(l[a][half]), factor, sunk, sink);
+            const float by = HAS(p, DLATTN_FEATURE_DROPOUT) ? end.factor * p.dropout_scale : end.factor;
+#pragma unroll
+            for (int e = 0; e < ET; e++) {
+                // Nothing visible gives 0, even where 0 was multiplied by infinity.
+                o[a][e][2 * half] = by == 0.0f ? 0.0f : o[a][e][2 * half] * by;
+                o[a][e][2 * half + 1] = by == 0.0f ? 0.0f : o[a][e][2 * half + 1] * by;
+            }
+            if (row >= rows) continue;
+            if (SPLIT) {
+                const i64 part = place.split * p.row_count + row_of(p, s, h, i);
+                if (t == 0) ((float *)p.partial_lse)[part] = end.lse;
+                const dlattn_view out = {p.partial_out, {0, 0, 0, 1}, {0, 0, 0, 0}, DLATTN_TYPE_F32, 0};
+#pragma unroll
+                for (int e = 0; e < ET; e++)
+                    store_pair(out, part * p.E + 8 * e + 2 * t, 1, o[a][e][2 * half], o[a][e][2 * half + 1], p.E - 8 * e - 2 * t);
+            } else {
+                if (t == 0 && p.lse.data) store_float(p.lse, at(p.lse, s.b, h, s.q_begin + i), end.lse);
+                const i64 out_at = at(p.out, s.b, s.q_begin + i, h);
+                if (!whole)
+#pragma unroll
+                    for (int e = 0; e < ET; e++)
+                        store_pair(p.out, out_at + (8 * e + 2 * t) * p.out.stride[3], p.out.stride[3], o[a][e][2 * half],
+                                   o[a][e][2 * half + 1], p.E - 8 * e - 2 * t);
+            }
+        }
+    if (whole) store_rows(tile, o, p, s, place.h, place.row0, rows);
+}
+
+extern "C" __global__ void __launch_bounds__(THREADS) forward_sm80(const __grid_constant__ dlattn_params p) {
+    extern __shared__ __align__(128) unsigned char memory[];
+    const block_place place = place_of(p);
+    const sequence s = read_sequence(p, place.b);
+    const int rows = PACKED ? s.M * p.heads_per_group : s.M;
+    if (place.row0 >= rows) return;
+    const int g = PACKED ? place.h : place.h / p.heads_per_group;
+    const tile_source keys = {(const u16 *)p.k.data + at(p.k, s.b, s.k_begin, g), p.k.stride[1], p.k.stride[3], s.N, p.D};
+    const tile_source values = {(const u16 *)p.v.data + at(p.v, s.b, s.k_begin, g), p.v.stride[1], p.v.stride[3], s.N, p.E};
+    const u32 q_tile = shared_address(memory), k_tiles = q_tile + Q_BYTES, v_tiles = k_tiles + STAGES * K_BYTES;
+    const int warp_row = 16 * MT * ((int)threadIdx.x / 32);
+    const int i = place.row0 + warp_row + lane_id() / 4; // this thread's first row and, in a tile, key
+    const int t = lane_id() % 4;
+
+    // Which tiles of keys.
+    key_range seen = {0, s.N, 0, s.N}, own = seen;
+    if (INTERVAL) own = find_ranges(&seen, memory, p, s, place.row0, rows);
+    int first = smaller(seen.lo, seen.hi) / BN, last = (seen.hi + BN - 1) / BN;
+    if (SPLIT) {
+        const int count = last - first, begin = first;
+        first = begin + (int)((i64)count * place.split / p.splits);
+        last = begin + (int)((i64)count * (place.split + 1) / p.splits);
+    }
+
+    load_queries(q_tile, p, s, place.h, place.row0, rows);
+    if (last > first) load_tile<BN, HEAD_D, THREADS, ALIGNED>(k_tiles + (last - 1) % STAGES * K_BYTES, keys, (last - 1) * BN);
+    if (last > first && STAGES == 2)
+        load_tile<BN, HEAD_E, THREADS, ALIGNED>(v_tiles + (last - 1) % STAGES * V_BYTES, values, (last - 1) * BN);
+    copies_commit();
+
+    float scale = p.scale;
+    if (!SCORED && !(scale > 0.0f)) {
+        copies_wait<0>();
+        absorb_sign(q_tile, scale);
+        scale = scale < 0.0f ? -scale : 1.0f;
+    }
+    const float factor = SCORED ? LOG2_E : scale * LOG2_E; // from scores to powers of two
+    const score_context context = score_context_of(p, s, PACKED ? place.h * p.heads_per_group : place.h);
+    dlattn_philox_key key = {0, 0, 0};
+    if (HAS(p, DLATTN_FEATURE_DROPOUT)) key = dropout_key(p);
+
+    u32 q[Q_REGISTERS ? DEPTH : 1][MT][4];
+    const u32 q_own = q_tile + warp_row * (HEAD_D * 2);
+    if (Q_REGISTERS) {
+        copies_wait<0>();
+        __syncthreads();
+#pragma unroll
+        for (int k = 0; k < DEPTH; k++)
+#pragma unroll
+            for (int a = 0; a < MT; a++)
+                load_fragment(q[Q_REGISTERS ? k : 0][a],
+                              fragment_address<HEAD_D>(q_own, lane_by_rows<HEAD_D>(), 16 * a, 16 * k));
+    }
+
+    float o[MT][ET][4] = {}, m[MT][2], l[MT][2] = {};
+#pragma unroll
+    for (int a = 0; a < MT; a++) m[a][0] = m[a][1] = -INFINITE;
+
+    for (int n = last - 1; n >= first; n--) {
+        const u32 k_tile = k_tiles + (STAGES == 2 ? n % 2 * K_BYTES : 0), v_tile = v_tiles + (STAGES == 2 ? n % 2 * V_BYTES : 0);
+        const int j0 = n * BN;
+        const bool any = !INTERVAL || (j0 < own.hi && j0 + BN > own.lo); // is there a key for this warp?
+        float scores[MT][NT][4];
+
+        copies_wait<0>();
+        __syncthreads();
+        if (STAGES == 1) {
+            load_tile<BN, HEAD_E, THREADS, ALIGNED>(v_tile, values, j0);
+            copies_commit();
+        } else if (n > first) {
+            load_tile<BN, HEAD_D, THREADS, ALIGNED>(k_tiles + (n - 1) % 2 * K_BYTES, keys, j0 - BN);
+            load_tile<BN, HEAD_E, THREADS, ALIGNED>(v_tiles + (n - 1) % 2 * V_BYTES, values, j0 - BN);
+            copies_commit();
+        }
+        if (any) multiply_keys(scores, q, q_own, k_tile);
+        if (STAGES == 1) {
+            copies_wait<0>();
+            __syncthreads();
+            if (n > first) {
+                load_tile<BN, HEAD_D, THREADS, ALIGNED>(k_tile, keys, j0 - BN);
+                copies_commit();
+            }
+        }
+        if (any) {
+            if (SCORED) score_tile(scores, p, context, i, j0 + 2 * t, s.M, s.N);
+            if ((FEATURES) & FEATURES_ELEMENT) hide_elements(scores, p, context, i, j0 + 2 * t, s.M, s.N);
+            if (!(own.full_lo <= j0 && j0 + BN <= own.full_hi)) {
+                if (INTERVAL) hide_outside(scores, (const limits *)(memory + LIMITS_AT) + warp_row, j0 + 2 * t);
+                else hide_past(scores, j0 + 2 * t, s.N);
+            }
+            softmax_step(scores, o, m, l, factor);
+            if (HAS(p, DLATTN_FEATURE_DROPOUT)) drop_tile(scores, p, key, s, place.h, i, j0 + 2 * t);
+            multiply_values(o, scores, v_tile);
+        }
+    }
+    copies_wait<0>(); // Q's copy, when there was no key
+    finish(q_tile, o, m, l, factor, p, s, place, rows);
+}
