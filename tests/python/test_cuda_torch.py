@@ -1,0 +1,387 @@
+"""PyTorch tensors on CUDA: values beside torch's own attention, streams, graphs, devices, views, bad input."""
+import ctypes
+import threading
+
+import dlattn
+import gpu
+import numpy as np
+import pytest
+from dlattn import _raw, _tensor
+from gpu import Case, assert_true, same_bits, to_torch
+
+torch = gpu.require("torch")
+CASES = gpu.cases()
+SLEEP = 10**8  # clock cycles: about 60 ms
+
+
+def sdpa(case):
+    """out, lse and gradients in float64 by torch, from what scaled_dot_product_attention can say."""
+    options = dict(case.options)
+    q, k, v = (to_torch(np.asarray(x, np.float64)).transpose(1, 2).requires_grad_() for x in (case.q, case.k, case.v))
+    bias = options.pop("bias", None)
+    mask = options.pop("mask", None)
+    extra = None if bias is None else to_torch(bias.astype(np.float64)).requires_grad_()
+    attn_mask = extra if mask is None else to_torch(mask)
+    out = torch.nn.functional.scaled_dot_product_attention(q, k, v, attn_mask=attn_mask, enable_gqa=True,
+                                                           is_causal=options.pop("causal", False))
+    assert not options
+    scores = q @ k.repeat_interleave(q.shape[1] // k.shape[1], 1).transpose(2, 3) / q.shape[3] ** 0.5
+    if bias is not None:
+        scores = scores + extra
+    if mask is not None:
+        scores = scores.masked_fill(~attn_mask, -torch.inf)
+    if "causal" in case.options:
+        scores = scores.masked_fill(torch.ones_like(scores, dtype=torch.bool).triu(1), -torch.inf)
+    lse = scores.logsumexp(-1)
+    loss = (out.transpose(1, 2) * to_torch(case.dout).double()).sum() + (lse * to_torch(case.dlse).double()).sum()
+    loss.backward()
+    found = {"out": out.transpose(1, 2), "lse": lse}
+    found.update((f"d{name}", x.grad.transpose(1, 2)) for name, x in zip("qkv", (q, k, v)))
+    if bias is not None:
+        found["dbias"] = extra.grad
+    return {name: x.detach() for name, x in found.items()}
+
+
+PEERS = ("full_float32", "full_bfloat16", "full_float16", "causal_square", "bias", "mask")
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_values_and_gradients(name):
+    dtype, options = CASES[name]
+    case = Case(dtype, **options)
+    found = case.run(to_torch)
+    for key, array in found.items():
+        assert isinstance(array, torch.Tensor) and array.is_cuda and not array.requires_grad, key
+    assert found["out"].dtype == found["dq"].dtype == getattr(torch, dtype) and found["lse"].dtype == torch.float32
+    assert_true(found, sdpa(case) if name in PEERS else {}, case.truth())
+
+
+@pytest.mark.parametrize("layout", ["bshd", "bhsd"])
+def test_views_need_no_copy(layout):
+    """Slices of one fused projection, a transposed layout and a broadcast head give the bits of compact tensors."""
+    fused = torch.randn(2, 70, 3, 4, 64, device="cuda", dtype=torch.bfloat16)
+    q, k, v = fused.unbind(2)
+    v = v[:, :, :1].expand(-1, -1, 4, -1)
+    k = k[:, ::2][:, :33]
+    v = v[:, 1:67:2]
+    expected = dlattn.attention(q.contiguous(), k.contiguous(), v.contiguous(), causal=True)
+    if layout == "bhsd":
+        q, k, v, expected = (x.transpose(1, 2) for x in (q, k, v, expected))
+    before = torch.cuda.memory_allocated()
+    torch.cuda.reset_peak_memory_stats()
+    out = dlattn.attention(q, k, v, causal=True, layout=layout)
+    assert torch.equal(out, expected)
+    assert torch.cuda.max_memory_allocated() - before < 3 * out.numel() * out.element_size()
+    given = torch.full((2, 70, 4, 80), 7.0, device="cuda", dtype=torch.bfloat16)
+    view = given[..., 8:72] if layout == "bshd" else given[..., 8:72].transpose(1, 2)
+    assert dlattn.attention(q, k, v, causal=True, layout=layout, out=view) is view
+    assert torch.equal(view, expected) and (given[..., :8] == 7).all() and (given[..., 72:] == 7).all()
+
+
+@pytest.mark.parametrize("shape", [(0, 5, 2, 16), (2, 0, 2, 16), (2, 5, 0, 16)])
+def test_empty_tensors(shape):
+    q = torch.zeros(shape, device="cuda")
+    out, lse = dlattn.attention(q, q, q, return_lse=True)
+    assert out.shape == shape and lse.shape == (shape[0], shape[2], shape[1])
+    assert dlattn.attention_backward(out, q, q, q, out, lse).dq.shape == shape
+
+
+def test_no_keys():
+    q, k = torch.ones(2, 5, 2, 16, device="cuda"), torch.ones(2, 0, 2, 16, device="cuda")
+    out, lse = dlattn.attention(q, k, k, return_lse=True)
+    assert (out == 0).all() and (lse == -torch.inf).all()
+
+
+@pytest.mark.parametrize("first", gpu.MAKERS)
+@pytest.mark.parametrize("rest", gpu.MAKERS)
+def test_mixed_frameworks(first, rest):
+    """The result is the first argument's; its bits are those of torch alone."""
+    for name in (first, rest):
+        gpu.require(name)
+    case = Case("bfloat16", causal=True, seqlens_k=np.array([30, 53], np.int32))
+    expected = case.run(to_torch)
+    one, other = gpu.MAKERS[first], gpu.MAKERS[rest]
+    q, k, v = one(case.q), other(case.k), other(case.v)
+    options = {"causal": True, "seqlens_k": other(case.options["seqlens_k"])}
+    out, lse = dlattn.attention(q, k, v, return_lse=True, **options)
+    dq = dlattn.attention_backward(one(case.dout), q, k, v, out, lse, dlse=other(case.dlse), grads=("dq",),
+                                   deterministic=True, **options).dq
+    exact = case.run(to_torch, deterministic=True)
+    for found in (out, lse, dq):
+        assert type(found).__module__.partition(".")[0] == type(q).__module__.partition(".")[0]
+    assert same_bits([out, lse, dq], [expected["out"], expected["lse"], exact["dq"]])
+
+
+def test_the_call_is_queued_on_the_current_stream():
+    q = torch.randn(1, 300, 4, 64, device="cuda", dtype=torch.bfloat16)
+    expected = dlattn.attention(q, q, q)
+    grads = dlattn.attention_backward(q, q, q, q, *dlattn.attention(q, q, q, return_lse=True), deterministic=True)
+    buffer, side = torch.zeros_like(q), torch.cuda.Stream()
+    torch.cuda.synchronize()
+    with torch.cuda.stream(side):
+        torch.cuda._sleep(SLEEP)
+        buffer.copy_(q)
+        out, lse = dlattn.attention(buffer, buffer, buffer, return_lse=True)
+        found = dlattn.attention_backward(buffer, buffer, buffer, buffer, out, lse, deterministic=True)
+        assert not side.query(), "the host has waited"
+        results = [x.clone() for x in (out, *found[:3])]
+    side.synchronize()
+    assert same_bits(results, [expected, *grads[:3]])
+
+
+def test_memory_is_given_back_in_stream_order():
+    """Outputs and workspace of a call on a side stream go back to that stream; nothing stays allocated."""
+    q = torch.randn(1, 5, 4, 64, device="cuda", dtype=torch.bfloat16)
+    k = torch.randn(1, 20000, 4, 64, device="cuda", dtype=torch.bfloat16)
+    expected, lse = dlattn.attention(q, k, k, return_lse=True)
+    torch.cuda.synchronize()
+    before, side = torch.cuda.memory_allocated(), torch.cuda.Stream()
+    with torch.cuda.stream(side):
+        torch.cuda._sleep(SLEEP)
+        for _ in range(20):  # memory of one call is the next one's, while all of them wait behind the sleep
+            last = dlattn.attention(q, k, k)
+        assert not side.query()
+    side.synchronize()
+    assert torch.equal(last, expected)
+    del last
+    assert torch.cuda.memory_allocated() == before
+
+
+@pytest.mark.parametrize("other", ["cupy"])
+def test_the_stream_of_another_framework_is_ordered_before_and_after(other):
+    cupy = gpu.require(other)
+    q = torch.randn(1, 200, 2, 64, device="cuda", dtype=torch.float32)
+    k = torch.randn(1, 200, 2, 64, device="cuda", dtype=torch.float32)
+    expected = dlattn.attention(q, k, k)
+    source, theirs = cupy.asarray(k.cpu().numpy()), cupy.zeros(k.shape, "float32")
+    spin = cupy.RawKernel('extern "C" __global__ void spin(long long n) { long long t = clock64(); '
+                          'while (clock64() - t < n); }', "spin")
+    spin((1,), (1,), (np.int64(1),))
+    torch.cuda.synchronize()
+    stream = cupy.cuda.Stream(non_blocking=True)
+    with stream:
+        spin((1,), (1,), (np.int64(SLEEP),))
+        theirs[...] = source
+        torch.cuda._sleep(2 * SLEEP)                # so that the call begins long after `theirs` is ready
+        out = dlattn.attention(q, theirs, theirs)
+        theirs.fill(0)                              # must wait for the call
+        assert not stream.done and not torch.cuda.current_stream().query()
+    torch.cuda.synchronize()
+    assert torch.equal(out, expected) and not theirs.any()
+
+
+def test_threads_with_streams_of_their_own():
+    rng = torch.Generator("cuda").manual_seed(1)
+    inputs = [torch.randn(2, 100, 4, 64, device="cuda", dtype=torch.float16, generator=rng) for _ in range(4)]
+    expected = [dlattn.attention(q, q, q, causal=True) for q in inputs]
+    torch.cuda.synchronize()
+    wrong = []
+
+    def work(index):
+        with torch.cuda.stream(torch.cuda.Stream()):
+            for _ in range(50):
+                if not torch.equal(dlattn.attention(*[inputs[index]] * 3, causal=True), expected[index]):
+                    wrong.append(index)
+
+    threads = [threading.Thread(target=work, args=(index,)) for index in range(4)]
+    [thread.start() for thread in threads]
+    [thread.join() for thread in threads]
+    assert not wrong
+
+
+def test_graph_capture_and_replay_with_changed_data_lengths_and_rng_state():
+    """Captured without a warm-up, with a head size of its own: kernels may be compiled and loaded inside."""
+    shape = (2, 90, 2, 56)
+    q, k, v, dout = (torch.randn(shape, device="cuda", dtype=torch.bfloat16) for _ in range(4))
+    lengths = torch.tensor([90, 90], device="cuda", dtype=torch.int32)
+    state = torch.tensor([1, 2], device="cuda", dtype=torch.int64)
+    options = dict(causal=True, seqlens_k=lengths, dropout=0.2, rng_state=state, deterministic=True)
+
+    def step():
+        out, lse = dlattn.attention(q, k, v, return_lse=True, **options)
+        return [out, lse, *dlattn.attention_backward(dout, q, k, v, out, lse, **options)[:3]]
+
+    torch.cuda.synchronize()
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        results = step()
+    seen = []
+    for trial in range(3):
+        for x in (q, k, v, dout):
+            x.normal_()
+        lengths.copy_(torch.tensor([90 - 31 * trial, 17 + trial]))
+        state.copy_(torch.tensor([5, 2**40 + trial]))
+        graph.replay()
+        seen.append([x.clone() for x in results])
+        assert same_bits(results, step())
+    lengths_only = step()
+    state.add_(1)
+    graph.replay()
+    assert not same_bits(results[:1], lengths_only[:1])
+
+
+def test_parameters_and_tensors_that_require_grad():
+    q = torch.nn.Parameter(torch.randn(1, 20, 2, 32, device="cuda"))
+    expected = dlattn.attention(q.detach(), q.detach(), q.detach())
+    for tensors in ((q, q.detach(), q.detach()), (q.detach(), q * 2, q.detach())):
+        with pytest.raises(dlattn.ArgumentError, match=r"(q|k) requires grad.*detach\(\).*no_grad"):
+            dlattn.attention(*tensors)
+    with torch.no_grad():
+        out = dlattn.attention(q, q, q)
+    assert torch.equal(out, expected) and not out.requires_grad and type(out) is torch.Tensor
+
+    class Attention(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx, q, k, v):
+            out, lse = dlattn.attention(q, k, v, causal=True, return_lse=True)
+            ctx.save_for_backward(q, k, v, out, lse)
+            return out
+
+        @staticmethod
+        def backward(ctx, dout):
+            return dlattn.attention_backward(dout, *ctx.saved_tensors, causal=True)[:3]
+
+    Attention.apply(q, q, q).square().sum().backward()
+    mine, q.grad = q.grad, None
+    x = q.double().transpose(1, 2)
+    torch.nn.functional.scaled_dot_product_attention(x, x, x, is_causal=True).square().sum().backward()
+    assert (mine - q.grad).abs().max() <= 2.0**-16 * q.grad.abs().max()
+
+
+def test_lists_of_lengths_are_copied_to_the_device():
+    q = torch.randn(2, 20, 2, 32, device="cuda")
+    lengths = torch.tensor([7, 20], device="cuda")
+    assert torch.equal(dlattn.attention(q, q, q, seqlens_k=[7, 20]), dlattn.attention(q, q, q, seqlens_k=lengths))
+
+
+def test_packed_sequences_are_the_padded_ones():
+    q, k, v = (torch.randn(50, 2, 64, device="cuda", dtype=torch.bfloat16) for _ in range(3))
+    cu = torch.tensor([0, 13, 50], device="cuda", dtype=torch.int32)
+    out = dlattn.attention(q, k, v, cu_seqlens_q=cu, cu_seqlens_k=cu, max_seqlen_q=37, max_seqlen_k=37, causal=True)
+    parts = [dlattn.attention(*(x[None, a:b] for x in (q, k, v)), causal=True)[0] for a, b in ((0, 13), (13, 50))]
+    plain = torch.cat(parts).double()
+    assert (out.double() - plain).abs().max() <= 2.0**-7 * plain.abs().max()
+
+
+def test_dropout_mask_and_merge_are_the_ones_of_the_cpu():
+    case = Case("float32", dropout=0.4, seed=11)
+    q, k, v = case.inputs(to_torch)
+    keep = dlattn.dropout_mask(q, k, dropout=0.4, seed=11)
+    assert keep.is_cuda and same_bits([keep], [dlattn.dropout_mask(case.q, case.k, dropout=0.4, seed=11)])
+    cut = 20
+    parts = [dlattn.attention(q, x, y, return_lse=True, top_left=True) for x, y in
+             ((k[:, :cut], v[:, :cut]), (k[:, cut:], v[:, cut:]))]
+    out, lse = dlattn.merge(*zip(*parts))
+    whole = Case("float32")
+    assert_true({"out": out, "lse": lse}, {}, {name: (value, 2 * bound) for name, (value, bound) in whole.truth().items()})
+
+
+def test_float32_results_and_explain():
+    case = Case("bfloat16")
+    q, k, v = case.inputs(to_torch)
+    wide = dlattn.attention(q, k, v, out_dtype="float32")
+    assert wide.dtype == torch.float32 and torch.equal(wide.bfloat16(), dlattn.attention(q, k, v))
+    before = torch.cuda.memory_allocated()
+    assert "backend: cuda" in dlattn.explain(q, k, v, causal=True)
+    assert "backend: cuda" in dlattn.explain(q, k, v, backward=True)
+    assert torch.cuda.memory_allocated() == before
+
+
+def test_a_device_that_is_not_current():
+    if torch.cuda.device_count() < 2:
+        pytest.skip("one CUDA device only")
+    case = Case("bfloat16", causal=True)
+    expected = case.run(to_torch, deterministic=True)
+    found = case.run(lambda x: to_torch(x, "cuda:1"), deterministic=True)
+    assert torch.cuda.current_device() == 0
+    assert all(x.device.index == 1 for x in found.values()) and same_bits(found.values(), expected.values())
+    side = torch.cuda.Stream(1)
+    q = to_torch(case.q, "cuda:1")
+    with torch.cuda.stream(side):
+        torch.cuda._sleep(SLEEP)
+        later = q + 1
+        torch.cuda.set_device(0)
+        out = dlattn.attention(later, later, later)
+    side.synchronize()
+    assert torch.equal(out, dlattn.attention(q + 1, q + 1, q + 1))
+    with pytest.raises(dlattn.DeviceError, match="k"):
+        dlattn.attention(q, to_torch(case.k), to_torch(case.v))
+
+
+class Foreign:
+    """A CUDA array of a package that the binding does not know."""
+
+    def __init__(self, tensor, versioned=True, flags=0, data=None):
+        self.tensor, self.versioned, self.flags, self.data, self.streams = tensor, versioned, flags, data, []
+
+    def __dlpack_device__(self):
+        return _raw.kDLCUDA, self.tensor.device.index
+
+    def __dlpack__(self, *, stream=None, **options):
+        if options and not self.versioned:
+            raise TypeError("unexpected keyword max_version")
+        self.streams.append(stream)
+        capsule = self.tensor.__dlpack__(stream=stream, **options)
+        if self.versioned:
+            managed = _raw.DLManagedTensorVersioned.from_address(_tensor._pointer(capsule, b"dltensor_versioned"))
+            managed.flags |= self.flags
+            if self.data is not None:
+                managed.dl_tensor.data = self.data
+        return capsule
+
+
+@pytest.mark.parametrize("versioned", [True, False])
+def test_arrays_of_unknown_packages(versioned):
+    q = torch.randn(1, 30, 2, 32, device="cuda")
+    expected, side = dlattn.attention(q, q, q), torch.cuda.Stream()
+    torch.cuda.synchronize()
+    k = Foreign(q, versioned, flags=_raw.DLPACK_FLAG_BITMASK_READ_ONLY)
+    assert torch.equal(dlattn.attention(q, k, k), expected) and k.streams == [1, 1]
+    with torch.cuda.stream(side):
+        assert torch.equal(dlattn.attention(q, k, k), expected) and k.streams[2:] == [side.cuda_stream] * 2
+    with pytest.raises(dlattn.ArgumentError, match="out: .*read-only"):
+        dlattn.attention(q, q, q, out=k)
+    with pytest.raises(dlattn.ArgumentError, match="q: this Foreign lies on CUDA"):
+        dlattn.attention(k, q, q)
+
+
+def test_torch_without_an_exchange_table(monkeypatch):
+    case = Case("bfloat16", causal=True)
+    expected = case.run(to_torch, deterministic=True)
+    framework = _tensor.kind_of(torch.Tensor).framework
+    old = _tensor.Kind(_tensor._borrower_of_torch(framework, None), framework)
+    monkeypatch.setitem(_tensor._kinds, torch.Tensor, old)
+    assert same_bits(case.run(to_torch, deterministic=True).values(), expected.values())
+
+
+def test_bad_input():
+    q = torch.randn(2, 9, 2, 32, device="cuda")
+    out = torch.full_like(q, -7)
+    host = q.cpu()
+    for tensors, word in (((q, host, q), "k"), ((host, q, host), "k"), ((q, q, host.numpy()), "v")):
+        with pytest.raises(dlattn.DeviceError, match=word):
+            dlattn.attention(*tensors)
+    with pytest.raises(dlattn.DeviceError, match="seqlens_k"):
+        dlattn.attention(q, q, q, seqlens_k=np.array([1, 2], np.int32), out=out)
+    with pytest.raises(dlattn.DeviceError, match="out"):
+        dlattn.attention(q, q, q, out=host)
+    with pytest.raises(dlattn.ShapeError, match="k"):
+        dlattn.attention(q, q[:1], q, out=out)
+    with pytest.raises(dlattn.DtypeError, match="k"):
+        dlattn.attention(q, q.half(), q, out=out)
+    with pytest.raises(dlattn.Error, match="float64"):
+        dlattn.attention(q.double(), q.double(), q.double())
+    with pytest.raises(dlattn.ShapeError, match="out"):
+        dlattn.attention(q, q, q, out=q)
+    with pytest.raises(dlattn.ArgumentError, match="k: Tensor gives no DLPack tensor"):
+        dlattn.attention(q, q.to_sparse(), q)
+    assert (out == -7).all() and torch.isfinite(dlattn.attention(q, q, q)).all()
+
+
+def test_a_host_pointer_that_is_marked_as_cuda():
+    q = torch.randn(2, 9, 2, 32, device="cuda")
+    host = (ctypes.c_float * q.numel())()
+    with pytest.raises(dlattn.Error, match="k") as caught:
+        dlattn.attention(q, Foreign(q, data=ctypes.addressof(host)), q)
+    assert isinstance(caught.value, (dlattn.DeviceError, dlattn.ArgumentError, dlattn.CudaError))
+    assert torch.isfinite(dlattn.attention(q, q, q)).all(), "the context still serves"
