@@ -5,6 +5,7 @@
 #ifndef DLATTN_TESTS_FAKE_CUDA_H
 #define DLATTN_TESTS_FAKE_CUDA_H
 
+#include <pthread.h>
 #include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -46,6 +47,7 @@ static struct {
     atomic_ulong functions;       /* handles given out */
 } fake;
 
+static pthread_mutex_t fake_lock = PTHREAD_MUTEX_INITIALIZER; /* of image, while threads run */
 static _Thread_local CUstreamCaptureMode fake_mode; /* GLOBAL: as if this thread were capturing */
 
 /* ---- the driver ------------------------------------------------------------------------------------------------------- */
@@ -98,7 +100,9 @@ static CUresult fake_cuModuleLoadDataEx(CUmodule *module, const void *image, uns
             if (options[i] == CU_JIT_ERROR_LOG_BUFFER) strcpy(values[i], "ptxas fatal: not this one");
         return fake.load_result;
     }
+    pthread_mutex_lock(&fake_lock);
     snprintf(fake.image, sizeof fake.image, "%s", (const char *)image);
+    pthread_mutex_unlock(&fake_lock);
     *module = (CUmodule)&fake;
     return CUDA_SUCCESS;
 }
