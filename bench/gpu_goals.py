@@ -1,0 +1,57 @@
+"""What the library wants to reach on a GPU, judged on the results of bench/compare.py: ratios within one run."""
+from __future__ import annotations
+
+import re
+from collections import namedtuple
+
+# what; which rows and pass; times what; the least that is wanted
+Goal = namedtuple("Goal", "text rows which other least")
+
+PLAIN = r"(full|causal)_d(64|128)_"
+GOALS = [
+    Goal("forward, D 64 and 128, times FlashAttention", PLAIN, "forward", "flash", 1.0),
+    Goal("forward, D 256, times FlashAttention", r"(full|causal)_d256_", "forward", "flash", 0.9),
+    Goal("backward, D 64 and 128, times FlashAttention", PLAIN, "backward", "flash", 0.95),
+    Goal("backward, D 256, times FlashAttention", r"(full|causal)_d256_", "backward", "flash", 0.85),
+    Goal("window 1024 at 16k, times the plain rate", r"window1024_", None, "full_d{D}_s16384", 0.9),
+    Goal("block window 256 x 16 at 16k, times the plain rate", r"blocks256x16_", None, "full_d{D}_s16384", 0.9),
+    Goal("dense bias forward, times FlexAttention", r"bias_", "forward", "flex", 0.75),
+    Goal("dense bias forward, times memory-efficient", r"bias_", "forward", "efficient", 1.5),
+    Goal("backward with dbias, times FlexAttention", r"bias_", "backward", "flex", 1.0),
+    Goal("backward with dbias, times memory-efficient", r"bias_", "backward", "efficient", 1.5),
+    Goal("ALiBi, times the plain rate", r"alibi_", None, "full_d{D}_s4096", 0.8),
+    Goal("softcap, times the plain rate", r"softcap_", None, "full_d{D}_s4096", 0.8),
+    Goal("sinks, times the plain rate", r"sinks_", None, "full_d{D}_s4096", 0.8),
+    Goal("segments, times the plain rate", r"segments_", None, "full_d{D}_s4096", 0.8),
+    Goal("small (B 1, H 8, S 512), times FlashAttention", r"small_", None, "flash", 1.0),
+]
+
+
+def rates(document: dict) -> dict:
+    """GFLOP/s by (case, pass, provider)."""
+    return {(r["case"], r["pass"], r["provider"]): r["gflops"] for r in document["results"]}
+
+
+def ratio(goal: Goal, found: dict, case: str, which: str, D: int):
+    own = found.get((case, which, "dlattn"))
+    other = found.get((case, which, goal.other) if "{D}" not in goal.other else (goal.other.format(D=D), which, "dlattn"))
+    return own / other if own and other else None
+
+
+def judge(document: dict) -> list[tuple[Goal, list[tuple[float, str]]]]:
+    """Each goal with its ratios, the worst first; those that the document cannot judge have none."""
+    found, judged = rates(document), []
+    keys = {(r["case"], r["pass"], r["problem"]["D"]) for r in document["results"] if r["provider"] == "dlattn"}
+    for goal in GOALS:
+        ratios = [(value, f"{case} {which}") for case, which, D in sorted(keys) if re.match(goal.rows, case) and goal.which in (None, which)
+                  and (value := ratio(goal, found, case, which, D)) is not None]
+        judged.append((goal, sorted(ratios)))
+    return judged
+
+
+def print_goals(document: dict) -> None:
+    for goal, ratios in judge(document):
+        if ratios:
+            met = sum(value >= goal.least for value, _ in ratios)
+            print(f"{'yes' if met == len(ratios) else 'NO '} {goal.text:52s} wanted {goal.least:.2f}, worst {ratios[0][0]:.2f} ({ratios[0][1]}), "
+                  f"{met} of {len(ratios)}")

@@ -1,0 +1,240 @@
+"""dlattn and the attention kernels that PyTorch carries, each as a pair of calls on the same CUDA tensors.
+
+A provider's `prepare(row, data)` gives forward() -> out and backward() -> the gradients (dq, dk, dv, and dbias where
+there is a bias), from a forward that has been run. It raises Refused where it does not compute the problem.
+"""
+from __future__ import annotations
+
+import math
+
+import torch
+import torch.nn.functional as functional
+from torch.nn.attention import SDPBackend, sdpa_kernel
+
+DEVICE, DTYPE = "cuda", torch.bfloat16
+
+
+class Refused(Exception):
+    """This library has no kernel for the problem."""
+
+
+class Data:
+    """The tensors of a row, [B,S,H,D] in memory: what dlattn takes, and for PyTorch a view as [B,H,S,D]."""
+
+    def __init__(self, row, seed: int = 0):
+        generator = torch.Generator(DEVICE).manual_seed(seed)
+
+        def normal(*shape):
+            return torch.randn(*shape, generator=generator, device=DEVICE, dtype=DTYPE)
+
+        shape = (row.B, row.S, row.H, row.D)
+        self.q, self.k, self.v, self.dout = (normal(*shape) for _ in range(4))
+        self.bias = normal(row.B if row.bias[0] == "b" else 1, row.H, row.S, row.S) if row.bias else None
+        self.slopes = torch.tensor([2.0 ** -(1 + h % 7) for h in range(row.H)], device=DEVICE) if row.alibi else None
+        self.sinks = normal(row.H) if row.sinks else None
+        segment = (torch.arange(row.S, device=DEVICE, dtype=torch.int32) * 4 // row.S).expand(row.B, row.S)
+        self.segments = segment.contiguous() if row.segments else None
+
+    def heads_first(self):
+        return tuple(t.transpose(1, 2).detach().requires_grad_() for t in (self.q, self.k, self.v))
+
+
+class Dlattn:
+    name = "dlattn"
+
+    def __init__(self):
+        import dlattn
+
+        self.dlattn = dlattn
+        self.version = dlattn.__version__
+
+    def options(self, row, data) -> dict:
+        options = {"causal": row.causal, "bias": data.bias, "alibi_slopes": data.slopes, "sinks": data.sinks, "softcap": row.softcap}
+        if row.window_left >= 0:
+            options["window"] = (row.window_left, -1)
+        if row.blocks:
+            options["block_window"] = row.blocks
+        if data.segments is not None:
+            options["segments"] = (data.segments, data.segments)
+        return options
+
+    def prepare(self, row, data):
+        options, out, lse = self.options(row, data), torch.empty_like(data.q), torch.empty(row.B, row.H, row.S, device=DEVICE)
+        wanted = ("dq", "dk", "dv") + (("dbias",) if row.bias else ())
+
+        def forward():
+            return self.dlattn.attention(data.q, data.k, data.v, out=out, lse=lse, **options)
+
+        def backward():
+            found = self.dlattn.attention_backward(data.dout, data.q, data.k, data.v, out, lse, grads=wanted, **options)
+            return [getattr(found, name) for name in wanted]
+
+        try:
+            forward()
+            backward()
+        except (self.dlattn.UnsupportedError, self.dlattn.CompileError) as reason:
+            raise Refused(str(reason)) from reason
+        return forward, backward
+
+
+def _calls(run, inputs, dout):
+    """forward and backward of an autograd function, results as [B,S,H,D]."""
+    out = run()
+
+    def forward():
+        with torch.no_grad():
+            return run().transpose(1, 2)
+
+    def backward():
+        found = torch.autograd.grad(out, inputs, dout, retain_graph=True)
+        return [t.transpose(1, 2) for t in found[:3]] + list(found[3:])
+
+    return forward, backward
+
+
+class Sdpa:
+    """scaled_dot_product_attention with one backend."""
+
+    def __init__(self, name: str, backend):
+        self.name, self.backend, self.version = name, backend, torch.__version__
+
+    def prepare(self, row, data):
+        if row.window_left >= 0 or row.blocks or row.softcap or row.alibi or row.sinks or row.segments:
+            raise Refused("SDPA has no such term")
+        if row.bias and self.name != "efficient":
+            raise Refused("no bias")
+        q, k, v = data.heads_first()
+        bias = data.bias.detach().requires_grad_() if row.bias else None
+
+        def run():
+            with sdpa_kernel(self.backend):
+                whole = bias.expand(row.B, row.H, row.S, row.S) if row.bias else None
+                return functional.scaled_dot_product_attention(q, k, v, attn_mask=whole, is_causal=row.causal)
+
+        try:
+            return _calls(run, (q, k, v, bias) if row.bias else (q, k, v), data.dout.transpose(1, 2))
+        except RuntimeError as reason:
+            raise Refused(str(reason).splitlines()[0]) from reason
+
+
+class Flex:
+    """FlexAttention, compiled for each row."""
+
+    name = "flex"
+
+    def __init__(self):
+        self.version = torch.__version__
+
+    @staticmethod
+    def score(row, data, bias):
+        slopes, softcap, shared = data.slopes, row.softcap, bool(row.bias) and row.bias[0] == "1"
+
+        def modify(s, b, h, q, k):
+            if softcap:
+                s = softcap * torch.tanh(s / softcap)
+            if slopes is not None:
+                s = s - slopes[h] * (q - k).abs()
+            if bias is not None:
+                s = s + (bias[0, h, q, k] if shared else bias[b, h, q, k])
+            return s
+
+        return modify if softcap or slopes is not None or bias is not None else None
+
+    @staticmethod
+    def mask(row):
+        from torch.nn.attention.flex_attention import create_block_mask
+
+        if not (row.causal or row.blocks or row.segments):
+            return None
+        size, count = row.blocks or (1, 1)
+        fourth = row.S // 4
+
+        def keep(b, h, q, k):
+            seen = q >= 0
+            if row.causal:
+                seen = seen & (q >= k)
+            if row.window_left >= 0:
+                seen = seen & (q - k <= row.window_left)
+            if row.blocks:
+                seen = seen & (k // size <= q // size) & (k // size > q // size - count)
+            if row.segments:
+                seen = seen & (q // fourth == k // fourth)
+            return seen
+
+        return create_block_mask(keep, None, None, row.S, row.S, device=DEVICE)
+
+    def prepare(self, row, data):
+        from torch.nn.attention.flex_attention import flex_attention
+
+        torch._dynamo.reset()
+        q, k, v = data.heads_first()
+        bias = data.bias.detach().requires_grad_() if row.bias else None
+        score, mask, compiled = self.score(row, data, bias), self.mask(row), torch.compile(flex_attention, dynamic=False)
+
+        def run():
+            return compiled(q, k, v, score_mod=score, block_mask=mask)
+
+        try:
+            _, backward = _calls(run, (q, k, v, bias) if row.bias else (q, k, v), data.dout.transpose(1, 2))
+            backward()
+        except Exception as reason:  # whatever the compiler meets
+            raise Refused(f"{type(reason).__name__}: {str(reason).splitlines()[0] if str(reason) else ''}") from reason
+        return lambda: run().transpose(1, 2), backward  # without gradients it would be compiled once more
+
+
+def known_providers() -> dict:
+    return {"dlattn": Dlattn(), "flash": Sdpa("flash", SDPBackend.FLASH_ATTENTION), "cudnn": Sdpa("cudnn", SDPBackend.CUDNN_ATTENTION),
+            "efficient": Sdpa("efficient", SDPBackend.EFFICIENT_ATTENTION), "flex": Flex()}
+
+
+# ---- what is right ---------------------------------------------------------------------------------------------------
+
+def visible(row) -> torch.Tensor | None:
+    """[S,S] of what is kept, or None for all."""
+    i, j = torch.arange(row.S, device=DEVICE)[:, None], torch.arange(row.S, device=DEVICE)[None, :]
+    keep = None
+    for wanted, rule in ((row.causal, lambda: j <= i), (row.window_left >= 0, lambda: i - j <= row.window_left),
+                         (row.blocks, lambda: (j // row.blocks[0] <= i // row.blocks[0]) & (j // row.blocks[0] > i // row.blocks[0] - row.blocks[1])),
+                         (row.segments, lambda: i // (row.S // 4) == j // (row.S // 4))):
+        if wanted:
+            keep = rule() if keep is None else keep & rule()
+    return keep
+
+
+def reference(row, data) -> dict:
+    """out, dq, dk, dv of b = 0, h = 0 (dbias: of every b that shares it), by float32 math without TF32."""
+    torch.backends.cuda.matmul.allow_tf32 = False
+    keep, results, dbias = visible(row), {}, None
+    for b in range(row.B if row.bias[:1] == "1" else 1):
+        q, k, v = (t[b, :, 0].float().requires_grad_() for t in (data.q, data.k, data.v))
+        s = q @ k.T / math.sqrt(row.D)
+        if row.softcap:
+            s = row.softcap * torch.tanh(s / row.softcap)
+        if row.alibi:
+            i = torch.arange(row.S, device=DEVICE)
+            s = s - data.slopes[0] * (i[:, None] - i[None, :]).abs()
+        if row.bias:
+            bias = data.bias[0 if row.bias[0] == "1" else b, 0].float().requires_grad_()
+            s = s + bias
+        if keep is not None:
+            s = s.masked_fill(~keep, -math.inf)
+        if row.sinks:
+            column = data.sinks[0].float().expand(row.S, 1)
+            p = torch.softmax(torch.cat([s, column], 1), 1)[:, :-1]
+        else:
+            p = torch.softmax(s, 1)
+        out = p @ v
+        found = torch.autograd.grad(out, (q, k, v, bias) if row.bias else (q, k, v), data.dout[b, :, 0].float())
+        if b == 0:
+            results = {"out": out.detach(), "dq": found[0], "dk": found[1], "dv": found[2]}
+        if row.bias:
+            dbias = found[3] if dbias is None else dbias + found[3]
+            results["dbias"] = dbias
+    return results
+
+
+def errors(truth: dict, out, gradients) -> dict:
+    """Largest difference of each result, as a fraction of the largest true value."""
+    names = ["dq", "dk", "dv", "dbias"][:len(gradients)]
+    found = {"out": out[0, :, 0], **{name: (g[0, 0] if name == "dbias" else g[0, :, 0]) for name, g in zip(names, gradients)}}
+    return {name: float((found[name].detach().float() - truth[name]).abs().max() / truth[name].abs().max()) for name in found}
