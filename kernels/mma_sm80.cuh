@@ -193,19 +193,19 @@ DEVICE uint4 gather(const u16 *first, i64 stride, int count) {
 }
 
 // Rows [row, row + ROWS) of the source to the tile at shared address `tile`, by THREADS threads.
-// WHOLE: unit column stride and 16-byte aligned rows: asynchronous. Else any strides, done when the threads have met.
+// WHOLE: unit column stride, 16-byte aligned rows and cols a multiple of 8: asynchronous. Else any strides, done when the threads have met.
 template <int ROWS, int COLS, int THREADS, bool WHOLE>
 DEVICE void load_tile(u32 tile, const tile_source &from, int row) {
     const int CHUNKS = COLS / 8, COUNT = ROWS * CHUNKS, STEP = THREADS / CHUNKS;
     if constexpr (WHOLE && THREADS % CHUNKS == 0 && STEP % 8 == 0 && ROWS % STEP == 0) {
         // A thread stays in its column, and the permutation repeats every 8 rows: one address each, moved by constants.
         const int r = (int)threadIdx.x / CHUNKS, c = (int)threadIdx.x % CHUNKS, left = from.rows - row - r;
-        const int bytes = 2 * (from.cols - 8 * c), most = bytes < 0 ? 0 : bytes > 16 ? 16 : bytes;
+        const bool inside = 8 * c < from.cols;
         const u16 *first = from.data + (row + r) * from.row_stride + 8 * c;
         const u32 to = tile + chunk_offset<COLS>(r, c);
 #pragma unroll
         for (int k = 0; k < ROWS / STEP; k++) {
-            copy_async(to + k * STEP * COLS * 2, first, k * STEP < left ? most : 0);
+            copy_async(to + k * STEP * COLS * 2, first, inside && k * STEP < left ? 16 : 0);
             first += STEP * from.row_stride;
         }
     } else {
