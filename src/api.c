@@ -152,6 +152,7 @@ static int32_t explain(text *t, const dlattn_attention *attention, const dlattn_
     if (gradients) DLATTN_TRY(dlattn__problem_backward(&p, NULL, attention, gradients, false));
     dlattn__explain_problem(t, &p);
     DLATTN_TRY(dlattn__plan(&plan, &p, exec));
+    plan.backend->tell(&plan);
     dlattn__explain_plan(t, &plan);
     DLATTN_TRY(check_stream(p.device_type, exec));
     return dlattn__workspace_check(&plan, exec);

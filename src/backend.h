@@ -20,9 +20,11 @@ typedef struct plan {
 
 typedef struct backend {
     const char *name;
+    bool (*serves)(int32_t device_type); /* a DLPack device type */
     /* Fills the plan and returns DLATTN_OK, or writes the reason into plan->note and returns DLATTN_ERR_UNSUPPORTED
-     * (or DLATTN_ERR_DEVICE when the device is not its own). Sets no error sentence. */
+     * (or DLATTN_ERR_DEVICE when the device cannot be used). */
     int32_t (*consider)(const problem *, const dlattn_exec *, plan *);
+    void (*tell)(plan *); /* says in plan->note what consider chose: for dlattn_explain, since it takes a while */
     /* exec is never NULL here. Sets the error sentence when it fails, and then has written no output. */
     int32_t (*run)(const plan *, const buffers *, const dlattn_exec *);
     int32_t (*merge)(const merge_problem *, const merge_part *, void *out, void *lse, const dlattn_exec *);
@@ -34,9 +36,9 @@ typedef struct backend {
     int32_t (*prepare)(const plan *, const dlattn_exec *);
 } backend;
 
-extern const backend dlattn__cpu_backend;
+extern const backend dlattn__cpu_backend, dlattn__cuda_backend;
 
-/* Asks the backends in order; on failure the sentence lists each refusal. */
+/* Asks the backend of the problem's device; on failure the sentence holds its reason. */
 int32_t dlattn__plan(plan *out, const problem *p, const dlattn_exec *exec);
 
 /* The backend that serves a DLPack device type, or a failure: for what needs no plan (merge). */

@@ -5,6 +5,7 @@
 #include "cpu.h"
 #include "error.h"
 #include "float_mode.h"
+#include "tensor.h"
 #include "threads.h"
 
 /* The shared part of the workspace: what the phases of one call hand to each other. */
@@ -77,8 +78,6 @@ static int32_t threads_for(const problem *p, const decision *d, int32_t requeste
     return threads;
 }
 
-static bool is_cpu(int32_t device_type) { return device_type == kDLCPU || device_type == kDLCUDAHost; }
-
 /* Could any byte count above pass int64? A tensor without data may claim any extents. An item keeps at most 64 pieces of
  * a row, each D or E numbers and a few more. */
 static bool is_too_large(const problem *p) {
@@ -87,14 +86,7 @@ static bool is_too_large(const problem *p) {
 }
 
 static int32_t cpu_consider(const problem *p, const dlattn_exec *exec, plan *out) {
-    if (!is_cpu(p->device_type)) {
-        snprintf(out->note, sizeof out->note, "the tensors are not in host memory");
-        return DLATTN_ERR_DEVICE;
-    }
-    if (p->op == DLATTN_OP_DROPOUT_MASK) {
-        snprintf(out->note, sizeof out->note, "dropout mask, one byte per score");
-        return DLATTN_OK;
-    }
+    if (p->op == DLATTN_OP_DROPOUT_MASK) return DLATTN_OK;
     if (is_too_large(p)) {
         snprintf(out->note, sizeof out->note, "a workspace for these extents would pass 2^62 bytes");
         return DLATTN_ERR_UNSUPPORTED;
@@ -106,11 +98,16 @@ static int32_t cpu_consider(const problem *p, const dlattn_exec *exec, plan *out
     /* 63 more bytes let a 16-byte aligned workspace be used from a cache line on */
     out->minimum_bytes = (uint64_t)(d.shared.total + d.scratch_bytes + 63);
     out->workspace_bytes = (uint64_t)(d.shared.total + d.scratch_bytes * out->num_threads + 63);
+    return DLATTN_OK;
+}
+
+static void cpu_tell(plan *out) {
+    const problem *p = out->problem;
+    const decision d = decide(p);
     snprintf(out->note, sizeof out->note, "%s, %s arithmetic, %s: %lld items, keys in %lld pieces, up to %d threads",
              d.kernels->isa, strcmp(d.kernels->real, "bf16") == 0 ? "bfloat16 pair" : d.kernels->real,
              p->op == DLATTN_OP_BACKWARD ? "backward" : d.shape.decode ? "decode" : "forward", (long long)d.items,
              (long long)d.shape.pieces, (int)out->num_threads);
-    return DLATTN_OK;
 }
 
 typedef struct phase {
@@ -200,7 +197,9 @@ static int32_t cpu_prepare(const plan *plan, const dlattn_exec *exec) {
 
 const backend dlattn__cpu_backend = {
     .name = "cpu",
+    .serves = dlattn__device_is_host,
     .consider = cpu_consider,
+    .tell = cpu_tell,
     .run = cpu_run,
     .merge = dlattn__cpu_merge,
     .dropout_mask = dlattn__cpu_dropout_mask,

@@ -1,0 +1,47 @@
+/* launch.c: puts the steps of a schedule on a stream. */
+#include "launch.h"
+
+#include "error.h"
+
+int32_t dlattn__load_steps(CUfunction *functions, const cuda_schedule *s, const cuda_scope *scope) {
+    for (int32_t n = 0; n < s->step_count; n++)
+        DLATTN_TRY(dlattn__function_get(&functions[n], scope->context, scope->device, &s->steps[n].request));
+    return DLATTN_OK;
+}
+
+int32_t dlattn__launch(CUfunction function, const cuda_step *step, void *arguments, CUstream stream) {
+    void *parameters[1] = {arguments};
+    if (step->blocks == 0) return DLATTN_OK;
+    return dlattn__cuda_check(dlattn__driver.cuLaunchKernel(function, (unsigned int)step->blocks, 1, 1,
+                                                            (unsigned int)step->threads, 1, 1,
+                                                            (unsigned int)step->request.smem_bytes, stream, parameters,
+                                                            NULL),
+                              "cuLaunchKernel", step->request.entry);
+}
+
+static void lay_out(dlattn_params *params, const cuda_schedule *s, void *workspace) {
+    const uint64_t base = (uint64_t)(uintptr_t)workspace;
+    params->delta = base + s->workspace.delta;
+    params->lse2 = base + s->workspace.lse2;
+    params->dq_sum = base + s->workspace.dq_sum;
+    params->partial_out = base + s->workspace.partial_out;
+    params->partial_lse = base + s->workspace.partial_lse;
+    params->row_count = s->row_count;
+    params->head_rows = s->head_rows;
+    params->splits = s->splits;
+}
+
+int32_t dlattn__launch_steps(const CUfunction *functions, const cuda_schedule *s, dlattn_params *params,
+                             void *workspace, CUstream stream) {
+    lay_out(params, s, workspace);
+    if (s->workspace.dq_sum_bytes)
+        DLATTN_TRY(dlattn__cuda_check(dlattn__driver.cuMemsetD32Async(params->dq_sum, 0, s->workspace.dq_sum_bytes / 4,
+                                                                      stream),
+                                      "cuMemsetD32Async", "the sum of dq"));
+    for (int32_t n = 0; n < s->step_count; n++) {
+        params->row_tiles = s->steps[n].row_tiles;
+        params->key_tiles = s->steps[n].key_tiles;
+        DLATTN_TRY(dlattn__launch(functions[n], &s->steps[n], params, stream));
+    }
+    return DLATTN_OK;
+}

@@ -1,0 +1,222 @@
+/* schedule.c: what a call launches, in order, and where its workspace lies. */
+#include "schedule.h"
+
+#include <inttypes.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "arguments.h"
+
+enum { MAX_SPLITS = 64, SPLIT_KEYS = 256 /* fewer keys are not worth a part of their own */ };
+static const int64_t most_blocks = INT32_MAX;
+
+static int64_t divide_up(int64_t a, int64_t b) { return (a + b - 1) / b; }
+static int64_t round_up(int64_t a, int64_t b) { return divide_up(a, b) * b; }
+static int64_t smaller(int64_t a, int64_t b) { return a < b ? a : b; }
+
+/* A problem on a device, while its schedule is made. */
+typedef struct making {
+    cuda_schedule *s;
+    const problem *p;
+    const cuda_device *device;
+    uint64_t room;
+    char *note;
+    int64_t note_bytes;
+    specialisation how;
+} making;
+
+static void add_step(making *m, kernel_request request, int32_t warps, int64_t blocks, int64_t row_tiles,
+                     int64_t key_tiles) {
+    cuda_step *step = &m->s->steps[m->s->step_count++];
+    step->request = request;
+    step->threads = 32 * warps;
+    step->blocks = blocks;
+    step->row_tiles = (int32_t)row_tiles;
+    step->key_tiles = (int32_t)key_tiles;
+}
+
+static kernel_request request_of(const making *m, const variant *v) {
+    return dlattn__variant_request(v, m->p->dtype, m->p->D, m->p->E, &m->how);
+}
+
+static uint64_t reserve(cuda_workspace *w, int64_t floats) {
+    const uint64_t at = w->total;
+    w->total += (uint64_t)round_up(floats * 4, 256);
+    return at;
+}
+
+/* row_of in kernels/sequence.cuh numbers the rows so. */
+static void count_rows(cuda_schedule *s, const problem *p) {
+    s->head_rows = round_up(p->packed_q ? p->q.extent[1] : p->M, DLATTN_ROW_ALIGNMENT);
+    if (p->packed_q) s->head_rows += p->B * DLATTN_ROW_ALIGNMENT;
+    s->row_count = s->head_rows * p->H * (p->packed_q ? 1 : p->B);
+}
+
+/* Rows of whole 16-byte pieces, which cp.async can copy. */
+static bool rows_are_aligned(const operand *o, int64_t elements) {
+    if (!o->dtype) return true;
+    return (o->stride[3] == 1 || o->extent[3] == 1) && o->stride[0] % elements == 0 && o->stride[1] % elements == 0 &&
+           o->stride[2] % elements == 0 && o->extent[3] % elements == 0;
+}
+
+/* Can a row outside every sequence exist on this side? */
+static bool has_rows_outside(const problem *p, bool query) {
+    return query ? p->packed_q || p->seqlens_q.dtype || p->M < p->q.extent[1]
+                 : p->packed_k || p->seqlens_k.dtype || p->N < p->k.extent[1];
+}
+
+enum { PLAIN_WARPS = 8 };
+
+/* 64 tokens a block, those of q first. */
+static void add_blank(making *m) {
+    const problem *p = m->p;
+    const bool forward = p->op == DLATTN_OP_FORWARD;
+    const bool query = has_rows_outside(p, true) && (forward || p->dq.dtype);
+    const bool key = !forward && has_rows_outside(p, false) && (p->dk.dtype || p->dv.dtype);
+    const int64_t blocks = divide_up(p->q.extent[1], 64) * p->q.extent[0] + divide_up(p->k.extent[1], 64) * p->k.extent[0];
+    if (query || key) add_step(m, dlattn__plain_request("blank.cu", "blank"), PLAIN_WARPS, blocks, 0, 0);
+}
+
+/* Few query rows on shared keys: the heads of a group go into one tile, which then is less empty. */
+static bool should_pack(const making *m, const variant *v) {
+    const uint32_t packable = DLATTN_FEATURE_INTERVAL | DLATTN_FEATURE_SOFTCAP;
+    return v->tuned && m->p->H > m->p->G && m->p->M < v->rows && !(m->how.features & ~packable);
+}
+
+/* How the rows of a forward are cut: tiles of one (sequence, head), and how many heads there are then. */
+typedef struct row_cut {
+    int64_t tiles, heads;
+} row_cut;
+
+static row_cut cut_rows(const making *m, const variant *v) {
+    const problem *p = m->p;
+    if (m->how.packed) return (row_cut){divide_up(p->M * (p->H / p->G), v->rows), p->G};
+    return (row_cut){divide_up(p->M, v->rows), p->H};
+}
+
+/* Tiles that hold rows, all sequences and heads together; with packed rows an estimate from above. */
+static int64_t busy_tiles(const making *m, const variant *v, row_cut cut) {
+    const problem *p = m->p;
+    int64_t tiles = p->B * cut.tiles;
+    if (p->packed_q) tiles = smaller(tiles, divide_up(p->q.extent[1] * (p->H / cut.heads), v->rows) + p->B);
+    return tiles * cut.heads;
+}
+
+static int64_t choose_splits(const making *m, const variant *v, row_cut cut) {
+    const problem *p = m->p;
+    const int64_t tiles = p->H > 0 ? busy_tiles(m, v, cut) : 0, slots = (int64_t)m->device->multiprocessors * v->residents;
+    if (tiles == 0 || 2 * tiles > slots) return 1;
+    int64_t splits = smaller(smaller(slots / tiles, p->N / SPLIT_KEYS), MAX_SPLITS);
+    const uint64_t each = (uint64_t)m->s->row_count * (uint64_t)(p->E + 1) * 4 + 512, most = m->room / each;
+    if (most < (uint64_t)splits) splits = (int64_t)most;
+    return splits < 2 ? 1 : splits;
+}
+
+static int32_t schedule_forward(making *m) {
+    const problem *p = m->p;
+    cuda_schedule *s = m->s;
+    const variant *v = s->main = dlattn__variant_for(DLATTN_KERNEL_FORWARD, p, m->device, m->note, m->note_bytes);
+    if (!v) return DLATTN_ERR_UNSUPPORTED;
+    m->how.packed = should_pack(m, v);
+    const row_cut cut = cut_rows(m, v);
+    s->splits = (int32_t)choose_splits(m, v, cut);
+    m->how.split = s->splits > 1;
+    if (m->how.split) {
+        s->workspace.partial_out = reserve(&s->workspace, s->splits * s->row_count * p->E);
+        s->workspace.partial_lse = reserve(&s->workspace, s->splits * s->row_count);
+    }
+    add_blank(m);
+    add_step(m, request_of(m, v), v->warps, cut.tiles * s->splits * cut.heads * p->B, cut.tiles, divide_up(p->N, v->keys));
+    if (m->how.split)
+        add_step(m, dlattn__plain_request("combine.cu", "combine"), PLAIN_WARPS,
+                 divide_up(p->M, PLAIN_WARPS) * p->H * p->B, cut.tiles, 0);
+    return DLATTN_OK;
+}
+
+/* dq is summed by reductions, unless that must not be or the workspace has no room for the sums. */
+static void choose_dq(making *m, const variant *v) {
+    const problem *p = m->p;
+    cuda_workspace *w = &m->s->workspace;
+    const int64_t floats = m->s->row_count * dlattn__padded_head(p->D);
+    m->how.reduce_dq = v->tuned && p->dq.dtype && !(p->flags & DLATTN_DETERMINISTIC) &&
+                       w->total + (uint64_t)round_up(floats * 4, 256) <= m->room;
+    if (!m->how.reduce_dq) return;
+    w->dq_sum = reserve(w, floats);
+    w->dq_sum_bytes = (uint64_t)floats * 4;
+}
+
+static int32_t add_main(making *m) {
+    const problem *p = m->p;
+    cuda_schedule *s = m->s;
+    const variant *v = s->main = dlattn__variant_for(DLATTN_KERNEL_BACKWARD, p, m->device, m->note, m->note_bytes);
+    if (!v) return DLATTN_ERR_UNSUPPORTED;
+    choose_dq(m, v);
+    const int64_t key_tiles = divide_up(p->N, v->keys);
+    if (p->dk.dtype || p->dv.dtype || m->how.reduce_dq)
+        add_step(m, request_of(m, v), v->warps, key_tiles * p->G * p->B, divide_up(p->M, v->rows), key_tiles);
+    if (m->how.reduce_dq) {
+        add_step(m, dlattn__plain_request("convert_dq.cu", "convert_dq"), PLAIN_WARPS,
+                 divide_up(p->M, 64) * p->H * p->B, divide_up(p->M, 64), 0);
+    } else if (p->dq.dtype) {
+        v = s->dq = dlattn__variant_for(DLATTN_KERNEL_DQ, p, m->device, m->note, m->note_bytes);
+        if (!v) return DLATTN_ERR_UNSUPPORTED;
+        const int64_t row_tiles = divide_up(p->M, v->rows);
+        add_step(m, request_of(m, v), v->warps, row_tiles * p->H * p->B, row_tiles, divide_up(p->N, v->keys));
+    }
+    return DLATTN_OK;
+}
+
+static int32_t add_dbias(making *m) {
+    const operand *o = &m->p->dbias;
+    const variant *v = dlattn__variant_for(DLATTN_KERNEL_DBIAS, m->p, m->device, m->note, m->note_bytes);
+    if (!v) return DLATTN_ERR_UNSUPPORTED;
+    const int64_t row_tiles = divide_up(o->extent[2], v->rows), key_tiles = divide_up(o->extent[3], v->keys);
+    add_step(m, request_of(m, v), v->warps, o->extent[0] * o->extent[1] * row_tiles * key_tiles, row_tiles, key_tiles);
+    return DLATTN_OK;
+}
+
+static int32_t schedule_backward(making *m) {
+    const problem *p = m->p;
+    cuda_workspace *w = &m->s->workspace;
+    w->delta = reserve(w, m->s->row_count);
+    w->lse2 = reserve(w, m->s->row_count);
+    w->least = w->total;
+    add_blank(m);
+    const int64_t row_tiles = divide_up(p->M, DLATTN_ROW_ALIGNMENT);
+    add_step(m, dlattn__plain_request("backward_prepare.cu", "backward_prepare"), PLAIN_WARPS,
+             4 * row_tiles * p->H * p->B, row_tiles, 0); /* 32 rows a block */
+    if (p->dq.dtype || p->dk.dtype || p->dv.dtype) {
+        int32_t status = add_main(m);
+        if (status != DLATTN_OK) return status;
+    }
+    if (p->dbias.dtype) {
+        int32_t status = add_dbias(m);
+        if (status != DLATTN_OK) return status;
+    }
+    if (p->dsinks.dtype)
+        add_step(m, dlattn__plain_request("backward_prepare.cu", "dsinks"), 16, p->H, 0, 0);
+    return DLATTN_OK;
+}
+
+static int32_t check_grids(const making *m) {
+    for (int32_t n = 0; n < m->s->step_count; n++) {
+        if (m->s->steps[n].blocks <= most_blocks) continue;
+        snprintf(m->note, (size_t)m->note_bytes, "%s needs %" PRId64 " blocks, expected at most %" PRId64,
+                 m->s->steps[n].request.entry, m->s->steps[n].blocks, most_blocks);
+        return DLATTN_ERR_UNSUPPORTED;
+    }
+    return DLATTN_OK;
+}
+
+int32_t dlattn__schedule(cuda_schedule *out, const problem *p, const cuda_device *device, bool aligned, uint64_t room,
+                         char *note, int64_t note_bytes) {
+    making m = {.s = out, .p = p, .device = device, .room = room, .note = note, .note_bytes = note_bytes};
+    memset(out, 0, sizeof *out);
+    out->splits = 1;
+    count_rows(out, p);
+    m.how.features = dlattn__features(p);
+    m.how.aligned = aligned && rows_are_aligned(&p->q, 8) && rows_are_aligned(&p->k, 8) && rows_are_aligned(&p->v, 8) &&
+                    rows_are_aligned(&p->dout, 8);
+    int32_t status = p->op == DLATTN_OP_BACKWARD ? schedule_backward(&m) : schedule_forward(&m);
+    return status == DLATTN_OK ? check_grids(&m) : status;
+}

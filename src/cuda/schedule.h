@@ -1,0 +1,37 @@
+/* schedule.h: what a call launches, in order, and where its workspace lies: decided from problem and device alone. */
+#ifndef DLATTN_CUDA_SCHEDULE_H
+#define DLATTN_CUDA_SCHEDULE_H
+
+#include "variants.h"
+
+enum { DLATTN_MAX_STEPS = 8 };
+
+/* One launch. */
+typedef struct cuda_step {
+    kernel_request request;
+    int64_t blocks; /* 0: nothing to do */
+    int32_t threads, row_tiles, key_tiles, reserved0;
+} cuda_step;
+
+/* Bytes from the start of the workspace, multiples of 256; total 0: none is needed. */
+typedef struct cuda_workspace {
+    uint64_t delta, lse2, dq_sum, partial_out, partial_lse;
+    uint64_t dq_sum_bytes; /* zeroed before the first step */
+    uint64_t total, least;   /* least: without what is only for speed */
+} cuda_workspace;
+
+typedef struct cuda_schedule {
+    const variant *main, *dq; /* dq: when a kernel of its own computes it */
+    int64_t row_count, head_rows;
+    int32_t splits, step_count;
+    cuda_workspace workspace;
+    cuda_step steps[DLATTN_MAX_STEPS];
+} cuda_schedule;
+
+/* The best schedule whose workspace is at most `room` bytes. aligned: the data of q, k, v and dout starts at multiples of
+ * 16 bytes. Fails (no error sentence) with the reason in `note` when
+ * no row of the table serves p; when nothing fits into `room`, the answer is the smallest there is. */
+int32_t dlattn__schedule(cuda_schedule *out, const problem *p, const cuda_device *device, bool aligned, uint64_t room,
+                         char *note, int64_t note_bytes);
+
+#endif

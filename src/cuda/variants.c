@@ -1,0 +1,172 @@
+/* variants.c: the table of kernels, and who of it serves a problem on a device.
+ *
+ * The first row that accepts a problem computes it; so the table goes from the fastest to the most capable. */
+#include "variants.h"
+
+#include <stdio.h>
+#include <string.h>
+
+#include "options.h"
+#include "params.h"
+
+#define F16 (1u << DLATTN_T_F16)
+#define HALVES (F16 | 1u << DLATTN_T_BF16)
+#define ALL_TYPES (HALVES | 1u << DLATTN_T_F32)
+#define NEWEST 9999
+
+#define GENERIC(kernel, file, entry) \
+    {"generic", file, entry, kernel, 75, NEWEST, ALL_TYPES, 256, 64, 64, 8, 1, false, 1, NULL, false, ""}
+
+/* Q, the ring of K and V, then 8 bytes per row and 16 per warp. */
+static int32_t forward_sm80_smem(const variant *v, int64_t D, int64_t E) {
+    const int64_t head_d = dlattn__padded_head(D), head_e = dlattn__padded_head(E);
+    return (int32_t)(2 * v->rows * head_d + 2 * v->stages * v->keys * (head_d + head_e) + 8 * v->rows + 16 * v->warps);
+}
+
+#define FORWARD(first, last, types, head, rows, keys, warps, stages, residents)                                       \
+    {"sm80", "forward_sm80.cu", "forward_sm80", DLATTN_KERNEL_FORWARD, first, last, types, head, rows, keys, warps, \
+     stages, false, residents, forward_sm80_smem, true, ""}
+
+static const variant table[] = {
+    FORWARD(80, NEWEST, HALVES, 64, 128, 128, 4, 1, 2),
+    FORWARD(80, NEWEST, HALVES, 128, 128, 64, 4, 1, 2),
+    FORWARD(80, NEWEST, HALVES, 256, 128, 64, 8, 1, 1),
+    FORWARD(80, NEWEST, HALVES, 256, 64, 64, 4, 1, 1), /* for less shared memory */
+    FORWARD(75, 79, F16, 64, 128, 64, 4, 1, 1),
+    FORWARD(75, 79, F16, 128, 64, 64, 4, 1, 1),
+    FORWARD(75, 79, F16, 192, 64, 32, 4, 1, 1),
+    GENERIC(DLATTN_KERNEL_FORWARD, "generic_forward.cu", "forward_generic"),
+    GENERIC(DLATTN_KERNEL_BACKWARD, "generic_dkdv.cu", "backward_generic_dkdv"),
+    GENERIC(DLATTN_KERNEL_DQ, "generic_dq.cu", "backward_generic_dq"),
+    GENERIC(DLATTN_KERNEL_DBIAS, "dbias_generic.cu", "dbias_generic"),
+};
+enum { NUM_VARIANTS = (int)(sizeof table / sizeof table[0]) };
+
+int64_t dlattn__padded_head(int64_t size) { return (size + 31) / 32 * 32; }
+
+static int32_t smem_of(const variant *v, int64_t D, int64_t E) { return v->smem_bytes ? v->smem_bytes(v, D, E) : 0; }
+
+/* Why the row does not serve the problem; NULL when it does. */
+static const char *refusal(const variant *v, const problem *p, const cuda_device *device) {
+    if (device->arch < v->first_arch || device->arch > v->last_arch) return "another architecture";
+    if (!(v->types & 1u << p->dtype)) return "another type";
+    if (p->D > v->head || p->E > v->head) return "a larger head size";
+    if (smem_of(v, p->D, p->E) > device->smem_bytes) return "too little shared memory";
+    if (v->kernel == DLATTN_KERNEL_DBIAS && v->tuned && (p->dbias.extent[2] == 1 || p->dbias.extent[3] == 1))
+        return "a bias that broadcasts over rows or keys";
+    return NULL;
+}
+
+const variant *dlattn__variant_for(int32_t kernel, const problem *p, const cuda_device *device, char *note,
+                                   int64_t note_bytes) {
+    const char *forced = dlattn__option("cuda_variant");
+    if (forced && strcmp(forced, "auto") == 0) forced = NULL;
+    const char *reason = "no kernel of this name";
+    for (int32_t n = 0; n < NUM_VARIANTS; n++) {
+        const variant *v = &table[n];
+        if (v->kernel != kernel || (forced && strcmp(v->name, forced) != 0)) continue;
+        reason = refusal(v, p, device);
+        if (!reason) return v;
+    }
+    snprintf(note, (size_t)note_bytes, "%s: no kernel for it: %s", forced ? forced : "auto", reason);
+    return NULL;
+}
+
+bool dlattn__variant_named(const char *name) {
+    if (strcmp(name, "auto") == 0) return true;
+    for (int32_t n = 0; n < NUM_VARIANTS; n++)
+        if (strcmp(table[n].name, name) == 0) return true;
+    return false;
+}
+
+static void define(kernel_request *r, const char *name, int64_t value) {
+    r->defines[r->count++] = (kernel_define){name, value};
+}
+
+kernel_request dlattn__plain_request(const char *file, const char *entry) {
+    kernel_request r;
+    memset(&r, 0, sizeof r);
+    r.file = file;
+    r.entry = entry;
+    return r;
+}
+
+kernel_request dlattn__variant_request(const variant *v, int32_t type, int64_t D, int64_t E, const specialisation *how) {
+    kernel_request r = dlattn__plain_request(v->file, v->entry);
+    r.smem_bytes = smem_of(v, D, E);
+    define(&r, "TYPE", type);
+    if (!v->tuned) { /* few specialisations: features are asked at run time */
+        const int64_t head = D > E ? D : E;
+        if (v->kernel != DLATTN_KERNEL_DBIAS) define(&r, "HEAD", head <= 64 ? 64 : head <= 128 ? 128 : 256);
+        return r;
+    }
+    define(&r, "HEAD_D", dlattn__padded_head(D));
+    define(&r, "HEAD_E", dlattn__padded_head(E));
+    define(&r, "BM", v->rows);
+    define(&r, "BN", v->keys);
+    define(&r, "WARPS", v->warps);
+    define(&r, "STAGES", v->stages);
+    define(&r, "Q_REGISTERS", v->q_registers);
+    define(&r, "FEATURES", how->features);
+    define(&r, "ALIGNED", how->aligned);
+    if (v->kernel == DLATTN_KERNEL_FORWARD) define(&r, "SPLIT", how->split);
+    if (v->kernel == DLATTN_KERNEL_FORWARD) define(&r, "PACKED", how->packed);
+    if (v->kernel == DLATTN_KERNEL_BACKWARD) define(&r, "DQ", how->reduce_dq);
+    return r;
+}
+
+/* ---- everything there is to compile ---------------------------------------------------------------------------------- */
+
+typedef struct request_list {
+    kernel_request *out;
+    const variant **rows;
+    int32_t count, capacity;
+} request_list;
+
+static void add(request_list *list, const kernel_request *r, const variant *v) {
+    for (int32_t n = 0; n < list->count && n < list->capacity; n++)
+        if (memcmp(&list->out[n], r, sizeof *r) == 0) return;
+    if (list->count < list->capacity) {
+        list->out[list->count] = *r;
+        list->rows[list->count] = v;
+    }
+    list->count++;
+}
+
+/* Plain, split or summed; each feature alone for one type; all together, unaligned. */
+static void add_row(request_list *list, const variant *v, int32_t type, bool each_feature) {
+    const uint32_t all = 2 * DLATTN_FEATURE_DROPOUT - 1;
+    for (int32_t other = 0; other < 2; other++) {
+        const specialisation plain = {.aligned = true, .split = other, .reduce_dq = other};
+        const specialisation everything = {.split = other, .reduce_dq = other, .features = all};
+        kernel_request r = dlattn__variant_request(v, type, v->head, v->head, &plain);
+        add(list, &r, v);
+        r = dlattn__variant_request(v, type, v->head, v->head, &everything);
+        add(list, &r, v);
+    }
+    for (uint32_t feature = 1; each_feature && feature <= all; feature *= 2) {
+        const specialisation one = {.aligned = true, .reduce_dq = true, .features = feature};
+        kernel_request r = dlattn__variant_request(v, type, v->head, v->head, &one);
+        add(list, &r, v);
+    }
+}
+
+int32_t dlattn__variants_requests(kernel_request *out, const variant **rows, int32_t capacity, int32_t arch) {
+    static const struct {
+        const char *file, *entry;
+    } plain[] = {{"blank.cu", "blank"},   {"backward_prepare.cu", "backward_prepare"}, {"backward_prepare.cu", "dsinks"},
+                 {"combine.cu", "combine"}, {"dropout_mask.cu", "dropout_mask"},       {"merge.cu", "merge"}};
+    request_list list = {.out = out, .rows = rows, .capacity = capacity};
+    const cuda_device device = dlattn__cuda_device_like(arch);
+    for (size_t n = 0; n < sizeof plain / sizeof plain[0]; n++) {
+        kernel_request r = dlattn__plain_request(plain[n].file, plain[n].entry);
+        add(&list, &r, NULL);
+    }
+    for (int32_t n = 0; n < NUM_VARIANTS; n++) {
+        const variant *v = &table[n];
+        if (arch < v->first_arch || arch > v->last_arch || smem_of(v, v->head, v->head) > device.smem_bytes) continue;
+        for (int32_t type = DLATTN_T_F16; type <= DLATTN_T_F32; type++)
+            if (v->types & 1u << type) add_row(&list, v, type, v->tuned && arch == 80 && type == DLATTN_T_BF16);
+    }
+    return list.count;
+}

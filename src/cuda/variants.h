@@ -1,0 +1,65 @@
+/* variants.h: the table of kernels, and who of it serves a problem on a device. */
+#ifndef DLATTN_CUDA_VARIANTS_H
+#define DLATTN_CUDA_VARIANTS_H
+
+#include <stdbool.h>
+
+#include "backend.h"
+#include "device.h"
+#include "function.h"
+
+/* What a kernel of the table does. */
+enum {
+    DLATTN_KERNEL_FORWARD = 1, /* out, lse; or parts of them */
+    DLATTN_KERNEL_BACKWARD,    /* dk and dv, and with DQ=1 sums dq in the workspace */
+    DLATTN_KERNEL_DQ,          /* dq, stationary on the rows */
+    DLATTN_KERNEL_DBIAS        /* dbias, stationary on its tiles */
+};
+
+/* One row: a kernel with the tile that was best. Its launches have 32 * warps threads. */
+typedef struct variant {
+    const char *name; /* what the option "cuda_variant" forces; several rows share it */
+    const char *file, *entry;
+    int32_t kernel;   /* DLATTN_KERNEL_X */
+    int32_t first_arch, last_arch;
+    uint32_t types;   /* of q, one bit per DLATTN_T_X */
+    int32_t head;     /* the largest D and E */
+    int32_t rows, keys, warps;
+    int32_t stages;   /* depth of the ring of tiles, where the kernel has one */
+    bool q_registers; /* queries are held in registers */
+    int32_t residents; /* blocks that share a multiprocessor */
+    int32_t (*smem_bytes)(const struct variant *v, int64_t D, int64_t E); /* NULL: none */
+    bool tuned;       /* must compile without spills */
+    const char *bench; /* the file of bench/results that chose the tile; "" for the readable kernels */
+} variant;
+
+/* How a row is specialised for a problem. */
+typedef struct specialisation {
+    bool aligned; /* rows of whole 16-byte pieces */
+    bool split;   /* forward: the keys are cut, parts go to the workspace */
+    bool packed;  /* forward: a tile's rows are (i, head of the group) */
+    bool reduce_dq;
+    uint32_t features; /* DLATTN_FEATURE_X */
+} specialisation;
+
+/* The first row that computes `kernel` of p on the device, or NULL with the reasons in `note`. */
+const variant *dlattn__variant_for(int32_t kernel, const problem *p, const cuda_device *device, char *note,
+                                   int64_t note_bytes);
+
+/* The request of a row. D and E are those of the problem. */
+kernel_request dlattn__variant_request(const variant *v, int32_t type, int64_t D, int64_t E, const specialisation *how);
+
+/* For the test that compiles everything: requests for `arch` that between them cover each row, each of its types and each
+ * feature, alone and all together; request n of the answer belongs to row `rows[n]`. Returns how many there are. */
+int32_t dlattn__variants_requests(kernel_request *out, const variant **rows, int32_t capacity, int32_t arch);
+
+/* D or E as tuned kernels compute it: a multiple of 32. */
+int64_t dlattn__padded_head(int64_t size);
+
+/* Is `name` the name of a row, or "auto"? */
+bool dlattn__variant_named(const char *name);
+
+/* Requests of the kernels that have no variants (blank, combine and so on), by entry. */
+kernel_request dlattn__plain_request(const char *file, const char *entry);
+
+#endif

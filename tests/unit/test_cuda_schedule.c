@@ -1,0 +1,170 @@
+/* test_cuda_schedule.c: what a CUDA call launches and the workspace it asks for, on every architecture, without a GPU. */
+#include <criterion/criterion.h>
+#include <string.h>
+
+#include "arguments.h"
+#include "schedule.h"
+
+static const int32_t archs[] = DLATTN_ARCHS;
+enum { NUM_ARCHS = (int)(sizeof archs / sizeof archs[0]) };
+
+static operand dense(int32_t dtype, int64_t e0, int64_t e1, int64_t e2, int64_t e3) {
+    operand o = {.dtype = dtype, .extent = {e0, e1, e2, e3}, .stride = {e1 * e2 * e3, e2 * e3, e3, 1}};
+    for (int d = 0; d < 4; d++)
+        if (o.extent[d] == 1) o.stride[d] = 0;
+    return o;
+}
+
+static problem make_forward(int32_t dtype, int64_t B, int64_t H, int64_t G, int64_t M, int64_t N, int64_t D) {
+    problem p;
+    memset(&p, 0, sizeof p);
+    p.op = DLATTN_OP_FORWARD;
+    p.dtype = dtype;
+    p.device_type = kDLCUDA;
+    p.B = B, p.H = H, p.G = G, p.M = M, p.N = N, p.D = p.E = D;
+    p.scale = 1;
+    p.q = p.out = dense(dtype, B, M, H, D);
+    p.k = p.v = dense(dtype, B, N, G, D);
+    p.lse = dense(DLATTN_T_F32, B, H, M, 1);
+    return p;
+}
+
+static problem make_backward(int32_t dtype, int64_t B, int64_t H, int64_t G, int64_t M, int64_t N, int64_t D) {
+    problem p = make_forward(dtype, B, H, G, M, N, D);
+    p.op = DLATTN_OP_BACKWARD;
+    p.dout = p.dq = p.q;
+    p.dk = p.dv = p.k;
+    return p;
+}
+
+static cuda_schedule made(const problem *p, int32_t arch, uint64_t room) {
+    const cuda_device device = dlattn__cuda_device_like(arch);
+    cuda_schedule s;
+    char note[256] = "";
+    cr_assert_eq(dlattn__schedule(&s, p, &device, true, room, note, sizeof note), DLATTN_OK, "sm_%d: %s", (int)arch, note);
+    return s;
+}
+
+static bool launches(const cuda_schedule *s, const char *entry) {
+    for (int32_t n = 0; n < s->step_count; n++)
+        if (strcmp(s->steps[n].request.entry, entry) == 0) return true;
+    return false;
+}
+
+static int64_t defined(const kernel_request *r, const char *name) {
+    for (int32_t n = 0; n < r->count; n++)
+        if (strcmp(r->defines[n].name, name) == 0) return r->defines[n].value;
+    return -1;
+}
+
+Test(cuda_schedule, many_tiles_are_one_launch_without_workspace) {
+    const problem p = make_forward(DLATTN_T_BF16, 4, 32, 8, 4096, 4096, 128);
+    for (int n = 0; n < NUM_ARCHS; n++) {
+        const cuda_schedule s = made(&p, archs[n], UINT64_MAX);
+        cr_expect(s.step_count == 1 && s.splits == 1 && s.workspace.total == 0, "sm_%d", (int)archs[n]);
+        cr_expect(s.steps[0].blocks > 0 && s.steps[0].request.smem_bytes <= dlattn__cuda_device_like(archs[n]).smem_bytes);
+    }
+}
+
+Test(cuda_schedule, short_queries_on_long_keys_are_split) {
+    const problem p = make_forward(DLATTN_T_F16, 1, 8, 8, 16, 65536, 128);
+    for (int n = 0; n < NUM_ARCHS; n++) {
+        const cuda_schedule s = made(&p, archs[n], UINT64_MAX);
+        cr_expect(s.splits > 1 && launches(&s, "combine"), "sm_%d: %d splits", (int)archs[n], (int)s.splits);
+        cr_expect(s.workspace.total >= (uint64_t)(s.splits * s.row_count * (p.E + 1) * 4));
+        const cuda_schedule whole = made(&p, archs[n], 0);
+        cr_expect(whole.splits == 1 && whole.workspace.total == s.workspace.least && !launches(&whole, "combine"));
+        const cuda_schedule half = made(&p, archs[n], s.workspace.total / 2);
+        cr_expect(half.splits < s.splits && half.workspace.total <= s.workspace.total / 2);
+    }
+}
+
+Test(cuda_schedule, dq_is_reduced_when_there_is_room_and_order_is_free) {
+    problem p = make_backward(DLATTN_T_BF16, 2, 8, 2, 1024, 1024, 64);
+    for (int n = 0; n < NUM_ARCHS; n++) {
+        const cuda_schedule free_order = made(&p, archs[n], UINT64_MAX), poor = made(&p, archs[n], 0);
+        cr_expect_not(launches(&poor, "convert_dq"), "sm_%d", (int)archs[n]);
+        cr_expect(poor.dq && poor.workspace.dq_sum_bytes == 0);
+        cr_expect(poor.workspace.total == free_order.workspace.least);
+        cr_expect(poor.workspace.total <= free_order.workspace.total);
+        p.flags = DLATTN_DETERMINISTIC;
+        const cuda_schedule fixed = made(&p, archs[n], UINT64_MAX);
+        cr_expect(fixed.dq && !launches(&fixed, "convert_dq"));
+        p.flags = 0;
+        if (!free_order.main->tuned) continue;
+        cr_expect(launches(&free_order, "convert_dq") && !free_order.dq, "sm_%d", (int)archs[n]);
+        cr_expect(free_order.workspace.dq_sum_bytes >= (uint64_t)(p.B * p.H * p.M * p.D * 4));
+    }
+}
+
+Test(cuda_schedule, only_what_is_wanted_is_launched) {
+    problem p = make_backward(DLATTN_T_BF16, 1, 2, 2, 300, 200, 64);
+    p.bias = p.dbias = dense(DLATTN_T_F32, 1, 1, 300, 200);
+    p.sinks = p.dsinks = dense(DLATTN_T_F32, 2, 1, 1, 1);
+    const operand absent = {0};
+    p.dq = p.dk = p.dv = absent;
+    cuda_schedule s = made(&p, 90, UINT64_MAX);
+    cr_expect(launches(&s, "backward_prepare") && launches(&s, "dsinks") && s.step_count == 3);
+    p.dbias = absent;
+    s = made(&p, 90, UINT64_MAX);
+    cr_expect_eq(s.step_count, 2);
+    p = make_backward(DLATTN_T_BF16, 1, 2, 2, 300, 200, 64);
+    p.dk = p.dv = absent;
+    p.flags = DLATTN_DETERMINISTIC;
+    s = made(&p, 90, UINT64_MAX);
+    cr_expect_eq(s.step_count, 2, "dq alone: %d steps", (int)s.step_count);
+}
+
+Test(cuda_schedule, rows_outside_sequences_are_blanked) {
+    problem p = make_forward(DLATTN_T_BF16, 2, 4, 4, 128, 128, 64);
+    cuda_schedule s = made(&p, 80, UINT64_MAX);
+    cr_expect_not(launches(&s, "blank"));
+    p.seqlens_q = dense(DLATTN_T_I32, 2, 1, 1, 1);
+    s = made(&p, 80, UINT64_MAX);
+    cr_expect(launches(&s, "blank"));
+    p = make_backward(DLATTN_T_BF16, 2, 4, 4, 128, 128, 64);
+    p.seqlens_k = dense(DLATTN_T_I32, 2, 1, 1, 1);
+    s = made(&p, 80, UINT64_MAX);
+    cr_expect(launches(&s, "blank"));
+}
+
+Test(cuda_schedule, unaligned_rows_take_the_unaligned_kernel) {
+    problem p = make_forward(DLATTN_T_BF16, 1, 4, 4, 1024, 1024, 64);
+    cuda_schedule s = made(&p, 90, UINT64_MAX);
+    if (!s.main->tuned) return;
+    cr_expect_eq(defined(&s.steps[0].request, "ALIGNED"), 1);
+    p.k.stride[1] += 1;
+    s = made(&p, 90, UINT64_MAX);
+    cr_expect_eq(defined(&s.steps[0].request, "ALIGNED"), 0);
+}
+
+Test(cuda_schedule, float32_is_plain_arithmetic) {
+    const problem p = make_forward(DLATTN_T_F32, 1, 4, 4, 1024, 1024, 64);
+    const cuda_schedule s = made(&p, 90, UINT64_MAX);
+    cr_expect_str_eq(s.main->name, "generic");
+}
+
+Test(cuda_schedule, packed_rows_have_tiles_of_their_own) {
+    problem p = make_backward(DLATTN_T_BF16, 1, 4, 4, 1000, 1000, 64);
+    p.B = 7;
+    p.packed_q = p.packed_k = 1;
+    p.cu_seqlens_q = p.cu_seqlens_k = dense(DLATTN_T_I32, 8, 1, 1, 1);
+    const cuda_schedule s = made(&p, 80, UINT64_MAX);
+    /* the start of sequence b is at most (tokens before it + 128 b) rounded down, its end 128 further than its rows */
+    cr_expect(s.head_rows >= 1000 + 7 * 128 && s.row_count == s.head_rows * 4);
+}
+
+Test(cuda_schedule, a_bound_covers_every_device) {
+    const problem p = make_forward(DLATTN_T_F16, 1, 8, 8, 16, 65536, 128);
+    for (int n = 0; n < NUM_ARCHS; n++) {
+        const cuda_schedule bound = made(&p, archs[n], UINT64_MAX);
+        for (int32_t multiprocessors = 1; multiprocessors <= 200; multiprocessors += 13) {
+            cuda_device device = dlattn__cuda_device_like(archs[n]);
+            cuda_schedule s;
+            char note[256];
+            device.multiprocessors = multiprocessors;
+            cr_assert_eq(dlattn__schedule(&s, &p, &device, true, UINT64_MAX, note, sizeof note), DLATTN_OK);
+            cr_expect(s.workspace.total <= bound.workspace.total);
+        }
+    }
+}
