@@ -1,8 +1,8 @@
-"""Makes tables (Markdown) and pictures (PNG) from the JSON files of bench/peers.py.
+"""Makes tables (Markdown) and pictures (PNG) from the JSON files of bench/peers.py (CPU) and bench/compare.py (GPU).
 
     python bench/report.py [FILE ...] [--markdown bench/results/README.md] [--pictures docs/pictures]
 
-Without FILE: all of bench/results/*.json. The tables cover every file, the pictures the first one.
+Without FILE: all of bench/results/*.json. The tables cover every file, the pictures the first one of each kind.
 """
 import argparse
 import json
@@ -13,6 +13,7 @@ import matplotlib
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 
+import gpu_report
 from goals import Results, judge
 
 TOP = Path(__file__).resolve().parents[1]
@@ -65,7 +66,7 @@ def group_table(results: Results, tag: str) -> str:
     return table(rows)
 
 
-def markdown(all_results: list[tuple[str, Results]]) -> str:
+def markdown(all_results: list[tuple[str, Results]], gpu: list[tuple[str, dict]]) -> str:
     parts = ["# Measured speed\n\nMade by `python bench/report.py` from the JSON files in this folder; `make bench-peers` measures again. "
              "GFLOP/s count visible pairs: 2(D+E) each in the forward, 2.5 times that in the backward. Times are medians; the "
              "libraries take turns, called through their Python packages, on the same tensors and threads."]
@@ -74,6 +75,8 @@ def markdown(all_results: list[tuple[str, Results]]) -> str:
         for tag, title in GROUPS:
             if text := group_table(results, tag):
                 parts.append(f"### {title}\n\n{text}")
+    for name, document in gpu:
+        parts += gpu_report.markdown(name, document)
     return "\n\n".join(parts) + "\n"
 
 
@@ -168,13 +171,18 @@ def main():
     files = options.files or sorted((TOP / "bench" / "results").glob("*.json"))
     if not files:
         raise SystemExit("report: no JSON file in bench/results; run make bench-peers")
-    everything = [(path.stem, Results(json.loads(path.read_text()))) for path in files]
+    documents = [(path.stem, json.loads(path.read_text())) for path in files]
+    everything = [(name, Results(document)) for name, document in documents if not gpu_report.is_gpu(document)]
+    gpu = [(name, document) for name, document in documents if gpu_report.is_gpu(document)]
     options.markdown.parent.mkdir(parents=True, exist_ok=True)
-    options.markdown.write_text(markdown(everything))
+    options.markdown.write_text(markdown(everything, gpu))
     print(options.markdown)
-    speed_by_length(everything[0][1], options.pictures / "speed_by_length.png")
-    ratio_to_peers(everything[0][1], options.pictures / "ratio_to_peers.png")
-    fraction_of_peak(everything[0][1], options.pictures / "fraction_of_peak.png")
+    if everything:
+        speed_by_length(everything[0][1], options.pictures / "speed_by_length.png")
+        ratio_to_peers(everything[0][1], options.pictures / "ratio_to_peers.png")
+        fraction_of_peak(everything[0][1], options.pictures / "fraction_of_peak.png")
+    if gpu:
+        gpu_report.pictures(gpu[0][1], finish, plt, options.pictures)
 
 
 if __name__ == "__main__":

@@ -34,6 +34,13 @@ if(CMAKE_CROSSCOMPILING)
     return()
 endif()
 
+# ---- dlattn check on a GPU, skipped where there is none; and its way of moving memory, with the CPU as the device -----
+
+dlattn_add_test(check_cuda check tests/check_cuda.sh $<TARGET_FILE:dlattn_command> --variant all ${check_arguments})
+dlattn_add_test(random_cuda check tests/check_cuda.sh $<TARGET_FILE:dlattn_command> --random ${DLATTN_RANDOM_CASES} --seed 2026)
+set_tests_properties(check_cuda random_cuda PROPERTIES SKIP_RETURN_CODE 77)
+dlattn_add_test(check_cuda_host check $<TARGET_FILE:dlattn_command> check --device cuda-host --quick --threads 2)
+
 # ---- unit tests: internals, through a static twin of the library ----------------------------------------------------
 
 find_package(PkgConfig REQUIRED)
