@@ -4,8 +4,8 @@
 //
 //     delta = sum_e dout * out - dlse,     lse2 = lse * log2(e)
 //
-// for every row up to the end of its sequence's last 128: rows past the sequence and rows with lse -inf get delta 0 and lse2
-// +inf, which makes all their probabilities exact zeros, and their dout, out and dlse are not read.
+// for every row up to the end of its sequence's last 128: rows past the sequence and rows with lse -inf get delta 0 and
+// lse2 +inf, which makes all their probabilities exact zeros, whatever dout, out and dlse hold there.
 //
 // Entry dsinks: 512 threads, grid H, no options, after backward_prepare. dsinks[h] = -sum exp(sink - lse) * delta.
 #include "sequence.cuh"
@@ -15,32 +15,46 @@
 #define WARPS 8
 #define SINK_THREADS 512
 
-// Four neighbouring elements of a row whose elements are contiguous and aligned to four.
-DEVICE float4 load_four(const dlattn_view &t, i64 index) {
-    if (t.dtype == DLATTN_TYPE_F32) return *(const float4 *)((const float *)t.data + index);
-    const ushort4 x = *(const ushort4 *)((const u16 *)t.data + index);
-    if (t.dtype == DLATTN_TYPE_F16)
-        return make_float4(float_of_f16(x.x), float_of_f16(x.y), float_of_f16(x.z), float_of_f16(x.w));
-    return make_float4(float_of_bf16(x.x), float_of_bf16(x.y), float_of_bf16(x.z), float_of_bf16(x.w));
+// Are rows of the tensor made of aligned 16-byte chunks?
+DEVICE bool in_chunks(const dlattn_view &t, int chunk) {
+    return t.stride[3] == 1 && t.stride[0] % chunk == 0 && t.stride[1] % chunk == 0 && t.stride[2] % chunk == 0 &&
+           t.data % 16 == 0;
 }
 
-DEVICE bool in_fours(const dlattn_view &t) {
-    return t.stride[3] == 1 && t.stride[0] % 4 == 0 && t.stride[1] % 4 == 0 && t.stride[2] % 4 == 0 &&
-           t.data % (4 * size_of_type(t.dtype)) == 0;
+// sum + a . b over two elements of 16 bits each.
+DEVICE float dot_pair(int dtype, u32 a, u32 b, float sum) {
+    const u16 a0 = (u16)a, a1 = (u16)(a >> 16), b0 = (u16)b, b1 = (u16)(b >> 16);
+    if (dtype == DLATTN_TYPE_F16)
+        return fmaf(float_of_f16(a1), float_of_f16(b1), fmaf(float_of_f16(a0), float_of_f16(b0), sum));
+    return fmaf(float_of_bf16(a1), float_of_bf16(b1), fmaf(float_of_bf16(a0), float_of_bf16(b0), sum));
 }
 
-// The lane's part of sum_e a * b over rows that start at elements a_at and b_at.
-DEVICE float dot_part(const dlattn_params &p, i64 out_at, i64 dout_at, int lane, int lanes, bool fours) {
+// a . b over 16 bytes.
+DEVICE float dot_chunk(int dtype, const uint4 &a, const uint4 &b) {
+    if (dtype == DLATTN_TYPE_F32) {
+        float sum = __uint_as_float(a.x) * __uint_as_float(b.x);
+        sum = fmaf(__uint_as_float(a.y), __uint_as_float(b.y), sum);
+        sum = fmaf(__uint_as_float(a.z), __uint_as_float(b.z), sum);
+        return fmaf(__uint_as_float(a.w), __uint_as_float(b.w), sum);
+    }
+    const float half = dot_pair(dtype, a.y, b.y, dot_pair(dtype, a.x, b.x, 0.0f));
+    return dot_pair(dtype, a.w, b.w, dot_pair(dtype, a.z, b.z, half));
+}
+
+// The lane's part of sum_e out * dout of the rows that start at elements out_at and dout_at. chunk: elements in 16
+// bytes, or 0 when the rows are not made of such chunks.
+DEVICE float dot_part(const dlattn_params &p, i64 out_at, i64 dout_at, int lane, int lanes, int chunk) {
     float sum = 0.0f;
-    if (fours) {
-        for (int e = 4 * lane; e < p.E; e += 4 * lanes) {
-            const float4 x = load_four(p.out, out_at + e), y = load_four(p.dout, dout_at + e);
-            sum = fmaf(x.x, y.x, fmaf(x.y, y.y, fmaf(x.z, y.z, fmaf(x.w, y.w, sum))));
-        }
+    if (chunk) {
+        const uint4 *out = (const uint4 *)(p.out.data + out_at * (16 / chunk));
+        const uint4 *dout = (const uint4 *)(p.dout.data + dout_at * (16 / chunk));
+        for (int n = lane; n < p.E / chunk; n += lanes) sum += dot_chunk(p.out.dtype, out[n], dout[n]);
         return sum;
     }
-    for (int e = lane; e < p.E; e += lanes)
-        sum = fmaf(load_float(p.out, out_at + e * p.out.stride[3]), load_float(p.dout, dout_at + e * p.dout.stride[3]), sum);
+    for (int e = lane; e < p.E; e += lanes) {
+        const float x = load_float(p.out, out_at + e * p.out.stride[3]);
+        sum = fmaf(x, load_float(p.dout, dout_at + e * p.dout.stride[3]), sum);
+    }
     return sum;
 }
 
@@ -50,22 +64,25 @@ extern "C" __global__ void __launch_bounds__(LANES *WARPS) backward_prepare(cons
     const sequence s = read_sequence(p, (int)(blockIdx.x / blocks / p.H));
     if (i0 / DLATTN_ROW_ALIGNMENT * DLATTN_ROW_ALIGNMENT >= s.M) return;
 
-    const bool fours = p.E % 4 == 0 && in_fours(p.out) && in_fours(p.dout);
-    const int lanes = fours && p.E <= 64 ? LANES / 2 : LANES; // of a row
-    const int lane = (int)threadIdx.x % lanes, first = (int)threadIdx.x / lanes, step = LANES * WARPS / lanes;
+    int chunk = 16 / size_of_type(p.dout.dtype), lanes = LANES; // of one row
+    if (p.out.dtype != p.dout.dtype || p.E % chunk || !in_chunks(p.out, chunk) || !in_chunks(p.dout, chunk)) chunk = 0;
+    while (chunk && lanes / 2 * chunk >= p.E && lanes > 8) lanes /= 2;
+    const int lane = (int)threadIdx.x % lanes, step = LANES * WARPS / lanes;
     const i64 row = row_of(p, s, h, i0);
-#pragma unroll 4
-    for (int r = first; r < ROWS; r += step) {
+#pragma unroll 2
+    for (int r = (int)threadIdx.x / lanes; r < ROWS; r += step) {
         const int i = i0 + r;
         const i64 token = s.q_begin + i;
         float lse = -INFINITE, sum = 0.0f;
-        if (i < s.M) lse = load_float(p.lse, at(p.lse, s.b, h, token));
-        const bool empty = lse == -INFINITE;
-        if (!empty) sum = dot_part(p, at(p.out, s.b, token, h), at(p.dout, s.b, token, h), lane, lanes, fours);
+        if (i < s.M) { // out and dout do not wait for lse
+            lse = load_float(p.lse, at(p.lse, s.b, h, token));
+            sum = dot_part(p, at(p.out, s.b, token, h), at(p.dout, s.b, token, h), lane, lanes, chunk);
+        }
         for (int other = 1; other < lanes; other *= 2) sum += __shfl_xor_sync(0xffffffffu, sum, other);
         if (lane != 0) continue;
+        const bool empty = lse == -INFINITE;
         if (!empty && p.dlse.data) sum -= load_float(p.dlse, at(p.dlse, s.b, h, token));
-        ((float *)p.delta)[row + r] = sum;
+        ((float *)p.delta)[row + r] = empty ? 0.0f : sum;
         ((float *)p.lse2)[row + r] = empty ? INFINITE : lse * LOG2_E;
     }
 }

@@ -1,8 +1,8 @@
-// blank.cu: what no row and no key computes: zeros (and lse -inf) past the sequences' ends and in tokens of no sequence.
+// blank.cu: what no row and no key computes: zeros (and lse -inf) past sequences' ends and in tokens of no sequence.
 //
-// Entry blank: 256 threads, grid ceil(tokens_q / 64) * (packed_q ? 1 : B) + ceil(tokens_k / 64) * (packed_k ? 1 : B), no
-// options. Absent outputs are skipped; out and lse are outputs only where dout is absent. Needed only where there can be such
-// tokens: packed layouts, seqlens, or a bound on the length below the tensor's extent.
+// Entry blank: 256 threads, grid ceil(tokens_q / 64) * (packed_q ? 1 : B) + ceil(tokens_k / 64) * (packed_k ? 1 : B),
+// no options. Absent outputs are skipped; out and lse are outputs only where dout is absent. Needed only where there
+// can be such tokens: packed layouts, seqlens, or a bound on the length below the tensor's extent.
 #include "sequence.cuh"
 
 #define TOKENS 64
@@ -31,9 +31,8 @@ DEVICE bool is_outside(const dlattn_params &p, int b, int token, bool query) {
 // Zeros in all heads of a token, by one warp.
 DEVICE void zero_token(const dlattn_view &t, int b, int token, int lane) {
     if (!t.data || token >= t.extent[1]) return;
-    const i64 count = (i64)t.extent[2] * t.extent[3], start = at(t, b, token);
-    for (i64 n = lane; n < count; n += LANES)
-        store_float(t, start + n / t.extent[3] * t.stride[2] + n % t.extent[3] * t.stride[3], 0.0f);
+    for (int h = 0; h < t.extent[2]; h++)
+        for (int e = lane; e < t.extent[3]; e += LANES) store_float(t, at(t, b, token, h, e), 0.0f);
 }
 
 extern "C" __global__ void __launch_bounds__(LANES *WARPS) blank(const __grid_constant__ dlattn_params p) {

@@ -1,21 +1,12 @@
 // combine.cu: joins the pieces that a forward kernel made of split keys, adds the sink, and writes out and lse.
 //
-// Entry combine: 256 threads, grid ceil(M / 8) * H * B, no options. One warp per row. Pieces with lse -inf are not read.
+// Entry combine: 256 threads, grid ceil(M / 8) * H * B, no options. One warp per row. Pieces with lse -inf are not
+// read.
 #include "sequence.cuh"
+#include "warp.cuh"
 
 #define ROWS_PER_BLOCK 8
-#define LANES 32
 #define COLUMNS (256 / LANES) // of the largest E, per lane
-
-DEVICE double warp_sum(double x) {
-    for (int lane = 1; lane < LANES; lane *= 2) x += __shfl_xor_sync(0xffffffffu, x, lane);
-    return x;
-}
-
-DEVICE float warp_largest(float x) {
-    for (int lane = 1; lane < LANES; lane *= 2) x = fmaxf(x, __shfl_xor_sync(0xffffffffu, x, lane));
-    return x;
-}
 
 extern "C" __global__ void __launch_bounds__(256) combine(const __grid_constant__ dlattn_params p) {
     const int lane = (int)threadIdx.x % LANES, row_blocks = (p.M + ROWS_PER_BLOCK - 1) / ROWS_PER_BLOCK;
@@ -31,7 +22,7 @@ extern "C" __global__ void __launch_bounds__(256) combine(const __grid_constant_
     if (p.sinks.data) sink = load_float(p.sinks, at(p.sinks, h));
     top = fmaxf(warp_largest(top), sink);
 
-    // Double, because lse is to be exact to 2 ulp and the pieces have spent one already. fmaxf dropped NaN: it is here again.
+    // Double, because lse is to be exact to 2 ulp and the pieces have spent one. fmaxf dropped NaN: it is here again.
     double sum = 0.0;
     for (int n = lane; n < p.splits; n += LANES) {
         const float lse = lses[n * p.row_count];

@@ -1,10 +1,10 @@
 // generic_forward.cu: attention in plain fused multiply-adds, for any element type, head size, strides and mask.
 //
-// Entry forward_generic: 256 threads, grid row_tiles * splits * H * B, no dynamic shared memory. Options: TYPE (required),
-// HEAD = 64, 128 or 256, FEATURES. Tiles of 64 rows and 64 keys.
+// Entry forward_generic: 256 threads, grid row_tiles * splits * H * B, no dynamic shared memory. Options: TYPE
+// (required), HEAD = 64, 128 or 256, FEATURES. Tiles of 64 rows and 64 keys.
 //
-// One block computes 64 rows of one (sequence, head) over all their keys, or with splits > 1 over one piece of them; then it
-// writes partial_out (normalised) and partial_lse, which the kernel `combine` joins. Everything is float32.
+// One block computes 64 rows of one (sequence, head) over all their keys, or with splits > 1 over one piece of them;
+// then it writes partial_out (normalised) and partial_lse, which the kernel `combine` joins. Everything is float32.
 #include "generic_tile.cuh"
 
 // The running softmax of the thread's four rows. `sum` is the thread's own columns' part until the end.
@@ -38,8 +38,8 @@ DEVICE void finish_scores(tile_memory *t, const dlattn_params &p, const score_co
     }
 }
 
-// Scores become exp(score - top); what was summed under the old top is scaled to the new one. fmaxf drops NaN, which then
-// lives on in the sum.
+// Scores become exp(score - top); what was summed under the old top is scaled to the new one. fmaxf drops NaN, which
+// then lives on in the sum.
 DEVICE void exponentiate(tile_memory *t, softmax_rows *rows, fragment (&out)[WIDE_SLICES]) {
 #pragma unroll
     for (int m = 0; m < 4; m++) {
@@ -85,15 +85,16 @@ DEVICE void finish_row(const dlattn_params &p, const sequence &s, int h, int i, 
     if (p.splits > 1) {
         const i64 row = split * p.row_count + row_of(p, s, h, i);
         dlattn_view part = {p.partial_out, {0, 0, 0, 1}, {0, 0, 0, 0}, DLATTN_TYPE_F32, 0};
-        if (lse != -INFINITE) store_row(part, row * p.E, out, m, factor, p.E); // combine does not read the others
+        if (!empty) store_row(part, row * p.E, out, m, factor, factor == 0.0f, p.E); // combine does not read the others
         if (thread_x() == 0) ((float *)p.partial_lse)[row] = lse;
         return;
     }
-    store_row(p.out, at(p.out, s.b, s.q_begin + i, h), out, m, factor, p.E);
+    store_row(p.out, at(p.out, s.b, s.q_begin + i, h), out, m, factor, factor == 0.0f, p.E);
     if (thread_x() == 0 && p.lse.data) store_float(p.lse, at(p.lse, s.b, h, s.q_begin + i), lse);
 }
 
-extern "C" __global__ void __launch_bounds__(THREADS, HEAD > 128 ? 1 : 2) forward_generic(const __grid_constant__ dlattn_params p) {
+extern "C" __global__ void __launch_bounds__(THREADS, HEAD > 128 ? 1 : 2)
+    forward_generic(const __grid_constant__ dlattn_params p) {
     __shared__ __align__(16) tile_memory memory;
     tile_memory *t = &memory;
     const block_place place = place_of(p, p.row_tiles, p.B * p.H, p.splits, true);

@@ -26,8 +26,8 @@ DEVICE gradient_context gradient_context_of(const dlattn_params &p, const sequen
 }
 
 // The thread's own elements of t->scores (products q.k) become p as it multiplies v, those of t->gradients (products
-// dout.v) become ds: the gradient of the score, or with FOR_DOT of scale * q.k. Hidden elements are 0: they are selected,
-// because dp may be anything where nobody looks. A p of NaN makes a ds of NaN.
+// dout.v) become ds: the gradient of the score, or with FOR_DOT of scale * q.k. Hidden elements are 0: they are
+// selected, because dp may be anything where nobody looks. A p of NaN makes a ds of NaN.
 template <bool FOR_DOT>
 DEVICE void differentiate(tile_memory *t, const dlattn_params &p, const gradient_context &c, int i0, int j0) {
     const i64 row = row_of(p, c.s, c.h, i0);
@@ -54,13 +54,13 @@ DEVICE void differentiate(tile_memory *t, const dlattn_params &p, const gradient
 
 // p into t->scores, ds into `gradients`, of the tile at rows i0 and keys j0. find_limits has been called for the rows.
 template <bool FOR_DOT>
-DEVICE void gradient_tile(fragment &gradients, tile_memory *t, const dlattn_params &p, const gradient_context &c, int i0,
-                          int j0) {
-    const int rows = smaller(TILE, c.s.M - i0), keys = smaller(TILE, c.s.N - j0);
+DEVICE void gradient_tile(fragment &gradients, tile_memory *t, const dlattn_params &p, const gradient_context &c,
+                          int i0, int j0) {
+    const int b = c.s.b, rows = smaller(TILE, c.s.M - i0), keys = smaller(TILE, c.s.N - j0);
     const i64 token = c.s.q_begin + i0, key_token = c.s.k_begin + j0;
     fragment scores;
-    dot_tiles(scores, t, p.q, at(p.q, c.s.b, token, c.h), rows, p.k, at(p.k, c.s.b, key_token, c.g), keys, p.D);
-    dot_tiles(gradients, t, p.dout, at(p.dout, c.s.b, token, c.h), rows, p.v, at(p.v, c.s.b, key_token, c.g), keys, p.E);
+    dot_tiles(scores, t, p.q, at(p.q, b, token, c.h), rows, p.k, at(p.k, b, key_token, c.g), keys, p.D);
+    dot_tiles(gradients, t, p.dout, at(p.dout, b, token, c.h), rows, p.v, at(p.v, b, key_token, c.g), keys, p.E);
     __syncthreads(); // t->gradients lies where dot_tiles has its operands
 #pragma unroll
     for (int n = 0; n < 16; n++) {

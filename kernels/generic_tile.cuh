@@ -1,8 +1,8 @@
-// generic_tile.cuh: 64 x 64 tiles in plain fused multiply-adds: which keys a tile's rows see, loading, and three products.
+// generic_tile.cuh: 64 x 64 tiles in plain fused multiply-adds: which keys the rows see, loading, and three products.
 //
-// A block is 16 x 16 threads. In a tile of scores thread (x, y) owns rows 4y .. 4y+3 and columns x, x+16, x+32, x+48: all
-// reads of shared memory are then 16 bytes wide and free of bank conflicts. In a tile of outputs it owns rows 4y .. 4y+3
-// and columns 4x .. 4x+3. Options: TYPE, the element type of q, k, v and dout; HEAD, the largest D and E.
+// A block is 16 x 16 threads. In a tile of scores thread (x, y) owns rows 4y .. 4y+3 and columns x, x+16, x+32, x+48:
+// all reads of shared memory are then 16 bytes wide and free of bank conflicts. In a tile of outputs it owns rows
+// 4y .. 4y+3 and columns 4x .. 4x+3. Options: TYPE, the element type of q, k, v and dout; HEAD, the largest D and E.
 #ifndef DLATTN_GENERIC_TILE_CUH
 #define DLATTN_GENERIC_TILE_CUH
 
@@ -41,8 +41,8 @@ DEVICE int thread_x(void) { return (int)threadIdx.x % 16; }
 DEVICE int thread_y(void) { return (int)threadIdx.x / 16; }
 DEVICE int smaller(int a, int b) { return a < b ? a : b; }
 
-// The block's part of the grid: tile, index of (sequence, head), piece of the keys. Under causal masks long tiles come first;
-// otherwise neighbours share their keys.
+// The block's part of the grid: tile, index of (sequence, head), piece of the keys. Under causal masks long tiles come
+// first; otherwise neighbours share their keys.
 typedef struct block_place {
     int tile, head, split;
 } block_place;
@@ -116,10 +116,10 @@ DEVICE void add_outer(float *sum, float a, const float4 &b) {
     sum[3] = fmaf(a, b.w, sum[3]);
 }
 
-// scores[row][key] = sum over `size` columns of a[row][c] * b[key][c]. Begins and ends with all threads apart: the caller
-// synchronises before it writes a, b or wide, but need not before the call.
-DEVICE void dot_tiles(fragment &scores, tile_memory *t, const dlattn_view &a, i64 a_at, int a_rows, const dlattn_view &b,
-                      i64 b_at, int b_rows, int size) {
+// scores[row][key] = sum over `size` columns of a[row][c] * b[key][c]. It waits for all threads before it writes, but
+// not at its end: the caller waits before it overwrites a, b or wide.
+DEVICE void dot_tiles(fragment &scores, tile_memory *t, const dlattn_view &a, i64 a_at, int a_rows,
+                      const dlattn_view &b, i64 b_at, int b_rows, int size) {
 #pragma unroll
     for (int n = 0; n < 16; n++) scores[n / 4][n % 4] = 0.0f;
     for (int c0 = 0; c0 < size; c0 += SLICE) {
@@ -159,7 +159,8 @@ DEVICE void share_scores(tile_memory *t, const fragment &scores) {
 }
 
 // sums[slice][row][c] += sum over keys of t->scores[row][key] * x[key][c], all slices of x's `size` columns.
-DEVICE void add_rows(fragment (&sums)[WIDE_SLICES], tile_memory *t, const dlattn_view &x, i64 x_at, int keys, int size) {
+DEVICE void add_rows(fragment (&sums)[WIDE_SLICES], tile_memory *t, const dlattn_view &x, i64 x_at, int keys,
+                     int size) {
 #pragma unroll
     for (int slice = 0; slice < WIDE_SLICES; slice++) {
         const int c0 = slice * WIDE;
@@ -211,13 +212,14 @@ DEVICE void clear(fragment (&sums)[WIDE_SLICES]) {
     for (int n = 0; n < 16 * WIDE_SLICES; n++) sums[n / 16][n / 4 % 4][n % 4] = 0.0f;
 }
 
-// Row m of the thread's part of an output, times `factor`: elements `at` .. of `to`, of which there are `size`. A factor of 0
-// makes zeros of anything.
-DEVICE void store_row(const dlattn_view &to, i64 at, const fragment (&sums)[WIDE_SLICES], int m, float factor, int size) {
+// Row m of the thread's part of an output, times `factor`: elements `at` .. of `to`, of which there are `size`. An
+// empty row is 0 whatever the sums are.
+DEVICE void store_row(const dlattn_view &to, i64 at, const fragment (&sums)[WIDE_SLICES], int m, float factor,
+                      bool empty, int size) {
 #pragma unroll
     for (int n = 0; n < 4 * WIDE_SLICES; n++) {
         const int c = n / 4 * WIDE + 4 * thread_x() + n % 4;
-        if (c < size) store_float(to, at + c * to.stride[3], factor == 0.0f ? 0.0f : sums[n / 4][m][n % 4] * factor);
+        if (c < size) store_float(to, at + c * to.stride[3], empty ? 0.0f : sums[n / 4][m][n % 4] * factor);
     }
 }
 

@@ -1,25 +1,14 @@
 // merge.cu: dlattn_merge on the device: joins results of a problem that the caller split over its keys.
 //
-// Entry merge: 256 threads, grid ceil(M / 8) * H * B, no options; its parameter is a dlattn_merge_params. One warp per row.
-// A part with lse -inf is left out, whatever its out holds. The result may overwrite a part in place, element by element:
-// more than DLATTN_MERGE_PARTS parts are joined by merging the first ones, and then that result with the next ones (which
-// rounds once more for each further launch when out has 16 bits, and needs the merged lse).
-#include "element.cuh"
+// Entry merge: 256 threads, grid ceil(M / 8) * H * B, no options; its parameter is a dlattn_merge_params. One warp per
+// row. A part with lse -inf is left out, whatever its out holds. The result may overwrite a part in place, element by
+// element: more than DLATTN_MERGE_PARTS parts are joined by merging the first ones, and then that result with the next
+// ones (which rounds once more for each further launch when out has 16 bits, and needs the merged lse).
 #include "shared/merge_params.h"
+#include "warp.cuh"
 
 #define ROWS_PER_BLOCK 8
-#define LANES 32
 #define COLUMNS (256 / LANES) // of the largest E, per lane
-
-DEVICE double warp_sum(double x) {
-    for (int lane = 1; lane < LANES; lane *= 2) x += __shfl_xor_sync(0xffffffffu, x, lane);
-    return x;
-}
-
-DEVICE float warp_largest(float x) {
-    for (int lane = 1; lane < LANES; lane *= 2) x = fmaxf(x, __shfl_xor_sync(0xffffffffu, x, lane));
-    return x;
-}
 
 DEVICE float part_lse(const dlattn_merge_part &part, int b, int h, int i) {
     return ((const float *)part.lse)[b * part.lse_stride[0] + h * part.lse_stride[1] + i * part.lse_stride[2]];
