@@ -1,0 +1,456 @@
+// backward_sm80.cu: dk, dv and (by reductions) dq on tensor cores, sm_75 to sm_120: a block owns BN keys of one (sequence, kv
+// head) and passes over the query heads of its group and the tiles of BM rows that can see its keys.
+//
+//     s = q k^T,  p = exp2(score2 - lse2),  dv += p^T dout,  dp = dout v^T,  ds = p (dp - delta),  dk += ds^T q,  dq += ds k
+//
+// Scores are computed transposed, keys down, rows across, so that the registers of p and ds are left operands of the next
+// products. Warps form BN / WARP_KEYS groups of ROW_WARPS. A group owns WARP_KEYS keys; in the scores each of its warps
+// takes BM / ROW_WARPS rows, in dv and dk a part of the columns and all rows, so the group exchanges p and ds. ds goes to
+// shared memory in any case: dq needs it from all keys.
+//
+// -D: TYPE, HEAD_D, HEAD_E (D, E rounded up to 16), BM, BN, WARPS, ROW_WARPS, FEATURES, ALIGNED (16-byte rows of q, k, v, dout).
+// Optional: STAGES (tiles of q and dout under way: 2, or 1), DS_STAGES (2: dq follows one tile later, one barrier less),
+// DQ_COLUMN_WARPS (how dq is cut among the warps), BLOCKS (per multiprocessor), DQ, DK, DV (0: not wanted).
+#include "backward_sm80.cuh"
+
+#ifndef STAGES
+#define STAGES 2
+#endif
+#ifndef DS_STAGES
+#define DS_STAGES 1
+#endif
+#ifndef BLOCKS
+#define BLOCKS 1
+#endif
+#ifndef DQ
+#define DQ 1
+#endif
+#ifndef DK
+#define DK 1
+#endif
+#ifndef DV
+#define DV 1
+#endif
+
+#define THREADS (32 * WARPS)
+#define KEY_WARPS (WARPS / ROW_WARPS)
+#define WARP_KEYS (BN / KEY_WARPS)
+#define WARP_ROWS (BM / ROW_WARPS)
+#define MT (WARP_KEYS / 16)              // 16-key steps of a warp's scores
+#define NT (WARP_ROWS / 8)               // 8-row steps
+#define D_PART (HEAD_D / ROW_WARPS)      // a warp's columns of dk
+#define E_PART (HEAD_E / ROW_WARPS)      // and of dv
+#ifndef DQ_COLUMN_WARPS
+#define DQ_COLUMN_WARPS (WARPS * 32 <= BM ? 1 : WARPS * 32 / BM)
+#endif
+#define DQ_ROW_WARPS (WARPS / DQ_COLUMN_WARPS)
+#define DQ_ROWS (BM / DQ_ROW_WARPS)
+#define DQ_COLUMNS (HEAD_D / DQ_COLUMN_WARPS)
+
+static_assert(WARPS % ROW_WARPS == 0 && BN % (16 * KEY_WARPS) == 0 && BM % (16 * ROW_WARPS) == 0, "scores");
+static_assert(HEAD_D % (16 * ROW_WARPS) == 0 && HEAD_E % (16 * ROW_WARPS) == 0, "columns of dk and dv");
+static_assert(WARPS % DQ_COLUMN_WARPS == 0 && DQ_ROWS % 16 == 0 && DQ_COLUMNS % 16 == 0, "dq");
+static_assert(DLATTN_ROW_ALIGNMENT % BM == 0 && BN <= 256 && BN % 16 == 0 && WARPS >= 2 && THREADS >= BM, "tiles");
+
+// Shared memory, in bytes from its start.
+#define K_AT 0
+#define V_AT (K_AT + BN * HEAD_D * 2)
+#define Q_AT (V_AT + BN * HEAD_E * 2)
+#define DOUT_AT (Q_AT + STAGES * BM * HEAD_D * 2)
+#define DS_AT (DOUT_AT + STAGES * BM * HEAD_E * 2)
+#define P_AT (DS_AT + DS_STAGES * BM * BN * 2)
+#define LSE_AT (P_AT + (ROW_WARPS > 1 ? BM * BN * 2 : 0))
+#define DELTA_AT (LSE_AT + STAGES * BM * 4)
+#define LIMITS_AT (DELTA_AT + STAGES * BM * 4)
+#define FOUND_AT (LIMITS_AT + STAGES * BM * 4)
+#define Q_SEGMENTS_AT (FOUND_AT + 16)
+#define K_SEGMENTS_AT (Q_SEGMENTS_AT + ((FEATURES) & DLATTN_FEATURE_SEGMENTS ? STAGES * BM * 8 : 0))
+
+extern __shared__ __align__(128) unsigned char shared_bytes[];
+
+// What the whole block knows.
+typedef struct backward_context {
+    sequence s;
+    dlattn_mask mask;
+    dlattn_philox_key key;
+    row_range rows;
+    int g, j0;
+    bool by_element;  // dropout bits cannot come in blocks: positions are not multiples of 16 and 32
+} backward_context;
+
+// A tile of rows under way: query head and first row.
+typedef struct row_tile {
+    int h, i0;
+} row_tile;
+
+DEVICE bool tile_is_full(const backward_context &c, int i0) {
+    int last = i0 + BM < c.s.M ? i0 + BM : c.s.M;
+    return i0 >= c.rows.full_first && last <= c.rows.full_end;
+}
+
+// Everything that the scores of a tile of rows need, into stage `stage`.
+DEVICE void load_rows(const dlattn_params &p, const backward_context &c, u32 shared, row_tile tile, int stage) {
+    tile_source q = tile_source_of(p.q, c.s.b, c.s.q_begin, tile.h, c.s.M, p.D);
+    tile_source dout = tile_source_of(p.dout, c.s.b, c.s.q_begin, tile.h, c.s.M, p.E);
+    load_tile_in_steps<BM, HEAD_D, THREADS, ALIGNED>(shared + Q_AT + stage * BM * HEAD_D * 2, q, tile.i0);
+    load_tile_in_steps<BM, HEAD_E, THREADS, ALIGNED>(shared + DOUT_AT + stage * BM * HEAD_E * 2, dout, tile.i0);
+    i64 row = row_of(p, c.s, tile.h, tile.i0);
+    int n = (int)threadIdx.x;
+    if (n < BM / 4) copy_async(shared + LSE_AT + stage * BM * 4 + n * 16, (const float *)p.lse2 + row + 4 * n, 16);
+    else if (n < BM / 2) {
+        n -= BM / 4;
+        copy_async(shared + DELTA_AT + stage * BM * 4 + n * 16, (const float *)p.delta + row + 4 * n, 16);
+    }
+    n = (int)threadIdx.x;
+    if (n < BM && (MASKED_BY_ELEMENT || !tile_is_full(c, tile.i0)))
+        ((u32 *)(shared_bytes + LIMITS_AT))[stage * BM + n] = tile_limits(p, c.s, c.mask, tile.i0 + n, c.j0, BN);
+    if (HAS(p, DLATTN_FEATURE_SEGMENTS) && n < BM && tile.i0 + n < c.s.M)
+        ((i64 *)(shared_bytes + Q_SEGMENTS_AT))[stage * BM + n] =
+            load_int(p.q_segments, at(p.q_segments, c.s.b, tile.i0 + n));
+}
+
+// kept[n]: the dropout bits of 16 rows, as kept_of_block, turned so that this lane holds its own pairs of rows: key lane / 4
+// of octet w, rows 2 (lane % 4) and the next of octet o; bit 2w + o, 16 + 2w + o for the second row.
+DEVICE void dropout_bits(const dlattn_params &p, const backward_context &c, u32 kept[NT / 2], int h, int i, int j) {
+    u32 head = (u32)(c.s.b * p.H + h);
+    i64 row = i + (p.positions ? c.s.q_position : 0), key = j + (p.positions ? c.s.k_position : 0);
+    int g = lane_id() >> 2, t = lane_id() & 3;
+#pragma unroll
+    for (int n = 0; n < NT / 2; n++) {
+        if (!c.by_element) {
+            kept[n] = transpose(kept_of_block(c.key, head, row + 16 * n, key, p.dropout_threshold));
+            if (WARP_KEYS % 32 != 0) kept[n] >>= (j & 16) >> 2;
+            continue;
+        }
+        kept[n] = 0;
+#pragma unroll 1
+        for (int x = 0; x < MT * 8; x++) {
+            int w = x >> 2, o = x >> 1 & 1, second = x & 1;
+            u32 byte = dlattn_dropout_byte(&c.key, head, row + 16 * n + 8 * o + 2 * t + second, key + 8 * w + g);
+            kept[n] |= (u32)(byte >= (u32)p.dropout_threshold) << (2 * w + o + 16 * second);
+        }
+    }
+}
+
+#define EACH_SCORE                                 \
+    _Pragma("unroll") for (int n = 0; n < NT; n++) \
+    _Pragma("unroll") for (int m = 0; m < MT; m++) \
+    _Pragma("unroll") for (int x = 0; x < 4; x++)
+#define ROW_OF(n, x) (8 * (n) + ((x) & 1))        // from this lane's first row
+#define KEY_OF(m, x) (16 * (m) + 8 * ((x) >> 1))  // and first key
+
+// Where the scores of a warp lie; i and j are this lane's own first row and key.
+typedef struct score_tile {
+    row_tile tile;
+    int stage, i, j;
+} score_tile;
+
+// s: q.k, becomes the exponent of p. slope: the derivative of the score, where softcap makes it other than 1.
+DEVICE void exponents(const dlattn_params &p, const backward_context &c, float (*s)[NT][4], float (*slope)[NT][4],
+                      const score_tile &at_) {
+    const float *lse = (const float *)(shared_bytes + LSE_AT) + at_.stage * BM + (at_.i - at_.tile.i0);
+    score_context terms = score_context_of(p, c.s, at_.tile.h);
+    exponent_context e = exponent_context_of(p, terms);
+    float distance = (float)dlattn_add_sat(terms.distance, (i64)at_.i - at_.j);
+#pragma unroll
+    for (int n = 0; n < NT; n++) {
+        float2 row_lse = *(const float2 *)(lse + 8 * n);
+#pragma unroll
+        for (int m = 0; m < MT; m++)
+#pragma unroll
+            for (int x = 0; x < 4; x++) {
+                float bias = 0.0f;
+                int row = at_.i + ROW_OF(n, x), key = at_.j + KEY_OF(m, x);
+                if (HAS(p, DLATTN_FEATURE_BIAS) && row < c.s.M && key < c.s.N)
+                    bias = load_float(p.bias, terms.bias_at + row * p.bias.stride[2] + key * p.bias.stride[3]);
+                s[m][n][x] = exponent_of(p, e, s[m][n][x], distance + (float)(ROW_OF(n, x) - KEY_OF(m, x)), bias,
+                                         x & 1 ? row_lse.y : row_lse.x, &slope[m][n][x]);
+            }
+    }
+}
+
+// The exponents of hidden scores become -inf.
+DEVICE void hide(const dlattn_params &p, const backward_context &c, float (*s)[NT][4], float (*slope)[NT][4],
+                 const score_tile &at_) {
+    const u32 *limit = (const u32 *)(shared_bytes + LIMITS_AT) + at_.stage * BM + (at_.i - at_.tile.i0);
+    const i64 *q_segment = (const i64 *)(shared_bytes + Q_SEGMENTS_AT) + at_.stage * BM + (at_.i - at_.tile.i0);
+    const i64 *k_segment = (const i64 *)(shared_bytes + K_SEGMENTS_AT) + (at_.j - c.j0);
+    i64 mask_at = at(p.mask, c.s.b, at_.tile.h);
+    EACH_SCORE {
+        int row = ROW_OF(n, x), key = KEY_OF(m, x);
+        bool visible = inside_limits(limit[row], at_.j - c.j0 + key);
+        if (HAS(p, DLATTN_FEATURE_MASK) && visible)
+            visible = ((const unsigned char *)p.mask.data)[mask_at + (at_.i + row) * p.mask.stride[2] +
+                                                           (at_.j + key) * p.mask.stride[3]] != 0;
+        if (HAS(p, DLATTN_FEATURE_SEGMENTS)) visible = visible && q_segment[row] == k_segment[key];
+        s[m][n][x] = visible ? s[m][n][x] : -INFINITE;
+        if (HAS(p, DLATTN_FEATURE_SOFTCAP)) slope[m][n][x] = visible ? slope[m][n][x] : 0.0f;
+    }
+}
+
+DEVICE bool is_kept(const u32 kept[NT / 2], int m, int n, int x) {
+    return (kept[n >> 1] >> (4 * m + 2 * (x >> 1) + (n & 1) + 16 * (x & 1)) & 1u) != 0;
+}
+
+// From q.k in s to p times the derivative of the score, in place, and to p (after dropout's selection) as left operands.
+DEVICE void probabilities(const dlattn_params &p, const backward_context &c, float (*s)[NT][4], u32 (*packed)[NT / 2][4],
+                          const u32 kept[NT / 2], const score_tile &at_) {
+    float slope[MT][NT][4];
+    exponents(p, c, s, slope, at_);
+    if (MASKED_BY_ELEMENT || !tile_is_full(c, at_.tile.i0)) hide(p, c, s, slope, at_);
+#pragma unroll
+    for (int n = 0; n < NT; n++)
+#pragma unroll
+        for (int m = 0; m < MT; m++) {
+            float y[4];
+#pragma unroll
+            for (int x = 0; x < 4; x++) {
+                y[x] = exp2_approx(s[m][n][x]);
+                s[m][n][x] = HAS(p, DLATTN_FEATURE_SOFTCAP) ? y[x] * slope[m][n][x] : y[x];
+                if (HAS(p, DLATTN_FEATURE_DROPOUT) && !is_kept(kept, m, n, x)) y[x] = 0.0f;
+            }
+            packed[m][n >> 1][2 * (n & 1)] = pack(y[0], y[1]);
+            packed[m][n >> 1][2 * (n & 1) + 1] = pack(y[2], y[3]);
+        }
+}
+
+// ds = p (dp - delta), as left operands; dp of dropped scores is 0.
+DEVICE void score_gradients(const dlattn_params &p, const float (*s)[NT][4], const float (*dp)[NT][4],
+                            u32 (*packed)[NT / 2][4], const u32 kept[NT / 2], const float *delta) {
+    int t = lane_id() & 3;
+#pragma unroll
+    for (int n = 0; n < NT; n++) {
+        float2 row_delta = *(const float2 *)(delta + 8 * n + 2 * t);
+#pragma unroll
+        for (int m = 0; m < MT; m++) {
+            float ds[4];
+#pragma unroll
+            for (int x = 0; x < 4; x++) {
+                float y = dp[m][n][x];
+                if (HAS(p, DLATTN_FEATURE_DROPOUT)) y = is_kept(kept, m, n, x) ? y * p.dropout_scale : 0.0f;
+                ds[x] = s[m][n][x] * (y - (x & 1 ? row_delta.y : row_delta.x));
+            }
+            packed[m][n >> 1][2 * (n & 1)] = pack(ds[0], ds[1]);
+            packed[m][n >> 1][2 * (n & 1) + 1] = pack(ds[2], ds[3]);
+        }
+    }
+}
+
+// p and ds in shared memory: 512 bytes for each 16 keys x 16 rows: the 8 x 8 matrices (keys 0, rows 0) (keys 8, rows 0)
+// (keys 0, rows 8) (keys 8, rows 8), each eight keys of eight rows: the registers of a left operand with m = keys. No
+// access to them meets a bank twice.
+DEVICE u32 exchange_at(int key, int row) { return (u32)((key / 16) * (BM / 16) + row / 16) * 512u; }
+
+// What a lane adds to load a left operand with m = rows, by load_fragment_trans; 16 * lane_id() is for m = keys.
+DEVICE u32 exchange_lane_trans() { return (u32)((lane_id() & 7) | (lane_id() & 8) << 1 | (lane_id() & 16) >> 1) * 16u; }
+
+DEVICE void store_exchange(u32 shared, const u32 (*packed)[NT / 2][4], int key, int row) {
+#pragma unroll
+    for (int m = 0; m < MT; m++)
+#pragma unroll
+        for (int n = 0; n < NT / 2; n++) {
+            const u32 *x = packed[m][n];
+            u32 block = shared + exchange_at(key + 16 * m, row + 16 * n);
+#if __CUDA_ARCH__ >= 900
+            asm volatile("stmatrix.sync.aligned.m8n8.x4.shared.b16 [%0], {%1,%2,%3,%4};"
+                         :: "r"(block + 16 * lane_id()), "r"(x[0]), "r"(x[1]), "r"(x[2]), "r"(x[3]) : "memory");
+#else
+#pragma unroll
+            for (int w = 0; w < 4; w++) store_shared(block + 128 * w + 4 * lane_id(), x[w]);
+#endif
+        }
+}
+
+// c += x^T y over 16 rows, x given as left operands [MT], y's columns by `columns`.
+template <int PAIRS, int COLS>
+DEVICE void add_rows(float (*c)[2 * PAIRS][4], const u32 (*x)[4], const panel<COLS, 16 * PAIRS> &columns, int row) {
+    u32 b[2][4];
+    load_fragment_trans(b[0], columns.at(row, 0));
+#pragma unroll
+    for (int n = 0; n < PAIRS; n++) {
+        if (n + 1 < PAIRS) load_fragment_trans(b[(n + 1) & 1], columns.at(row, 16 * (n + 1)));
+#pragma unroll
+        for (int m = 0; m < MT; m++) {
+            mma(c[m][2 * n], x[m], b[n & 1][0], b[n & 1][1]);
+            mma(c[m][2 * n + 1], x[m], b[n & 1][2], b[n & 1][3]);
+        }
+    }
+}
+
+// This warp's own rows of the scores, still in registers.
+template <int PAIRS, int COLS>
+DEVICE void add_own(float (*c)[2 * PAIRS][4], const u32 (*packed)[NT / 2][4], const panel<COLS, 16 * PAIRS> &columns, int row) {
+#pragma unroll
+    for (int n = 0; n < NT / 2; n++) {
+        u32 x[MT][4];
+#pragma unroll
+        for (int m = 0; m < MT; m++)
+#pragma unroll
+            for (int w = 0; w < 4; w++) x[m][w] = packed[m][n][w];
+        add_rows<PAIRS, COLS>(c, x, columns, row + 16 * n);
+    }
+}
+
+// The rows of the other warps of the group, from shared memory.
+template <int PAIRS, int COLS>
+DEVICE void add_others(float (*c)[2 * PAIRS][4], u32 exchange, const panel<COLS, 16 * PAIRS> &columns, int key, int row_warp) {
+#pragma unroll
+    for (int other = 1; other < ROW_WARPS; other++) {
+        int row = (row_warp + other) % ROW_WARPS * WARP_ROWS;
+#pragma unroll
+        for (int n = 0; n < NT / 2; n++) {
+            u32 x[MT][4];
+#pragma unroll
+            for (int m = 0; m < MT; m++)
+                load_fragment(x[m], exchange + exchange_at(key + 16 * m, row + 16 * n) + 16 * lane_id());
+            add_rows<PAIRS, COLS>(c, x, columns, row + 16 * n);
+        }
+    }
+}
+
+// dq of a tile, before scale, to the sums: ds k over all keys of the block.
+DEVICE void add_dq(const dlattn_params &p, const backward_context &c, u32 shared, u32 ds, row_tile tile) {
+    int warp = (int)threadIdx.x / 32, row = warp / DQ_COLUMN_WARPS * DQ_ROWS, col = warp % DQ_COLUMN_WARPS * DQ_COLUMNS;
+    const int RT = DQ_ROWS / 16, PAIRS = DQ_COLUMNS / 16;
+    panel<HEAD_D, DQ_COLUMNS> k(shared + K_AT, lane_by_rows<HEAD_D>(), col);
+    float dq[RT][2 * PAIRS][4];
+    u32 a[2][RT][4], b[2][PAIRS][4];
+#pragma unroll
+    for (int step = -1; step < BN / 16; step++) {
+        int next = step + 1;
+        if (next < BN / 16) {
+#pragma unroll
+            for (int m = 0; m < RT; m++)
+                load_fragment_trans(a[next & 1][m], ds + exchange_at(16 * next, row + 16 * m) + exchange_lane_trans());
+#pragma unroll
+            for (int n = 0; n < PAIRS; n++) load_fragment_trans(b[next & 1][n], k.at(16 * next, 16 * n));
+        }
+        if (step >= 0) multiply<RT, PAIRS>(dq, a[step & 1], b[step & 1], step == 0);
+    }
+    float *sums = dq_sum_block(p, row_of(p, c.s, tile.h, tile.i0) + row, col, HEAD_D);
+#pragma unroll
+    for (int m = 0; m < RT; m++)
+#pragma unroll
+        for (int n = 0; n < 2 * PAIRS; n++) dq_sum_add(sums + m * (16 * HEAD_D) + n * 128, lane_id(), dq[m][n]);
+}
+
+// A warp's part of dk or dv: `factor` times it, to rows [j, ...) and columns [col, ...) of the output.
+template <int PAIRS>
+DEVICE void write_keys(const dlattn_view &t, const sequence &s, int g, int cols, float (*c)[2 * PAIRS][4], float factor,
+                       int j, int col) {
+#pragma unroll
+    for (int m = 0; m < MT; m++)
+#pragma unroll
+        for (int half = 0; half < 2; half++) {
+            int key = j + 16 * m + 8 * half + (lane_id() >> 2);
+            if (key >= s.N) continue;
+            i64 row = at(t, s.b, s.k_begin + key, g);
+#pragma unroll
+            for (int n = 0; n < 2 * PAIRS; n++) {
+                int first = col + 8 * n + 2 * (lane_id() & 3);
+                store_pair(t, row + first * t.stride[3], cols - first, c[m][n][2 * half] * factor,
+                           c[m][n][2 * half + 1] * factor);
+            }
+        }
+}
+
+// The warps of one group of keys meet.
+DEVICE void meet_group(int key_warp) {
+    if (ROW_WARPS > 1) asm volatile("bar.sync %0, %1;" :: "r"(key_warp + 1), "n"(32 * ROW_WARPS) : "memory");
+    else __syncwarp();
+}
+
+extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS) backward_sm80(const __grid_constant__ dlattn_params p) {
+    u32 shared = shared_address(shared_bytes);
+    int warp = (int)threadIdx.x / 32, key_warp = warp / ROW_WARPS, row_warp = warp % ROW_WARPS;
+    backward_context c;
+    int pair = (int)blockIdx.x / p.key_tiles;
+    c.j0 = (int)blockIdx.x % p.key_tiles * BN;  // causal: the first keys have most rows
+    c.g = pair % p.G;
+    c.s = read_sequence(p, pair / p.G);
+    if (c.j0 >= c.s.N) return;
+    c.mask = mask_of(p, c.s);
+    c.rows = rows_of_keys<WARPS>(p, c.s, c.mask, c.j0, c.j0 + BN, (int *)(shared_bytes + FOUND_AT));
+    if (HAS(p, DLATTN_FEATURE_DROPOUT)) {
+        c.key = dropout_key(p);
+        c.by_element = p.positions && (((c.s.q_position & 15) | (c.s.k_position & 31)) != 0);
+    }
+
+    float dk[MT][D_PART / 8][4], dv[MT][E_PART / 8][4];
+    clear<MT, D_PART / 8>(dk);
+    clear<MT, E_PART / 8>(dv);
+    int first_tile = c.rows.first / BM, tiles = c.rows.end > c.rows.first ? (c.rows.end + BM - 1) / BM - first_tile : 0;
+    int count = tiles * p.heads_per_group;
+    row_tile tile = {c.g * p.heads_per_group, first_tile * BM};
+    int last_row = (first_tile + tiles - 1) * BM;
+
+    if (count > 0) {
+        tile_source k = tile_source_of(p.k, c.s.b, c.s.k_begin, c.g, c.s.N, p.D);
+        tile_source v = tile_source_of(p.v, c.s.b, c.s.k_begin, c.g, c.s.N, p.E);
+        load_tile_in_steps<BN, HEAD_D, THREADS, ALIGNED>(shared + K_AT, k, c.j0);
+        load_tile_in_steps<BN, HEAD_E, THREADS, ALIGNED>(shared + V_AT, v, c.j0);
+        if (HAS(p, DLATTN_FEATURE_SEGMENTS))
+            for (int n = (int)threadIdx.x; n < BN && c.j0 + n < c.s.N; n += THREADS)
+                ((i64 *)(shared_bytes + K_SEGMENTS_AT))[n] = load_int(p.kv_segments, at(p.kv_segments, c.s.b, c.j0 + n));
+        if (STAGES == 2) load_rows(p, c, shared, tile, 0);
+        copies_commit();
+    }
+    const u32 rows_d = lane_by_rows<HEAD_D>(), rows_e = lane_by_rows<HEAD_E>();
+    const u32 columns_d = lane_by_columns<HEAD_D>(), columns_e = lane_by_columns<HEAD_E>();
+    const int key = key_warp * WARP_KEYS, row = row_warp * WARP_ROWS;
+    const int lane_row = row + 2 * (lane_id() & 3), lane_key = key + (lane_id() >> 2);
+    row_tile before = tile;
+#pragma unroll 1
+    for (int n = 0; n < count; n++) {
+        int stage = STAGES == 2 ? n & 1 : 0;
+        row_tile next = tile;
+        if (tile.i0 < last_row) next.i0 += BM;
+        else next.i0 = first_tile * BM, next.h++;
+        if (STAGES == 1) {
+            if (n > 0) __syncthreads();
+            load_rows(p, c, shared, tile, 0);
+            copies_commit();
+        }
+        copies_wait<0>();
+        __syncthreads();  // this tile is here; all have left the one before
+#ifndef LATE
+        if (STAGES == 2 && n + 1 < count) load_rows(p, c, shared, next, stage ^ 1);
+        copies_commit();
+#endif
+        const u32 q = shared + Q_AT + stage * BM * HEAD_D * 2, dout = shared + DOUT_AT + stage * BM * HEAD_E * 2;
+        const u32 ds_at = shared + DS_AT + (DS_STAGES == 2 ? (n & 1) * BM * BN * 2 : 0), p_at = shared + P_AT;
+        if (DQ && DS_STAGES == 2 && n > 0) add_dq(p, c, shared, shared + DS_AT + ((n - 1) & 1) * BM * BN * 2, before);
+
+        u32 kept[NT / 2], p_packed[MT][NT / 2][4], ds_packed[MT][NT / 2][4];
+        float s[MT][NT][4], dp[MT][NT][4];
+        if (HAS(p, DLATTN_FEATURE_DROPOUT)) dropout_bits(p, c, kept, tile.h, tile.i0 + row, c.j0 + key);
+        multiply_rows<MT, NT / 2, HEAD_D>(s, shared + K_AT + key * HEAD_D * 2, rows_d, q + row * HEAD_D * 2, columns_d);
+#ifdef LATE
+        if (STAGES == 2 && n + 1 < count) load_rows(p, c, shared, next, stage ^ 1);
+        copies_commit();
+#endif
+        probabilities(p, c, s, p_packed, kept, {tile, stage, tile.i0 + lane_row, c.j0 + lane_key});
+        if (ROW_WARPS > 1 && DV) store_exchange(p_at, p_packed, key, row);
+        panel<HEAD_E, E_PART> dout_part(dout, rows_e, row_warp * E_PART);
+        panel<HEAD_D, D_PART> q_part(q, rows_d, row_warp * D_PART);
+        if (DV) add_own<E_PART / 16, HEAD_E>(dv, p_packed, dout_part, row);
+        multiply_rows<MT, NT / 2, HEAD_E>(dp, shared + V_AT + key * HEAD_E * 2, rows_e, dout + row * HEAD_E * 2, columns_e);
+        score_gradients(p, s, dp, ds_packed, kept, (const float *)(shared_bytes + DELTA_AT) + stage * BM + row);
+        if (DQ || (ROW_WARPS > 1 && DK)) store_exchange(ds_at, ds_packed, key, row);
+
+        if (DK) add_own<D_PART / 16, HEAD_D>(dk, ds_packed, q_part, row);
+        if (DQ && DS_STAGES == 1) __syncthreads();
+        else meet_group(key_warp);
+        if (DV) add_others<E_PART / 16, HEAD_E>(dv, p_at, dout_part, key, row_warp);
+        if (DK) add_others<D_PART / 16, HEAD_D>(dk, ds_at, q_part, key, row_warp);
+        if (DQ && DS_STAGES == 1) add_dq(p, c, shared, ds_at, tile);
+        before = tile;
+        tile = next;
+    }
+    if (DQ && DS_STAGES == 2 && count > 0) {
+        __syncthreads();
+        add_dq(p, c, shared, shared + DS_AT + ((count - 1) & 1) * BM * BN * 2, before);
+    }
+    if (DK && p.dk.data) write_keys<D_PART / 16>(p.dk, c.s, c.g, p.D, dk, p.scale, c.j0 + key, row_warp * D_PART);
+    if (DV && p.dv.data) write_keys<E_PART / 16>(p.dv, c.s, c.g, p.E, dv, p.dropout_scale, c.j0 + key, row_warp * E_PART);
+}

@@ -1,0 +1,36 @@
+// dq_sum.cuh: where the float sums of dq lie: in the order of the fragments that are added, so that a warp's reduction
+// touches 512 bytes in a row.
+//
+// Rows come in blocks of 16 (row_of counts them, a tile starts at a multiple), columns in groups of 8. A block of 16 x 8
+// is 128 floats. From sm_90 lane l's four floats are neighbours (one vector reduction); before, float c of lane l is at
+// 32 c + l (four scalar ones). Lane and c as in mma's result: row l / 4 + 8 (c / 2), column 2 (l % 4) + c % 2.
+#ifndef DLATTN_DQ_SUM_CUH
+#define DLATTN_DQ_SUM_CUH
+
+#include "sequence.cuh"
+
+// The 128 floats of the block with row `row` (a multiple of 16) and column `col` (a multiple of 8), `cols` columns in all.
+DEVICE float *dq_sum_block(const dlattn_params &p, i64 row, int col, int cols) {
+    return (float *)p.dq_sum + (row * cols + col * 16);
+}
+
+DEVICE int dq_sum_index(int lane, int c) {
+#if __CUDA_ARCH__ >= 900
+    return lane * 4 + c;
+#else
+    return c * 32 + lane;
+#endif
+}
+
+DEVICE void dq_sum_add(float *block, int lane, const float x[4]) {
+#if __CUDA_ARCH__ >= 900
+    asm volatile("red.global.add.v4.f32 [%0], {%1,%2,%3,%4};"
+                 :: "l"(__cvta_generic_to_global(block + lane * 4)), "f"(x[0]), "f"(x[1]), "f"(x[2]), "f"(x[3]) : "memory");
+#else
+#pragma unroll
+    for (int c = 0; c < 4; c++)
+        asm volatile("red.global.add.f32 [%0], %1;" :: "l"(__cvta_generic_to_global(block + c * 32 + lane)), "f"(x[c]) : "memory");
+#endif
+}
+
+#endif
