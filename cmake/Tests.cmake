@@ -1,4 +1,5 @@
-# Registers every test with ctest; the labels are unit, abi, header, symbols, arrows, package, check and python.
+# Registers every test with ctest; the labels are unit, abi, header, symbols, arrows, package, check, compile
+# and python.
 #
 # A cross build has the check and simd tests only, run under CMAKE_CROSSCOMPILING_EMULATOR.
 
@@ -100,6 +101,7 @@ dlattn_add_test(arrows arrows ${DLATTN_PYTHON} .ci/arrows.py)
 if(DLATTN_SANITIZE)
     return() # what follows is about the product, or needs an interpreter that is not instrumented
 endif()
+include(cmake/CudaTests.cmake)
 dlattn_add_test(symbols symbols tests/symbols/check_symbols.sh $<TARGET_FILE:dlattn> include/dlattn/dlattn.h
                 src/dlattn.map)
 

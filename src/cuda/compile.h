@@ -3,7 +3,7 @@
 #define DLATTN_CUDA_COMPILE_H
 
 #include "function.h"
-#include "nvrtc.h"
+#include "nvrtc_copies.h"
 #include "sha256.h"
 
 /* What the driver loads: a cubin, or PTX ended by a 0. */

@@ -5,9 +5,26 @@
 #define DLATTN_CUDA_SOURCE_FILES_H
 
 #define DLATTN_SOURCE_FILES(X)                                         \
+    X(backward_prepare_cu, "backward_prepare.cu")                      \
+    X(backward_sm80_cu, "backward_sm80.cu")                            \
+    X(backward_sm80_cuh, "backward_sm80.cuh")                          \
+    X(blank_cu, "blank.cu")                                            \
+    X(combine_cu, "combine.cu")                                        \
+    X(convert_dq_cu, "convert_dq.cu")                                  \
+    X(dbias_generic_cu, "dbias_generic.cu")                            \
+    X(dq_sum_cuh, "dq_sum.cuh")                                        \
+    X(dropout_mask_cu, "dropout_mask.cu")                              \
     X(element_cuh, "element.cuh")                                      \
+    X(forward_sm80_cu, "forward_sm80.cu")                              \
+    X(generic_dkdv_cu, "generic_dkdv.cu")                              \
+    X(generic_dq_cu, "generic_dq.cu")                                  \
+    X(generic_forward_cu, "generic_forward.cu")                        \
+    X(generic_gradient_cuh, "generic_gradient.cuh")                    \
+    X(generic_tile_cuh, "generic_tile.cuh")                            \
+    X(merge_cu, "merge.cu")                                            \
     X(mma_sm80_cuh, "mma_sm80.cuh")                                    \
     X(scores_cuh, "scores.cuh")                                        \
+    X(scores_sm80_cuh, "scores_sm80.cuh")                              \
     X(sequence_cuh, "sequence.cuh")                                    \
     X(shared_block_window, "shared/masks/block_window.h")              \
     X(shared_causal, "shared/masks/causal.h")                          \
@@ -15,8 +32,11 @@
     X(shared_masks, "shared/masks/masks.h")                            \
     X(shared_positive, "shared/masks/positive.h")                      \
     X(shared_window, "shared/masks/window.h")                          \
+    X(shared_merge_params, "shared/merge_params.h")                    \
     X(shared_params, "shared/params.h")                                \
     X(shared_philox, "shared/philox.h")                                \
-    X(shared_shared, "shared/shared.h")
+    X(shared_shared, "shared/shared.h")                                \
+    X(softmax_sm80_cuh, "softmax_sm80.cuh")                            \
+    X(warp_cuh, "warp.cuh")
 
 #endif

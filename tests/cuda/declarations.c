@@ -44,13 +44,20 @@
 #undef CUstream
 #undef CUevent
 
+#define DLATTN_NVRTC_CONSTANT(name, value) ours_##name = value,
+#define nvrtcProgram ours_nvrtcProgram
+#define nvrtcResult  ours_nvrtcResult
+#include "nvrtc_copies.h"
+#undef nvrtcProgram
+#undef nvrtcResult
+
 #define OURS(name, parameters) static __typeof__(((dlattn__driver_table *)0)->name) ours_##name __attribute__((unused));
 DLATTN_DRIVER_CALLS(OURS) /* before cuda.h turns some of these names into others */
 
 #include <cuda.h>
+#include <nvrtc.h>
 
-#define SAME_TYPE(type) \
-    _Static_assert(__builtin_types_compatible_p(type, ours_##type), #type " differs from cuda.h's")
+#define SAME_TYPE(type) _Static_assert(__builtin_types_compatible_p(type, ours_##type), #type " differs")
 SAME_TYPE(CUdevice);
 SAME_TYPE(CUdeviceptr);
 SAME_TYPE(CUresult);
@@ -67,15 +74,19 @@ SAME_TYPE(CUmodule);
 SAME_TYPE(CUfunction);
 SAME_TYPE(CUstream);
 SAME_TYPE(CUevent);
+SAME_TYPE(nvrtcProgram);
+SAME_TYPE(nvrtcResult);
 
-#define SAME_CONSTANT(name, value) _Static_assert((int)name == (int)ours_##name, #name " differs from cuda.h's");
+#define SAME_CONSTANT(name, value) _Static_assert((int)name == (int)ours_##name, #name " differs");
 DLATTN_DRIVER_CONSTANTS(SAME_CONSTANT)
+DLATTN_NVRTC_CONSTANTS(SAME_CONSTANT)
 
 #define SAME_SIZE(type) \
-    _Static_assert(sizeof(type) == sizeof(ours_##type) && _Alignof(type) == _Alignof(ours_##type), #type " has another size")
+    _Static_assert(sizeof(type) == sizeof(ours_##type) && _Alignof(type) == _Alignof(ours_##type), #type " differs")
 #define SAME_PLACE(type, member) \
-    _Static_assert(offsetof(type, member) == offsetof(ours_##type, member), #type "." #member " lies elsewhere"); \
-    _Static_assert(sizeof(((type *)0)->member) == sizeof(((ours_##type *)0)->member), #type "." #member " has another size")
+    _Static_assert(offsetof(type, member) == offsetof(ours_##type, member) &&              \
+                       sizeof(((type *)0)->member) == sizeof(((ours_##type *)0)->member), \
+                   #type "." #member " differs")
 SAME_SIZE(CUlaunchAttributeValue);
 SAME_SIZE(CUlaunchAttribute);
 SAME_SIZE(CUlaunchConfig);
@@ -97,17 +108,21 @@ SAME_PLACE(CUlaunchConfig, attrs);
 SAME_PLACE(CUlaunchConfig, numAttrs);
 
 /* The one call whose parameter is a struct of ours cannot be compared as a whole: by its parts then. */
-_Static_assert(__builtin_types_compatible_p(__typeof__(&cuLaunchKernelEx),
-                                            CUresult (*)(const CUlaunchConfig *, CUfunction, void **, void **)),
-               "cuLaunchKernelEx differs from cuda.h's");
-_Static_assert(__builtin_types_compatible_p(__typeof__(ours_cuLaunchKernelEx),
-                                            CUresult (*)(const ours_CUlaunchConfig *, CUfunction, void **, void **)),
-               "cuLaunchKernelEx differs from cuda.h's");
-#define LAUNCH_EX(function) _Generic(function, CUresult (*)(const CUlaunchConfig *, CUfunction, void **, void **) : 1, default : 0)
+typedef CUresult (*launch_ex)(const CUlaunchConfig *, CUfunction, void **, void **);
+typedef CUresult (*ours_launch_ex)(const ours_CUlaunchConfig *, CUfunction, void **, void **);
+_Static_assert(__builtin_types_compatible_p(__typeof__(&cuLaunchKernelEx), launch_ex), "cuLaunchKernelEx differs");
+_Static_assert(__builtin_types_compatible_p(__typeof__(ours_cuLaunchKernelEx), ours_launch_ex),
+               "cuLaunchKernelEx differs");
+#define IS_LAUNCH_EX(function) _Generic(function, launch_ex : 1, default : 0)
 
-#define SAME_CALL(name, parameters)                                                                                     \
-    _Static_assert(__builtin_types_compatible_p(__typeof__(&name), __typeof__(ours_##name)) || LAUNCH_EX(&name), \
-                   #name " differs from cuda.h's");
+#define SAME_CALL(name, parameters)                                                                                   \
+    _Static_assert(__builtin_types_compatible_p(__typeof__(&name), __typeof__(ours_##name)) || IS_LAUNCH_EX(&name), \
+                   #name " differs");
 DLATTN_DRIVER_CALLS(SAME_CALL)
+
+#define SAME_NVRTC_CALL(result, name, parameters)                                                                \
+    _Static_assert(__builtin_types_compatible_p(__typeof__(&name), __typeof__(((nvrtc_table *)0)->name)), \
+                   #name " differs");
+DLATTN_NVRTC_CALLS(SAME_NVRTC_CALL)
 
 int main(void) { return 0; }

@@ -15,7 +15,7 @@
 #include "dlattn/dlattn.h"
 #include "driver.h"
 #include "loader.h"
-#include "nvrtc.h"
+#include "nvrtc_copies.h"
 
 /* ---- what tests set and read ----------------------------------------------------------------------------------------- */
 

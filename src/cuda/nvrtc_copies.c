@@ -1,5 +1,5 @@
-/* nvrtc.c: finds every copy of NVRTC, opens it, and ranks the copies for a device. */
-#include "nvrtc.h"
+/* nvrtc_copies.c: finds every copy of NVRTC, opens it, and ranks the copies for a device. */
+#include "nvrtc_copies.h"
 
 #include <stdio.h>
 #include <stdlib.h>

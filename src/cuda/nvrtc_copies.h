@@ -1,6 +1,6 @@
-/* nvrtc.h: our own declarations of NVRTC, and which of the copies on this machine compiles for a device. */
-#ifndef DLATTN_CUDA_NVRTC_H
-#define DLATTN_CUDA_NVRTC_H
+/* nvrtc_copies.h: our own declarations of NVRTC, and which of the copies on this machine compiles for a device. */
+#ifndef DLATTN_CUDA_NVRTC_COPIES_H
+#define DLATTN_CUDA_NVRTC_COPIES_H
 
 #include <stdbool.h>
 #include <stddef.h>

@@ -1,0 +1,27 @@
+# What of the CUDA backend can be tested without a GPU but with NVIDIA's own files: our declarations against cuda.h and
+# nvrtc.h, and every kernel through NVRTC. Both come from the Python environment (PyPI: nvidia-cuda-runtime, -nvrtc).
+
+set_property(DIRECTORY APPEND PROPERTY CMAKE_CONFIGURE_DEPENDS ${PROJECT_SOURCE_DIR}/bindings/python/requirements-test.txt)
+execute_process(COMMAND ${DLATTN_PYTHON} -c "import importlib.util as u; s = u.find_spec('nvidia'); print(*s.submodule_search_locations, sep='/cu13;', end='/cu13')"
+                OUTPUT_VARIABLE wheels ERROR_QUIET)
+find_path(DLATTN_CUDA_INCLUDE cuda.h HINTS ${wheels} /usr/local/cuda PATH_SUFFIXES include DOC "Folder of cuda.h")
+find_file(DLATTN_NVRTC_LIBRARY NAMES libnvrtc.so.13 libnvrtc.so.12 HINTS ${wheels} /usr/local/cuda
+          PATH_SUFFIXES lib lib64 DOC "The NVRTC of the tests")
+
+if(DLATTN_CUDA_INCLUDE)
+    dlattn_add_test(cuda_declarations header ${CMAKE_C_COMPILER} -std=gnu11 -Wall -Wextra -Werror -fsyntax-only
+                    -Isrc/cuda -isystem ${DLATTN_CUDA_INCLUDE} tests/cuda/declarations.c)
+else()
+    message(STATUS "CUDA: no cuda.h, our declarations are not compared with it")
+endif()
+
+# One process per architecture, so that ctest spreads them; the longest first.
+add_executable(compile_variants tests/cuda/compile_variants.c)
+target_link_libraries(compile_variants PRIVATE dlattn_internal)
+foreach(arch 80 90 120 100 89 86 75)
+    dlattn_add_test(cuda_compile_${arch} compile compile_variants ${arch})
+    set_tests_properties(cuda_compile_${arch} PROPERTIES COST 100)
+    if(DLATTN_NVRTC_LIBRARY)
+        set_tests_properties(cuda_compile_${arch} PROPERTIES ENVIRONMENT "DLATTN_NVRTC=${DLATTN_NVRTC_LIBRARY}")
+    endif()
+endforeach()

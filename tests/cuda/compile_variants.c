@@ -1,0 +1,127 @@
+/* compile_variants.c: compiles every kernel of the table with the real NVRTC, for architectures that need not be here.
+ *
+ * usage: compile_variants [--threads N] [--all] ARCH ...      ARCH: 75, 80, 86, 89, 90, 100, 120
+ * Fails on an error, and in tuned kernels on spills, local memory or serialised wgmma. --all prints each kernel's use of
+ * registers. DLATTN_NVRTC says which NVRTC. */
+#include <pthread.h>
+#include <stdatomic.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+#include "compile.h"
+#include "dlattn/dlattn.h"
+#include "error.h"
+#include "variants.h"
+
+enum { MOST_REQUESTS = 4096, MOST_THREADS = 64, LOG_BYTES = 65536 };
+
+static nvrtc_copies copies;
+static nvrtc_choice choice; /* the copy and the architecture of this round */
+static kernel_request requests[MOST_REQUESTS];
+static const variant *rows[MOST_REQUESTS];
+static int32_t count;
+static atomic_int next, failures;
+static bool print_all;
+static pthread_mutex_t print_lock = PTHREAD_MUTEX_INITIALIZER;
+
+/* A message of ptxas that says that wgmma was serialised or registers were not given: C7507 to C7520, but for the two
+ * that only inform. */
+static bool serialised(const char *log) {
+    for (const char *p = log; (p = strstr(p, "C75")); p++) {
+        int code = atoi(p + 1);
+        if (code >= 7507 && code <= 7520 && code != 7517 && code != 7519) return true;
+    }
+    return false;
+}
+
+static void report(const kernel_request *r, const char *verdict, const kernel_usage *use) {
+    char name[400];
+    dlattn__request_text(name, sizeof name, r);
+    pthread_mutex_lock(&print_lock);
+    printf("%s %s %s: %s", choice.arch, r->entry, name, verdict);
+    if (use) printf(" (%d registers, %d bytes of stack, %d + %d spilled)", (int)use->registers, (int)use->stack_bytes,
+                    (int)use->spill_store_bytes, (int)use->spill_load_bytes);
+    printf("\n");
+    fflush(stdout);
+    pthread_mutex_unlock(&print_lock);
+}
+
+static void compile_one(const kernel_request *r, const variant *row, char *log) {
+    kernel_image image;
+    kernel_usage use;
+    const char *verdict = NULL;
+    bool known = false;
+    if (dlattn__compile(&image, &choice, r, log, LOG_BYTES) != DLATTN_OK) {
+        verdict = dlattn__error_text();
+    } else {
+        dlattn__image_release(&image);
+        known = dlattn__log_usage(&use, log, r->entry);
+        if (!known)
+            verdict = "ptxas says nothing about this entry";
+        else if (row && row->tuned && (use.stack_bytes || use.spill_store_bytes || use.spill_load_bytes))
+            verdict = "spills or local memory in a tuned kernel";
+        else if (row && row->tuned && serialised(log))
+            verdict = "wgmma is serialised in a tuned kernel";
+    }
+    if (verdict) atomic_fetch_add(&failures, 1);
+    if (verdict || print_all) report(r, verdict ? verdict : "ok", known ? &use : NULL);
+}
+
+static void *work(void *unused) {
+    (void)unused;
+    char *log = malloc(LOG_BYTES);
+    for (int n; log && (n = atomic_fetch_add(&next, 1)) < count;) compile_one(&requests[n], rows[n], log);
+    if (!log) atomic_fetch_add(&failures, 1);
+    free(log);
+    return NULL;
+}
+
+static void compile_all(int32_t arch, int threads) {
+    nvrtc_choice choices[DLATTN_MAX_NVRTCS];
+    pthread_t handles[MOST_THREADS];
+    struct timespec start, end;
+    int before = atomic_load(&failures);
+    /* The driver does not matter here: one that bears every copy. */
+    if (dlattn__nvrtc_choose(choices, &copies, arch, 99000) == 0 || !choices[0].cubin) {
+        printf("no NVRTC lists %d\n", (int)arch);
+        atomic_fetch_add(&failures, 1);
+        return;
+    }
+    choice = choices[0];
+    count = dlattn__variants_requests(requests, rows, MOST_REQUESTS, arch);
+    if (count < 1 || count > MOST_REQUESTS) {
+        printf("%d requests for %d, expected 1 to %d\n", (int)count, (int)arch, MOST_REQUESTS);
+        atomic_fetch_add(&failures, 1);
+        return;
+    }
+    atomic_store(&next, 0);
+    clock_gettime(CLOCK_MONOTONIC, &start);
+    for (int i = 0; i < threads; i++)
+        if (pthread_create(&handles[i], NULL, work, NULL) != 0) abort();
+    for (int i = 0; i < threads; i++) pthread_join(handles[i], NULL);
+    clock_gettime(CLOCK_MONOTONIC, &end);
+    printf("%s: %d kernels, %d failed, %.1f s, NVRTC %d.%d of %s\n", choice.arch, (int)count,
+           atomic_load(&failures) - before, (double)(end.tv_sec - start.tv_sec) + (double)(end.tv_nsec - start.tv_nsec) * 1e-9,
+           (int)choice.copy->major, (int)choice.copy->minor, choice.copy->path);
+}
+
+int main(int argc, char **argv) {
+    int threads = 1, done = 0;
+    dlattn__nvrtc_find(&copies);
+    for (int i = 0; i < copies.count; i++)
+        if (!copies.copy[i].major) fprintf(stderr, "%s %s\n", copies.copy[i].path, copies.copy[i].reason);
+    for (int i = 1; i < argc; i++) {
+        if (strcmp(argv[i], "--threads") == 0 && i + 1 < argc) {
+            threads = atoi(argv[++i]);
+            if (threads < 1 || threads > MOST_THREADS) threads = 1;
+        } else if (strcmp(argv[i], "--all") == 0) {
+            print_all = true;
+        } else {
+            compile_all(atoi(argv[i]), threads);
+            done++;
+        }
+    }
+    return done == 0 || atomic_load(&failures) > 0;
+}
