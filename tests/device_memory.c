@@ -61,7 +61,7 @@ static void make_room(guarded_block *block) {
     size_t bytes = block->bytes + 2 * fence();
     if (device_now.driver) {
         uint64_t base = 0;
-        if (device_error(device_now.driver->cuMemAlloc_v2(&base, bytes), "cuMemAlloc")) return;
+        if (device_error(device_now.driver->cuMemAlloc_v2(&base, bytes ? bytes : 1), "cuMemAlloc")) return;
         block->mirror = base + fence();
     } else {
         void *base = aligned_alloc(64, (bytes + 63) / 64 * 64);
