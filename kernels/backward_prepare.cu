@@ -1,6 +1,6 @@
 // backward_prepare.cu: what the backward needs of every row before its main pass, and the gradient of the sinks.
 //
-// Entry backward_prepare: 256 threads, grid 4 * ceil(M / 128) * H * B (32 rows a block), no options. It writes
+// Entry backward_prepare: 256 threads, grid 2 * ceil(M / 128) * H * B (64 rows a block), no options. It writes
 //
 //     delta = sum_e dout * out - dlse,     lse2 = lse * log2(e)
 //
@@ -11,7 +11,7 @@
 #include "sequence.cuh"
 
 #define LANES 32
-#define ROWS 32
+#define ROWS 64
 #define WARPS 8
 #define SINK_THREADS 512
 
@@ -41,21 +41,42 @@ DEVICE float dot_chunk(int dtype, const uint4 &a, const uint4 &b) {
     return dot_pair(dtype, a.w, b.w, dot_pair(dtype, a.z, b.z, half));
 }
 
-// The lane's part of sum_e out * dout of the rows that start at elements out_at and dout_at. chunk: elements in 16
-// bytes, or 0 when the rows are not made of such chunks.
-DEVICE float dot_part(const dlattn_params &p, i64 out_at, i64 dout_at, int lane, int lanes, int chunk) {
+// The lane's part of sum_e out * dout of the rows that start at elements out_at and dout_at.
+DEVICE float dot_part(const dlattn_params &p, i64 out_at, i64 dout_at, int lane) {
     float sum = 0.0f;
-    if (chunk) {
-        const uint4 *out = (const uint4 *)(p.out.data + out_at * (16 / chunk));
-        const uint4 *dout = (const uint4 *)(p.dout.data + dout_at * (16 / chunk));
-        for (int n = lane; n < p.E / chunk; n += lanes) sum += dot_chunk(p.out.dtype, out[n], dout[n]);
-        return sum;
-    }
-    for (int e = lane; e < p.E; e += lanes) {
+    for (int e = lane; e < p.E; e += LANES) {
         const float x = load_float(p.out, out_at + e * p.out.stride[3]);
         sum = fmaf(x, load_float(p.dout, dout_at + e * p.dout.stride[3]), sum);
     }
     return sum;
+}
+
+// What is read of one row.
+typedef struct row_terms {
+    float lse, dlse, sum; // sum: the lane's part
+} row_terms;
+
+// One row, by `lanes` lanes of 16 bytes each, or where chunk is 0 by a warp. All loads are independent of each other.
+DEVICE row_terms read_row(const dlattn_params &p, const sequence &s, int h, int i, int lane, int chunk) {
+    const i64 token = s.q_begin + i, out_at = at(p.out, s.b, token, h), dout_at = at(p.dout, s.b, token, h);
+    row_terms r = {-INFINITE, 0.0f, 0.0f};
+    if (i >= s.M) return r;
+    if (lane == 0) r.lse = load_float(p.lse, at(p.lse, s.b, h, token));
+    if (lane == 0 && p.dlse.data) r.dlse = load_float(p.dlse, at(p.dlse, s.b, h, token));
+    if (!chunk) r.sum = dot_part(p, out_at, dout_at, lane);
+    else if (lane * chunk < p.E)
+        r.sum = dot_chunk(p.out.dtype, ((const uint4 *)(p.out.data + out_at * (16 / chunk)))[lane],
+                          ((const uint4 *)(p.dout.data + dout_at * (16 / chunk)))[lane]);
+    return r;
+}
+
+DEVICE void finish_row(const dlattn_params &p, const row_terms &r, i64 row, int lane, int lanes) {
+    float sum = r.sum;
+    for (int other = 1; other < lanes; other *= 2) sum += __shfl_xor_sync(0xffffffffu, sum, other);
+    if (lane != 0) return;
+    const bool empty = r.lse == -INFINITE;
+    ((float *)p.delta)[row] = empty ? 0.0f : sum - r.dlse;
+    ((float *)p.lse2)[row] = empty ? INFINITE : r.lse * LOG2_E;
 }
 
 extern "C" __global__ void __launch_bounds__(LANES *WARPS) backward_prepare(const __grid_constant__ dlattn_params p) {
@@ -65,25 +86,16 @@ extern "C" __global__ void __launch_bounds__(LANES *WARPS) backward_prepare(cons
     if (i0 / DLATTN_ROW_ALIGNMENT * DLATTN_ROW_ALIGNMENT >= s.M) return;
 
     int chunk = 16 / size_of_type(p.dout.dtype), lanes = LANES; // of one row
-    if (p.out.dtype != p.dout.dtype || p.E % chunk || !in_chunks(p.out, chunk) || !in_chunks(p.dout, chunk)) chunk = 0;
+    if (p.out.dtype != p.dout.dtype || p.E % chunk || p.E > LANES * chunk || !in_chunks(p.out, chunk) ||
+        !in_chunks(p.dout, chunk))
+        chunk = 0;
     while (chunk && lanes / 2 * chunk >= p.E && lanes > 8) lanes /= 2;
-    const int lane = (int)threadIdx.x % lanes, step = LANES * WARPS / lanes;
+    const int lane = (int)threadIdx.x % lanes, step = LANES * WARPS / lanes; // step: 8, 16 or 32
     const i64 row = row_of(p, s, h, i0);
-#pragma unroll 2
-    for (int r = (int)threadIdx.x / lanes; r < ROWS; r += step) {
-        const int i = i0 + r;
-        const i64 token = s.q_begin + i;
-        float lse = -INFINITE, sum = 0.0f;
-        if (i < s.M) { // out and dout do not wait for lse
-            lse = load_float(p.lse, at(p.lse, s.b, h, token));
-            sum = dot_part(p, at(p.out, s.b, token, h), at(p.dout, s.b, token, h), lane, lanes, chunk);
-        }
-        for (int other = 1; other < lanes; other *= 2) sum += __shfl_xor_sync(0xffffffffu, sum, other);
-        if (lane != 0) continue;
-        const bool empty = lse == -INFINITE;
-        if (!empty && p.dlse.data) sum -= load_float(p.dlse, at(p.dlse, s.b, h, token));
-        ((float *)p.delta)[row + r] = empty ? 0.0f : sum;
-        ((float *)p.lse2)[row + r] = empty ? INFINITE : lse * LOG2_E;
+    for (int r = (int)threadIdx.x / lanes; r < ROWS; r += 2 * step) { // two rows at a time, for more loads under way
+        const row_terms one = read_row(p, s, h, i0 + r, lane, chunk), two = read_row(p, s, h, i0 + r + step, lane, chunk);
+        finish_row(p, one, row + r, lane, lanes);
+        finish_row(p, two, row + r + step, lane, lanes);
     }
 }
 

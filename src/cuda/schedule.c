@@ -184,7 +184,7 @@ static int32_t schedule_backward(making *m) {
     add_blank(m);
     const int64_t row_tiles = divide_up(p->M, DLATTN_ROW_ALIGNMENT);
     add_step(m, dlattn__plain_request("backward_prepare.cu", "backward_prepare"), PLAIN_WARPS,
-             4 * row_tiles * p->H * p->B, row_tiles, 0); /* 32 rows a block */
+             2 * row_tiles * p->H * p->B, row_tiles, 0); /* 64 rows a block */
     if (p->dq.dtype || p->dk.dtype || p->dv.dtype) {
         int32_t status = add_main(m);
         if (status != DLATTN_OK) return status;
