@@ -203,9 +203,9 @@ class Tables:
         self.chain = _exchange.Table(version=(2, 0), previous=ctypes.addressof(self.ours), tensor_from_object=1)
         self.empty = _exchange.Table(version=(1, 2))
 
-    def fill(self, array, address):
+    def fill(self, array, tensor):
         self.filled.append(array)
-        ctypes.c_int64.from_address(address).value = 77
+        tensor.contents.data = 77
         return 0
 
     def type_with(self, table):
@@ -217,7 +217,7 @@ def test_the_exchange_table_is_used_when_its_version_is_ours():
     for table in (tables.ours, tables.chain):
         kind = tables.type_with(table)
         tensor, array = _raw.DLTensor(), kind()
-        assert _exchange.exporter(kind)(array, ctypes.addressof(tensor)) == 0
+        assert _exchange.exporter(kind)(array, tensor) == 0
         assert tensor.data == 77 and tables.filled.pop() is array
     assert _exchange.exporter(tables.type_with(tables.next)) is None
     assert _exchange.exporter(tables.type_with(tables.empty)) is None

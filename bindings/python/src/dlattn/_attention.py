@@ -29,7 +29,7 @@ class Gradients(NamedTuple):
 
 
 def _out_shape(q: tuple, v: tuple) -> tuple:
-    return q[:-1] + v[-1:]
+    return q if q[-1:] == v[-1:] else q[:-1] + v[-1:]
 
 
 def _lse_shape(q: tuple, layout: int) -> tuple:
@@ -72,8 +72,7 @@ def attention(q: Array, k: Array, v: Array, *, return_lse: bool = False, out: Op
         sentence; nothing has been written then.
     """
     problem = Problem(q, k, v, options)
-    word = _tensor.word_at(problem.q_address)
-    shape = _tensor.shape_of(q, problem.q_address)
+    shape, word = _tensor.look(q, problem.q_address)
     out_shape = () if out is not None else _out_shape(shape, _tensor.shape_of(v, problem.v_address))
     result = problem.output("out", out, out_shape, dtype_word("out_dtype", out_dtype, word))
     outputs = _raw.dlattn_outputs(OUTPUTS_SIZE, result.address)
@@ -94,11 +93,10 @@ def _gradients(problem: Problem, arrays: dict, wanted: dict, grad_dtype) -> tupl
             setattr(struct, name, _tensor.borrow(name, array, problem.loans))
     results = {}
     for name, given in wanted.items():
-        parent = getattr(problem.struct, name[1:])
-        if not parent:  # dbias without bias: the library says so, given any tensor
-            parent = problem.q_address
-        shape = () if given is not None else _tensor.shape_at(parent)
-        word = 0 if given is not None else dtype_word("grad_dtype", grad_dtype, _tensor.word_at(parent))
+        shape, word = (), 0
+        if given is None:
+            shape, word = problem.look(name)
+            word = dtype_word("grad_dtype", grad_dtype, word)
         results[name] = problem.output(name, given, shape, word)
         setattr(struct, name, results[name].address)
     return struct, results

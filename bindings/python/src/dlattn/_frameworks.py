@@ -67,6 +67,16 @@ class Torch:
         self.torch.cuda.current_stream(device).wait_stream(self._foreign(device, stream))
 
 
+class _Handle:
+    """A stream of another framework, by the protocol for streams (version 0)."""
+
+    def __init__(self, stream: int):
+        self.stream = stream
+
+    def __cuda_stream__(self) -> tuple[int, int]:
+        return 0, self.stream
+
+
 class Cupy:
     waits = False
 
@@ -98,14 +108,22 @@ class Cupy:
         with self.cupy.cuda.Device(device):
             return self.cupy.asarray(array)
 
+    def _foreign(self, device: int, stream: int):
+        cuda = self.cupy.cuda
+        if stream in LEGACY_STREAMS:
+            return cuda.Stream.null
+        if hasattr(cuda.Stream, "from_external"):  # since 14, where ExternalStream is deprecated
+            return cuda.Stream.from_external(_Handle(stream))
+        return cuda.ExternalStream(stream, device)
+
     def fork(self, device: int, stream: int) -> None:
         with self.cupy.cuda.Device(device):
             event = self.cupy.cuda.get_current_stream(device).record()
-            self.cupy.cuda.ExternalStream(stream, device).wait_event(event)
+            self._foreign(device, stream).wait_event(event)
 
     def join(self, device: int, stream: int) -> None:
         with self.cupy.cuda.Device(device):
-            event = self.cupy.cuda.ExternalStream(stream, device).record()
+            event = self._foreign(device, stream).record()
             self.cupy.cuda.get_current_stream(device).wait_event(event)
 
 

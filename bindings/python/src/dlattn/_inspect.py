@@ -64,8 +64,7 @@ def explain(q: Optional[Array] = None, k: Optional[Array] = None, v: Optional[Ar
     if backward:
         struct = _raw.dlattn_gradients(ctypes.sizeof(_raw.dlattn_gradients), out, lse, problem.outline(out_shape, word))
         for name, _ in _attention._wanted(grads, dict.fromkeys(_attention.GRADIENTS)).items():
-            parent = getattr(problem.struct, name[1:]) or problem.q_address
-            setattr(struct, name, problem.outline(_tensor.shape_at(parent), _tensor.word_at(parent)))
+            setattr(struct, name, problem.outline(*problem.look(name)))
         library.dlattn_explain(problem.struct, None, struct, exec_, address, TEXT_BYTES)
     else:
         outputs = _raw.dlattn_outputs(ctypes.sizeof(_raw.dlattn_outputs), out, lse)

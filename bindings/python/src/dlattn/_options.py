@@ -101,7 +101,7 @@ class Problem:
     def __init__(self, q, k, v, options: dict):
         self.loans = loans = Loans()
         self.exec, self.q = None, q
-        self.parents = {"dk": k, "dv": v}  # what gradients look like
+        self.parents = {"dq": q, "dk": k, "dv": v, "dbias": options.get("bias"), "dsinks": options.get("sinks")}
         self.q_address = _tensor.lead("q", q, loans)
         self.k_address = _tensor.borrow("k", k, loans)
         self.v_address = _tensor.borrow("v", v, loans)
@@ -160,8 +160,17 @@ class Problem:
         self.exec = _raw.dlattn_exec(ctypes.sizeof(_raw.dlattn_exec))
         self.exec.num_threads = integer("num_threads", value, -2**31, 2**31)
 
+    def look(self, gradient: str) -> tuple[tuple, int]:
+        """Shape and dtype of the tensor that a gradient belongs to. dbias without bias: as q; the library refuses it."""
+        parent, address = self.parents[gradient], getattr(self.struct, gradient[1:])
+        if parent is None:
+            return _tensor.look(self.q, self.q_address)
+        return _tensor.look(parent, address)
+
     def output(self, name: str, given, shape: tuple, word: int) -> Result:
-        like = self.q if self.loans.run is None else self.parents.get(name, self.q)
+        like = self.q
+        if self.loans.run is not None and self.parents.get(name) is not None:
+            like = self.parents[name]
         return Result(name, given, shape, word, like, self.loans)
 
     def outline(self, shape: tuple, word: int) -> int:

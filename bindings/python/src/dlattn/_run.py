@@ -10,20 +10,46 @@ from ._library import check
 EXEC_SIZE = ctypes.sizeof(_raw.dlattn_exec)
 
 
+SLOTS = 8
+_spare: list = []  # sets of SLOTS DLTensors with their addresses, ready to be used again
+
+
 class Loans(list):
     """What a call has borrowed: whatever must live until it is over, and `run`, its place on CUDA (None: the CPU)."""
 
-    __slots__ = ("run",)
+    __slots__ = ("run", "slots", "used")
 
     def __init__(self):
         self.run: Optional[Run] = None
+        self.slots, self.used = None, 0
+
+    def tensor(self) -> tuple[_raw.DLTensor, int]:
+        """A DLTensor to fill, and its address: a used one, since to make one takes as long as to fill it."""
+        if self.slots is None:
+            try:
+                self.slots = _spare.pop()
+            except IndexError:
+                self.slots = [(tensor, ctypes.addressof(tensor)) for tensor in (_raw.DLTensor() for _ in range(SLOTS))]
+        if self.used == SLOTS:
+            tensor = _raw.DLTensor()
+            self.append(tensor)
+            return tensor, ctypes.addressof(tensor)
+        self.used += 1
+        return self.slots[self.used - 1]
 
     def launch(self, function, subject, result, exec_=None, workspace=None) -> None:
-        """Calls a function of the library that takes (subject, result, exec); see Problem.launch."""
+        """Calls a function of the library that takes (subject, result, exec); see Problem.launch. The call's tensors
+        are gone afterwards."""
         run = self.run
         if run is None:
             check(function(subject, result, exec_))
-            return
+        else:
+            self._launch_there(run, function, subject, result, workspace)
+        if self.slots is not None:
+            _spare.append(self.slots)
+            self.slots = None
+
+    def _launch_there(self, run: Run, function, subject, result, workspace) -> None:
         if workspace is not None:
             needed = ctypes.c_uint64()
             check(workspace(subject, result, run.exec, needed, None))

@@ -49,12 +49,13 @@ Borrower = Callable[[str, object, Loans], "tuple[int, bool]"]
 
 
 class Kind:
-    """What is known of an array type: how to borrow from it, and the framework that it comes from (None: another)."""
+    """What is known of an array type: how to borrow from it, the framework that it comes from (None: another), and
+    how its dtype gives a word (None: see the DLTensor)."""
 
-    __slots__ = ("borrow", "framework")
+    __slots__ = ("borrow", "framework", "word_of")
 
-    def __init__(self, borrow: Borrower, framework=None):
-        self.borrow, self.framework = borrow, framework
+    def __init__(self, borrow: Borrower, framework=None, word_of=None):
+        self.borrow, self.framework, self.word_of = borrow, framework, word_of
 
 
 _kinds: dict = {}
@@ -69,15 +70,16 @@ def kind_of(kind: type) -> Kind:
 
 def _learn(kind: type) -> Kind:
     if issubclass(kind, numpy.ndarray):
-        return Kind(_borrow_numpy)
+        return Kind(_borrow_numpy, None, _word_of)
     if issubclass(kind, (list, tuple)):
         return Kind(_borrow_numbers)
     framework = _frameworks.framework_of(kind, WORDS)
     if isinstance(framework, _frameworks.Torch):
-        return Kind(_borrower_of_torch(framework, _exchange.exporter(kind)), framework)
+        return Kind(_borrower_of_torch(framework, _exchange.exporter(kind)), framework,
+                    framework.words.get)
     if isinstance(framework, _frameworks.Cupy):
-        return Kind(_borrow_cupy, framework)
-    return Kind(_borrow_dlpack, framework)
+        return Kind(_borrow_cupy, framework, _word_of)
+    return Kind(_borrow_dlpack, framework, None if framework is None else _word_of)
 
 
 def borrow(name: str, array, loans: Loans) -> int:
@@ -150,10 +152,9 @@ def _borrower_of_torch(framework, export) -> Borrower:
                 address = _pointer(capsule, LEGACY)
                 loans.append(capsule)
             else:
-                tensor = _raw.DLTensor()
-                address = ctypes.addressof(tensor)
-                export(array, address)
-                loans += (array, tensor)
+                tensor, address = loans.tensor()
+                export(array, tensor)
+                loans.append(array)
         except (BufferError, RuntimeError, TypeError, ValueError) as reason:
             raise argument_error(f"{name}: {type(array).__name__} gives no DLPack tensor: {reason}") from reason
         run = loans.run
@@ -260,10 +261,16 @@ def _device_type_at(address: int) -> int:
     return ctypes.c_int32.from_address(address + DEVICE_OFFSET).value
 
 
+def look(array, address: int) -> tuple[tuple[int, ...], int]:
+    """Shape and dtype of an array that lies at `address`: from its attributes, where we know its type."""
+    word_of = kind_of(type(array)).word_of
+    if word_of is None:
+        return shape_at(address), word_at(address)
+    return array.shape, word_of(array.dtype) or word_at(address)
+
+
 def shape_of(array, address: int) -> tuple[int, ...]:
-    """The extents of an array that lies at `address`, as a DLTensor says them."""
-    known = isinstance(array, numpy.ndarray) or kind_of(type(array)).framework is not None
-    return array.shape if known else shape_at(address)
+    return array.shape if kind_of(type(array)).word_of is not None else shape_at(address)
 
 
 def shape_at(address: int) -> tuple[int, ...]:
