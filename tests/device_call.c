@@ -84,7 +84,7 @@ static void bring_workspace(device_call *c, uint64_t bytes) {
     if (c->exec.workspace || bytes == 0 || !device_now.driver) return;
     c->own_bytes = bytes;
     c->own_workspace = (unsigned char *)guarded_alloc((size_t)bytes + WORKSPACE_SHIFT) + WORKSPACE_SHIFT;
-    c->exec.workspace = move_address(c, c->own_workspace);
+    c->exec.workspace = device_now.options.tight ? device_address(c->own_workspace) : move_address(c, c->own_workspace);
     c->exec.workspace_bytes = bytes;
 }
 

@@ -15,7 +15,7 @@ enum { DEVICE_CPU, DEVICE_CUDA_HOST, DEVICE_CUDA };
 typedef struct device_options {
     int32_t kind;
     int32_t ordinal; /* CUDA: which device */
-    int32_t tight;   /* copies without fences: lets compute-sanitizer see every byte beyond */
+    int32_t tight;   /* copies without fences, a workspace never written by us: lets compute-sanitizer see more */
 } device_options;
 
 /* Chooses where calls run. 0, or 1 with a sentence in why. Not to be called before a fork that uses CUDA after it. */

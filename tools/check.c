@@ -13,19 +13,19 @@
 #include "random_case.h"
 
 static const char help[] =
-    "usage: dlattn check [OPTION ...] [PATTERN]\n\n"
+    "usage: dlattn check [OPTION ...] [PATTERN ...]\n\n"
     "Runs each named problem forward and backward and judges every result against an oracle in double precision:\n"
     "accuracy per row (error at most twice that of the plain formula in the same dtype plus one rounding), exactly which\n"
     "keys are visible, no write outside of any output, the same bits for every number of threads, workspace and subset\n"
     "of outputs, and parts of a split problem that merge into the whole.\n\n"
-    "  PATTERN           only cases with this in their name, or matching this glob\n"
+    "  PATTERN           only cases with this in their name, or matching this glob; several: any of them\n"
     "  --quick           every fourth case\n"
     "  --isa NAME        scalar, avx2, avx512, avx512bf16, neon; several with commas; `all`: each that the machine has\n"
     "  --threads LIST    numbers of threads that must give the same bits (1,2,3,7)\n"
     "  --device NAME     cpu, cuda, cuda:1 and so on (cpu); cuda-host: on the CPU, in copies declared as CUDA host memory\n"
     "  --variant NAME    CUDA: only these kernels, several with commas; `all`: each on all cases that it accepts, and auto\n"
     "  --repeats N       CUDA: how often a call must give the same bits again (2)\n"
-    "  --tight           CUDA: no fences around device memory, so that compute-sanitizer sees every byte\n"
+    "  --tight           CUDA: no fences around device memory, and none of our bytes in the workspace: for compute-sanitizer\n"
     "  --jobs N          processes at a time; 0: none but this one (0; CUDA: one per processor, at most 16)\n"
     "  --seed NUMBER     of the random data, and of random problems (1)\n"
     "  --random NUMBER   so many random problems instead of the named ones\n"
@@ -40,7 +40,7 @@ static const char help[] =
 
 typedef struct run {
     check_options options;
-    const char *pattern;
+    char **patterns; /* NULL: all cases */
     int quick, list, json, verbose;
     device_options device;
     const char *variants;
@@ -143,7 +143,7 @@ static int read_options(run *r, int argc, char **argv) {
     if (!status) status = finish_device(r);
     if (status) return 3;
     r->options.repeats = (int32_t)repeats;
-    if (optind < argc) r->pattern = argv[optind];
+    if (optind < argc) r->patterns = argv + optind; /* argv ends with NULL */
     r->count = test_case_count;
     if (one) draw_random(r, 1, &exact);
     else if (random_count > 0) draw_random(r, random_count, NULL);
@@ -158,7 +158,10 @@ static const test_case *case_at(const run *r, int64_t n) { return r->random ? &r
 static int foreign(const run *r, int64_t n) { return r->device.kind == DEVICE_CUDA && case_at(r, n)->dtype == F64; }
 
 static int selected(const run *r, int64_t n) {
-    return case_matches(case_at(r, n), r->pattern) && (!r->quick || r->pattern || n % 4 == 0);
+    if (!r->patterns) return !r->quick || n % 4 == 0;
+    for (char **pattern = r->patterns; *pattern; pattern++)
+        if (case_matches(case_at(r, n), *pattern)) return 1;
+    return 0;
 }
 
 /* The selected cases into the list; how many float64 cases were left out. */
@@ -181,13 +184,13 @@ static int run_cases(const run *r) {
     char why[CHECK_MESSAGE_BYTES];
     int every = r->variants && !strcmp(r->variants, "all");
     check_printer printer = {.options = &list.options, .verbose = r->verbose, .json = r->json, .random = r->random != NULL,
-                             .cuda = r->device.kind == DEVICE_CUDA, .strict = !(every && r->pattern),
+                             .cuda = r->device.kind == DEVICE_CUDA, .strict = !(every && r->patterns),
                              .progress = isatty(fileno(stderr)) && !r->verbose};
     printer.skipped = collect(&list, r);
     printer.total = list.count;
     if (r->random) list.options.seed = 0; /* the data follow from the problem's own seed, which is in its name */
     if (list.count + printer.skipped == 0) {
-        fprintf(stderr, "dlattn check: no case matches \"%s\"\n", r->pattern ? r->pattern : "");
+        fprintf(stderr, "dlattn check: no case matches \"%s\"\n", r->patterns ? r->patterns[0] : "");
         free(list.cases);
         return 2;
     }
