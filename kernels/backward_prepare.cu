@@ -93,7 +93,8 @@ extern "C" __global__ void __launch_bounds__(LANES *WARPS) backward_prepare(cons
     const int lane = (int)threadIdx.x % lanes, step = LANES * WARPS / lanes; // step: 8, 16 or 32
     const i64 row = row_of(p, s, h, i0);
     for (int r = (int)threadIdx.x / lanes; r < ROWS; r += 2 * step) { // two rows at a time, for more loads under way
-        const row_terms one = read_row(p, s, h, i0 + r, lane, chunk), two = read_row(p, s, h, i0 + r + step, lane, chunk);
+        const row_terms one = read_row(p, s, h, i0 + r, lane, chunk);
+        const row_terms two = read_row(p, s, h, i0 + r + step, lane, chunk);
         finish_row(p, one, row + r, lane, lanes);
         finish_row(p, two, row + r + step, lane, lanes);
     }
