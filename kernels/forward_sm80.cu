@@ -32,20 +32,28 @@ static_assert(!PACKED || ((FEATURES) & ~(DLATTN_FEATURE_INTERVAL | DLATTN_FEATUR
 #define RANGES_AT (LIMITS_AT + BM * 8)
 static_assert(BM * HEAD_E * 2 <= LIMITS_AT, "the result fits");
 
+// What is derived from x is computed again where it is needed, instead of being kept in registers through the loop.
+DEVICE void forget(u32 &x) { asm volatile("" : "+r"(x)); }
+
 typedef struct block_place {
     int row0, split, h, b; // first row of the tile; h: kv head when PACKED
 } block_place;
 
-// Row tiles of one head follow each other, so that its keys stay in L2; the last rows come first, because under causal
-// masks they are the longest.
-DEVICE block_place place_of(const dlattn_params &p) {
-    const u32 heads = PACKED ? p.G : p.H, tile = blockIdx.x % p.row_tiles, rest = blockIdx.x / p.row_tiles;
+// Row tiles of one head follow each other, so that its keys stay in L2. Interval masks make tiles of unequal length, and
+// causal ones the last rows the longest: then the tiles of many heads go together, the longest first, or the last head's
+// longest tile would end alone. As many heads as L2 holds or, sharing keys less well, 32.
+DEVICE block_place place_of(const dlattn_params &p, u32 block) {
+    const u32 heads = (PACKED ? p.G : p.H) * p.B, splits = SPLIT ? p.splits : 1, tiles = p.row_tiles;
+    u32 together = 1;
+    if (INTERVAL) together = (u32)larger(32, (int)((32 << 20) / ((i64)2 * (p.D + p.E) * larger(p.N, 1))));
+    const u32 chunk = block / (together * tiles * splits), rest = block - chunk * (together * tiles * splits);
+    const u32 count = smaller(together, heads - chunk * together), head = chunk * together + rest / splits % count;
+    const u32 tile = rest / splits / count;
     block_place place;
-    place.row0 = (int)(INTERVAL ? p.row_tiles - 1 - tile : tile) * BM;
-    place.split = SPLIT ? (int)(rest % p.splits) : 0;
-    const u32 head = SPLIT ? rest / p.splits : rest;
-    place.h = (int)(head % heads);
-    place.b = (int)(head / heads);
+    place.row0 = (int)(INTERVAL ? tiles - 1 - tile : tile) * BM;
+    place.split = SPLIT ? (int)(rest % splits) : 0;
+    place.h = (int)(head % (PACKED ? p.G : p.H));
+    place.b = (int)(head / (PACKED ? p.G : p.H));
     return place;
 }
 
@@ -65,9 +73,8 @@ DEVICE key_range joined(key_range a, key_range b) {
     return r;
 }
 
-// Every row's limits to shared memory; what this warp's rows see, and what all rows of the tile see.
-DEVICE key_range find_ranges(key_range *of_tile, unsigned char *memory, const dlattn_params &p, const sequence &s, int row0,
-                             int rows) {
+// Every row's limits and what each warp's rows see to shared memory; returns what the tile's rows see.
+DEVICE key_range find_ranges(unsigned char *memory, const dlattn_params &p, const sequence &s, int row0, int rows) {
     limits *row_limit = (limits *)(memory + LIMITS_AT);
     key_range *ranges = (key_range *)(memory + RANGES_AT), own = {0x7fffffff, 0, 0, 0x7fffffff};
     const dlattn_mask mask = mask_of(p, s);
@@ -94,10 +101,21 @@ DEVICE key_range find_ranges(key_range *of_tile, unsigned char *memory, const dl
     }
     if (lane_id() == 0) ranges[warp] = own;
     __syncthreads();
-    *of_tile = ranges[0];
+    key_range all = ranges[0];
 #pragma unroll
-    for (int w = 1; w < WARPS; w++) *of_tile = joined(*of_tile, ranges[w]);
-    return own;
+    for (int w = 1; w < WARPS; w++) all = joined(all, ranges[w]);
+    return all;
+}
+
+// Does this warp see any, or all, of the keys [j0, j0 + BN)? Its range is read anew each time: registers are scarce.
+DEVICE bool reaches(const unsigned char *memory, int j0) {
+    const key_range own = ((const key_range *)(memory + RANGES_AT))[threadIdx.x / 32];
+    return j0 < own.hi && j0 + BN > own.lo;
+}
+
+DEVICE bool is_full(const unsigned char *memory, int j0) {
+    const key_range own = ((const key_range *)(memory + RANGES_AT))[threadIdx.x / 32];
+    return own.full_lo <= j0 && j0 + BN <= own.full_hi;
 }
 
 // Q's rows [row0, row0 + BM) to shared memory.
@@ -133,8 +151,13 @@ DEVICE void absorb_sign(u32 tile, float scale) {
     __syncthreads();
 }
 
-// What is derived from x is computed again where it is needed, instead of being kept in registers through the loop.
-DEVICE void forget(u32 &x) { asm volatile("" : "+r"(x)); }
+// With one stage: all have read K's tile and V's has come; the next K may.
+DEVICE void next_keys(u32 k_tile, const tile_source &keys, int j0, bool more, const u16 **column) {
+    copies_wait<0>();
+    __syncthreads();
+    if (more) load_tile_and_step_back<BN, HEAD_D, THREADS, ALIGNED>(k_tile, keys, j0, column);
+    copies_commit();
+}
 
 // s = Q K^T for this warp's rows. q: Q's fragments, read here unless they stay in registers.
 DEVICE void multiply_keys(float (&s)[MT][NT][4], u32 (&q)[Q_REGISTERS ? DEPTH : 1][MT][4], u32 q_tile, u32 k_tile) {
@@ -227,7 +250,12 @@ DEVICE bool stores_whole_rows(const dlattn_params &p) {
 
 // From the running sums to out and lse, or to this split's part of them.
 DEVICE void finish(u32 tile, float (&o)[MT][ET][4], const float (&m)[MT][2], const float (&l)[MT][2], float factor,
-                   const dlattn_params &p, const sequence &s, const block_place &place, int rows) {
+                   const dlattn_params &p) {
+    u32 block = blockIdx.x;
+    forget(block);
+    const block_place place = place_of(p, block);
+    const sequence s = read_sequence(p, place.b);
+    const int rows = PACKED ? s.M * p.heads_per_group : s.M;
     const int first = place.row0 + 16 * MT * ((int)threadIdx.x / 32) + lane_id() / 4, t = lane_id() % 4;
     const bool whole = !SPLIT && stores_whole_rows(p);
 #pragma unroll
@@ -269,7 +297,7 @@ DEVICE void finish(u32 tile, float (&o)[MT][ET][4], const float (&m)[MT][2], con
 
 extern "C" __global__ void __launch_bounds__(THREADS) forward_sm80(const __grid_constant__ dlattn_params p) {
     extern __shared__ __align__(128) unsigned char memory[];
-    const block_place place = place_of(p);
+    const block_place place = place_of(p, blockIdx.x);
     const sequence s = read_sequence(p, place.b);
     const int rows = PACKED ? s.M * p.heads_per_group : s.M;
     if (place.row0 >= rows) return;
@@ -282,8 +310,8 @@ extern "C" __global__ void __launch_bounds__(THREADS) forward_sm80(const __grid_
     const int t = lane_id() % 4;
 
     // Which tiles of keys.
-    key_range seen = {0, s.N, 0, s.N}, own = seen;
-    if (INTERVAL) own = find_ranges(&seen, memory, p, s, place.row0, rows);
+    key_range seen = {0, s.N, 0, s.N};
+    if (INTERVAL) seen = find_ranges(memory, p, s, place.row0, rows);
     int first = smaller(seen.lo, seen.hi) / BN, last = (seen.hi + BN - 1) / BN;
     if (SPLIT) {
         const int count = last - first, begin = first;
@@ -292,9 +320,12 @@ extern "C" __global__ void __launch_bounds__(THREADS) forward_sm80(const __grid_
     }
 
     load_queries(q_tile, p, s, place.h, place.row0, rows);
-    if (last > first) load_tile<BN, HEAD_D, THREADS, ALIGNED>(k_tiles + (last - 1) % STAGES * K_BYTES, keys, (last - 1) * BN);
-    if (last > first && STAGES == 2)
-        load_tile<BN, HEAD_E, THREADS, ALIGNED>(v_tiles + (last - 1) % STAGES * V_BYTES, values, (last - 1) * BN);
+    const u16 *k_column = column_of<HEAD_D>(keys, (last - 1) * BN), *v_column = column_of<HEAD_E>(values, (last - 1) * BN);
+    if (last > first) {
+        const int stage = (last - 1) % STAGES, j0 = (last - 1) * BN;
+        load_tile_and_step_back<BN, HEAD_D, THREADS, ALIGNED>(k_tiles + stage * K_BYTES, keys, j0, &k_column);
+        if (STAGES == 2) load_tile_and_step_back<BN, HEAD_E, THREADS, ALIGNED>(v_tiles + stage * V_BYTES, values, j0, &v_column);
+    }
     copies_commit();
 
     float scale = p.scale;
@@ -328,40 +359,34 @@ extern "C" __global__ void __launch_bounds__(THREADS) forward_sm80(const __grid_
     for (int n = last - 1; n >= first; n--) {
         const u32 k_tile = k_tiles + (STAGES == 2 ? n % 2 * K_BYTES : 0), v_tile = v_tiles + (STAGES == 2 ? n % 2 * V_BYTES : 0);
         const int j0 = n * BN;
-        const bool any = !INTERVAL || (j0 < own.hi && j0 + BN > own.lo); // is there a key for this warp?
-        float scores[MT][NT][4];
-
         copies_wait<0>();
         __syncthreads();
         if (STAGES == 1) {
-            load_tile<BN, HEAD_E, THREADS, ALIGNED>(v_tile, values, j0);
+            load_tile_and_step_back<BN, HEAD_E, THREADS, ALIGNED>(v_tile, values, j0, &v_column);
             copies_commit();
         } else if (n > first) {
-            load_tile<BN, HEAD_D, THREADS, ALIGNED>(k_tiles + (n - 1) % 2 * K_BYTES, keys, j0 - BN);
-            load_tile<BN, HEAD_E, THREADS, ALIGNED>(v_tiles + (n - 1) % 2 * V_BYTES, values, j0 - BN);
+            load_tile_and_step_back<BN, HEAD_D, THREADS, ALIGNED>(k_tiles + (n - 1) % 2 * K_BYTES, keys, j0 - BN, &k_column);
+            load_tile_and_step_back<BN, HEAD_E, THREADS, ALIGNED>(v_tiles + (n - 1) % 2 * V_BYTES, values, j0 - BN, &v_column);
             copies_commit();
         }
-        if (any) multiply_keys(scores, q, q_own, k_tile);
-        if (STAGES == 1) {
-            copies_wait<0>();
-            __syncthreads();
-            if (n > first) {
-                load_tile<BN, HEAD_D, THREADS, ALIGNED>(k_tile, keys, j0 - BN);
-                copies_commit();
-            }
+        if (INTERVAL && !reaches(memory, j0)) { // no key for this warp: it only helps to copy
+            if (STAGES == 1) next_keys(k_tile, keys, j0 - BN, n > first, &k_column);
+            continue;
         }
-        if (any) {
-            if (SCORED) score_tile(scores, p, context, i, j0 + 2 * t, s.M, s.N);
-            if ((FEATURES) & FEATURES_ELEMENT) hide_elements(scores, p, context, i, j0 + 2 * t, s.M, s.N);
-            if (!(own.full_lo <= j0 && j0 + BN <= own.full_hi)) {
-                if (INTERVAL) hide_outside(scores, (const limits *)(memory + LIMITS_AT) + warp_row, j0 + 2 * t);
-                else hide_past(scores, j0 + 2 * t, s.N);
-            }
-            softmax_step(scores, o, m, l, factor);
-            if (HAS(p, DLATTN_FEATURE_DROPOUT)) drop_tile(scores, p, key, s, place.h, i, j0 + 2 * t);
-            multiply_values(o, scores, v_tile);
+        float scores[MT][NT][4];
+        multiply_keys(scores, q, q_own, k_tile);
+        if (STAGES == 1) next_keys(k_tile, keys, j0 - BN, n > first, &k_column);
+        if (SCORED) score_tile(scores, p, context, i, j0 + 2 * t, s.M, s.N);
+        if ((FEATURES) & FEATURES_ELEMENT) hide_elements(scores, p, context, i, j0 + 2 * t, s.M, s.N);
+        if (INTERVAL) {
+            if (!is_full(memory, j0)) hide_outside(scores, (const limits *)(memory + LIMITS_AT) + warp_row, j0 + 2 * t);
+        } else if (j0 + BN > s.N) {
+            hide_past(scores, j0 + 2 * t, s.N);
         }
+        softmax_step(scores, o, m, l, factor);
+        if (HAS(p, DLATTN_FEATURE_DROPOUT)) drop_tile(scores, p, key, s, place.h, i, j0 + 2 * t);
+        multiply_values(o, scores, v_tile);
     }
     copies_wait<0>(); // Q's copy, when there was no key
-    finish(q_tile, o, m, l, factor, p, s, place, rows);
+    finish(shared_address(memory), o, m, l, factor, p);
 }

@@ -192,32 +192,62 @@ DEVICE uint4 gather(const u16 *first, i64 stride, int count) {
     return make_uint4(word[0], word[1], word[2], word[3]);
 }
 
+// Does a thread of the copy below stay in its column, with the permutation repeating at each of its rows? Then it needs one
+// address, moved by constants.
+template <int ROWS, int COLS, int THREADS, bool WHOLE>
+DEVICE constexpr bool copies_by_column() {
+    return WHOLE && THREADS % (COLS / 8) == 0 && THREADS / (COLS / 8) % 8 == 0 && ROWS % (THREADS / (COLS / 8)) == 0;
+}
+
+// This thread's first element of the rows from `row` on, when it copies by column.
+template <int COLS>
+DEVICE const u16 *column_of(const tile_source &from, int row) {
+    return from.data + (row + (int)threadIdx.x / (COLS / 8)) * from.row_stride + (int)threadIdx.x % (COLS / 8) * 8;
+}
+
+template <int ROWS, int COLS, int THREADS>
+DEVICE void load_column(u32 tile, const tile_source &from, int row, const u16 *first) {
+    const int STEP = THREADS / (COLS / 8), r = (int)threadIdx.x / (COLS / 8), c = (int)threadIdx.x % (COLS / 8);
+    const int left = from.rows - row - r;
+    const bool inside = 8 * c < from.cols;
+    const u32 to = tile + chunk_offset<COLS>(r, c);
+#pragma unroll
+    for (int k = 0; k < ROWS / STEP; k++) {
+        copy_async(to + k * STEP * COLS * 2, first, inside && k * STEP < left ? 16 : 0);
+        first += STEP * from.row_stride;
+    }
+}
+
 // Rows [row, row + ROWS) of the source to the tile at shared address `tile`, by THREADS threads.
-// WHOLE: unit column stride, 16-byte aligned rows and cols a multiple of 8: asynchronous. Else any strides, done when the threads have met.
+// WHOLE: unit column stride, 16-byte aligned rows and cols a multiple of 8: asynchronous. Else any strides, done when the
+// threads have met.
 template <int ROWS, int COLS, int THREADS, bool WHOLE>
 DEVICE void load_tile(u32 tile, const tile_source &from, int row) {
-    const int CHUNKS = COLS / 8, COUNT = ROWS * CHUNKS, STEP = THREADS / CHUNKS;
-    if constexpr (WHOLE && THREADS % CHUNKS == 0 && STEP % 8 == 0 && ROWS % STEP == 0) {
-        // A thread stays in its column, and the permutation repeats every 8 rows: one address each, moved by constants.
-        const int r = (int)threadIdx.x / CHUNKS, c = (int)threadIdx.x % CHUNKS, left = from.rows - row - r;
-        const bool inside = 8 * c < from.cols;
-        const u16 *first = from.data + (row + r) * from.row_stride + 8 * c;
-        const u32 to = tile + chunk_offset<COLS>(r, c);
-#pragma unroll
-        for (int k = 0; k < ROWS / STEP; k++) {
-            copy_async(to + k * STEP * COLS * 2, first, inside && k * STEP < left ? 16 : 0);
-            first += STEP * from.row_stride;
-        }
+    if constexpr (copies_by_column<ROWS, COLS, THREADS, WHOLE>()) {
+        load_column<ROWS, COLS, THREADS>(tile, from, row, column_of<COLS>(from, row));
     } else {
+        const int CHUNKS = COLS / 8, COUNT = ROWS * CHUNKS;
 #pragma unroll
         for (int base = 0; base < COUNT; base += THREADS) {
             const int n = base + (int)threadIdx.x, r = n / CHUNKS, c = n % CHUNKS;
             if (COUNT % THREADS != 0 && n >= COUNT) break;
             const int most = row + r < from.rows ? from.cols - 8 * c : 0, count = most < 0 ? 0 : most > 8 ? 8 : most;
             const u16 *first = from.data + (row + r) * from.row_stride + 8 * c * (WHOLE ? 1 : from.col_stride);
-            if (WHOLE) copy_async(tile + chunk_offset<COLS>(r, c), first, 2 * count);
+            if (WHOLE) copy_async(tile + chunk_offset<COLS>(r, c), first, count > 0 ? 16 : 0);
             else store_shared(tile + chunk_offset<COLS>(r, c), gather(first, from.col_stride, count));
         }
+    }
+}
+
+// load_tile for a loop that goes down tile by tile: *column is column_of<COLS>(from, row) and moves with it, which spares
+// the loop the products and the registers of an address.
+template <int ROWS, int COLS, int THREADS, bool WHOLE>
+DEVICE void load_tile_and_step_back(u32 tile, const tile_source &from, int row, const u16 **column) {
+    if constexpr (copies_by_column<ROWS, COLS, THREADS, WHOLE>()) {
+        load_column<ROWS, COLS, THREADS>(tile, from, row, *column);
+        *column -= ROWS * from.row_stride;
+    } else {
+        load_tile<ROWS, COLS, THREADS, WHOLE>(tile, from, row);
     }
 }
 
