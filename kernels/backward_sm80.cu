@@ -10,7 +10,8 @@
 //
 // -D: TYPE, HEAD_D, HEAD_E (D, E rounded up to 16), BM, BN, WARPS, ROW_WARPS, FEATURES, ALIGNED (16-byte rows of q, k, v, dout).
 // Optional: STAGES (tiles of q and dout under way: 2, or 1), DS_STAGES (2: dq follows one tile later, one barrier less),
-// DQ_COLUMN_WARPS (how dq is cut among the warps), BLOCKS (per multiprocessor), DQ, DK, DV (0: not wanted).
+// DQ_COLUMN_WARPS (how dq is cut among the warps), BLOCKS (per multiprocessor), DQ, DK, DV (0: not wanted),
+// BIAS_TILE (1: a 16-bit bias with unit key stride and 16-byte aligned rows comes through shared memory).
 #include "backward_sm80.cuh"
 
 #ifndef STAGES
@@ -30,6 +31,9 @@
 #endif
 #ifndef DV
 #define DV 1
+#endif
+#ifndef BIAS_TILE
+#define BIAS_TILE 0
 #endif
 
 #define THREADS (32 * WARPS)
@@ -65,6 +69,8 @@ static_assert(DLATTN_ROW_ALIGNMENT % BM == 0 && BN <= 256 && BN % 16 == 0 && WAR
 #define FOUND_AT (LIMITS_AT + STAGES * BM * 4)
 #define Q_SEGMENTS_AT (FOUND_AT + 16)
 #define K_SEGMENTS_AT (Q_SEGMENTS_AT + ((FEATURES) & DLATTN_FEATURE_SEGMENTS ? STAGES * BM * 8 : 0))
+#define END_AT (K_SEGMENTS_AT + ((FEATURES) & DLATTN_FEATURE_SEGMENTS ? BN * 8 : 0))
+#define BIAS_AT ((END_AT + 127) / 128 * 128)  // STAGES * BM * BN * 2 bytes
 
 extern __shared__ __align__(128) unsigned char shared_bytes[];
 
@@ -94,6 +100,10 @@ DEVICE void load_rows(const dlattn_params &p, const backward_context &c, u32 sha
     tile_source dout = tile_source_of(p.dout, c.s.b, c.s.q_begin, tile.h, c.s.M, p.E);
     load_tile_in_steps<BM, HEAD_D, THREADS, ALIGNED>(shared + Q_AT + stage * BM * HEAD_D * 2, q, tile.i0);
     load_tile_in_steps<BM, HEAD_E, THREADS, ALIGNED>(shared + DOUT_AT + stage * BM * HEAD_E * 2, dout, tile.i0);
+    if (BIAS_TILE) {
+        tile_source bias = {(const u16 *)p.bias.data + at(p.bias, c.s.b, tile.h, 0, c.j0), p.bias.stride[2], 1, c.s.M, c.s.N - c.j0};
+        load_tile_in_steps<BM, BN, THREADS, true>(shared + BIAS_AT + stage * BM * BN * 2, bias, tile.i0);
+    }
     i64 row = row_of(p, c.s, tile.h, tile.i0);
     int n = (int)threadIdx.x;
     if (n < BM / 4) copy_async(shared + LSE_AT + stage * BM * 4 + n * 16, (const float *)p.lse2 + row + 4 * n, 16);
@@ -132,56 +142,63 @@ DEVICE void dropout_bits(const dlattn_params &p, const backward_context &c, u32 
     }
 }
 
-#define EACH_SCORE                                 \
+#define EACH_ELEMENT                                 \
     _Pragma("unroll") for (int n = 0; n < NT; n++) \
     _Pragma("unroll") for (int m = 0; m < MT; m++) \
     _Pragma("unroll") for (int x = 0; x < 4; x++)
-#define ROW_OF(n, x) (8 * (n) + ((x) & 1))        // from this lane's first row
-#define KEY_OF(m, x) (16 * (m) + 8 * ((x) >> 1))  // and first key
+#define ROW_STEP(n, x) (8 * (n) + ((x) & 1))        // from this lane's first row
+#define KEY_STEP(m, x) (16 * (m) + 8 * ((x) >> 1))  // and first key
 
 // Where the scores of a warp lie; i and j are this lane's own first row and key.
-typedef struct score_tile {
+typedef struct score_place {
     row_tile tile;
     int stage, i, j;
-} score_tile;
+} score_place;
 
 // s: q.k, becomes the exponent of p. slope: the derivative of the score, where softcap makes it other than 1.
 DEVICE void exponents(const dlattn_params &p, const backward_context &c, float (*s)[NT][4], float (*slope)[NT][4],
-                      const score_tile &at_) {
-    const float *lse = (const float *)(shared_bytes + LSE_AT) + at_.stage * BM + (at_.i - at_.tile.i0);
-    score_context terms = score_context_of(p, c.s, at_.tile.h);
+                      const score_place &place) {
+    const float *lse = (const float *)(shared_bytes + LSE_AT) + place.stage * BM + (place.i - place.tile.i0);
+    score_context terms = score_context_of(p, c.s, place.tile.h);
     exponent_context e = exponent_context_of(p, terms);
-    float distance = (float)dlattn_add_sat(terms.distance, (i64)at_.i - at_.j);
+    float distance = (float)dlattn_add_sat(terms.distance, (i64)place.i - place.j);
+    const u32 bias_tile = shared_address(shared_bytes) + BIAS_AT + place.stage * BM * BN * 2;
+    const int warp = (int)threadIdx.x / 32, first_row = warp % ROW_WARPS * WARP_ROWS, first_key = warp / ROW_WARPS * WARP_KEYS;
+    u32 words[MT][4];
 #pragma unroll
     for (int n = 0; n < NT; n++) {
         float2 row_lse = *(const float2 *)(lse + 8 * n);
 #pragma unroll
-        for (int m = 0; m < MT; m++)
+        for (int m = 0; m < MT; m++) {
+            if (BIAS_TILE && n % 2 == 0)
+                load_fragment_trans(words[m], fragment_address<BN>(bias_tile, lane_by_columns<BN>(), first_row + 8 * n, first_key + 16 * m));
 #pragma unroll
             for (int x = 0; x < 4; x++) {
                 float bias = 0.0f;
-                int row = at_.i + ROW_OF(n, x), key = at_.j + KEY_OF(m, x);
-                if (HAS(p, DLATTN_FEATURE_BIAS) && row < c.s.M && key < c.s.N)
+                int row = place.i + ROW_STEP(n, x), key = place.j + KEY_STEP(m, x);
+                if (BIAS_TILE) bias = float_of_element((u16)(words[m][n % 2 * 2 + (x >> 1)] >> 16 * (x & 1)));
+                else if (HAS(p, DLATTN_FEATURE_BIAS) && row < c.s.M && key < c.s.N)
                     bias = load_float(p.bias, terms.bias_at + row * p.bias.stride[2] + key * p.bias.stride[3]);
-                s[m][n][x] = exponent_of(p, e, s[m][n][x], distance + (float)(ROW_OF(n, x) - KEY_OF(m, x)), bias,
+                s[m][n][x] = exponent_of(p, e, s[m][n][x], distance + (float)(ROW_STEP(n, x) - KEY_STEP(m, x)), bias,
                                          x & 1 ? row_lse.y : row_lse.x, &slope[m][n][x]);
             }
+        }
     }
 }
 
 // The exponents of hidden scores become -inf.
 DEVICE void hide(const dlattn_params &p, const backward_context &c, float (*s)[NT][4], float (*slope)[NT][4],
-                 const score_tile &at_) {
-    const u32 *limit = (const u32 *)(shared_bytes + LIMITS_AT) + at_.stage * BM + (at_.i - at_.tile.i0);
-    const i64 *q_segment = (const i64 *)(shared_bytes + Q_SEGMENTS_AT) + at_.stage * BM + (at_.i - at_.tile.i0);
-    const i64 *k_segment = (const i64 *)(shared_bytes + K_SEGMENTS_AT) + (at_.j - c.j0);
-    i64 mask_at = at(p.mask, c.s.b, at_.tile.h);
-    EACH_SCORE {
-        int row = ROW_OF(n, x), key = KEY_OF(m, x);
-        bool visible = inside_limits(limit[row], at_.j - c.j0 + key);
+                 const score_place &place) {
+    const u32 *limit = (const u32 *)(shared_bytes + LIMITS_AT) + place.stage * BM + (place.i - place.tile.i0);
+    const i64 *q_segment = (const i64 *)(shared_bytes + Q_SEGMENTS_AT) + place.stage * BM + (place.i - place.tile.i0);
+    const i64 *k_segment = (const i64 *)(shared_bytes + K_SEGMENTS_AT) + (place.j - c.j0);
+    i64 mask_at = at(p.mask, c.s.b, place.tile.h);
+    EACH_ELEMENT {
+        int row = ROW_STEP(n, x), key = KEY_STEP(m, x);
+        bool visible = inside_limits(limit[row], place.j - c.j0 + key);
         if (HAS(p, DLATTN_FEATURE_MASK) && visible)
-            visible = ((const unsigned char *)p.mask.data)[mask_at + (at_.i + row) * p.mask.stride[2] +
-                                                           (at_.j + key) * p.mask.stride[3]] != 0;
+            visible = ((const unsigned char *)p.mask.data)[mask_at + (place.i + row) * p.mask.stride[2] +
+                                                           (place.j + key) * p.mask.stride[3]] != 0;
         if (HAS(p, DLATTN_FEATURE_SEGMENTS)) visible = visible && q_segment[row] == k_segment[key];
         s[m][n][x] = visible ? s[m][n][x] : -INFINITE;
         if (HAS(p, DLATTN_FEATURE_SOFTCAP)) slope[m][n][x] = visible ? slope[m][n][x] : 0.0f;
@@ -194,10 +211,10 @@ DEVICE bool is_kept(const u32 kept[NT / 2], int m, int n, int x) {
 
 // From q.k in s to p times the derivative of the score, in place, and to p (after dropout's selection) as left operands.
 DEVICE void probabilities(const dlattn_params &p, const backward_context &c, float (*s)[NT][4], u32 (*packed)[NT / 2][4],
-                          const u32 kept[NT / 2], const score_tile &at_) {
+                          const u32 kept[NT / 2], const score_place &place) {
     float slope[MT][NT][4];
-    exponents(p, c, s, slope, at_);
-    if (MASKED_BY_ELEMENT || !tile_is_full(c, at_.tile.i0)) hide(p, c, s, slope, at_);
+    exponents(p, c, s, slope, place);
+    if (MASKED_BY_ELEMENT || !tile_is_full(c, place.tile.i0)) hide(p, c, s, slope, place);
 #pragma unroll
     for (int n = 0; n < NT; n++)
 #pragma unroll
@@ -261,22 +278,6 @@ DEVICE void store_exchange(u32 shared, const u32 (*packed)[NT / 2][4], int key, 
         }
 }
 
-// c += x^T y over 16 rows, x given as left operands [MT], y's columns by `columns`.
-template <int PAIRS, int COLS>
-DEVICE void add_rows(float (*c)[2 * PAIRS][4], const u32 (*x)[4], const panel<COLS, 16 * PAIRS> &columns, int row) {
-    u32 b[2][4];
-    load_fragment_trans(b[0], columns.at(row, 0));
-#pragma unroll
-    for (int n = 0; n < PAIRS; n++) {
-        if (n + 1 < PAIRS) load_fragment_trans(b[(n + 1) & 1], columns.at(row, 16 * (n + 1)));
-#pragma unroll
-        for (int m = 0; m < MT; m++) {
-            mma(c[m][2 * n], x[m], b[n & 1][0], b[n & 1][1]);
-            mma(c[m][2 * n + 1], x[m], b[n & 1][2], b[n & 1][3]);
-        }
-    }
-}
-
 // This warp's own rows of the scores, still in registers.
 template <int PAIRS, int COLS>
 DEVICE void add_own(float (*c)[2 * PAIRS][4], const u32 (*packed)[NT / 2][4], const panel<COLS, 16 * PAIRS> &columns, int row) {
@@ -287,7 +288,7 @@ DEVICE void add_own(float (*c)[2 * PAIRS][4], const u32 (*packed)[NT / 2][4], co
         for (int m = 0; m < MT; m++)
 #pragma unroll
             for (int w = 0; w < 4; w++) x[m][w] = packed[m][n][w];
-        add_rows<PAIRS, COLS>(c, x, columns, row + 16 * n);
+        add_rows<MT, PAIRS, COLS>(c, x, columns, row + 16 * n);
     }
 }
 
@@ -303,7 +304,7 @@ DEVICE void add_others(float (*c)[2 * PAIRS][4], u32 exchange, const panel<COLS,
 #pragma unroll
             for (int m = 0; m < MT; m++)
                 load_fragment(x[m], exchange + exchange_at(key + 16 * m, row + 16 * n) + 16 * lane_id());
-            add_rows<PAIRS, COLS>(c, x, columns, row + 16 * n);
+            add_rows<MT, PAIRS, COLS>(c, x, columns, row + 16 * n);
         }
     }
 }

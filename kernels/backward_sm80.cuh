@@ -3,11 +3,10 @@
 #ifndef DLATTN_BACKWARD_SM80_CUH
 #define DLATTN_BACKWARD_SM80_CUH
 
-#include "mma_sm80.cuh"
 #include "dq_sum.cuh"
-#include "scores.cuh"
+#include "scores_sm80.cuh"
 
-#define MASKED_BY_ELEMENT ((FEATURES) & (DLATTN_FEATURE_MASK | DLATTN_FEATURE_SEGMENTS))
+#define MASKED_BY_ELEMENT (((FEATURES) & FEATURES_ELEMENT) != 0)
 
 // Visibility ----------------------------------------------------------------------------------------------------------
 
@@ -78,12 +77,11 @@ DEVICE exponent_context exponent_context_of(const dlattn_params &p, const score_
     return e;
 }
 
-// tanh x to about 2e-7, absolute, and its derivative 1/cosh^2 x, which 1 - tanh^2 x would give without digits.
-DEVICE float tanh_of(float x, float *derivative) {
+// 1/cosh^2 x; 1 - tanh^2 x would lose its digits.
+DEVICE float tanh_derivative(float x) {
     float u = exp2_approx(fabsf(x) * (-2.0f * LOG2_E)), y;
     asm("rcp.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(1.0f + u));
-    *derivative = 4.0f * u * y * y;
-    return copysignf((1.0f - u) * y, x);
+    return 4.0f * u * y * y;
 }
 
 // log2 of the probability of a score: dot = q.k, distance = i' - j', bias in natural units.
@@ -93,7 +91,8 @@ DEVICE float exponent_of(const dlattn_params &p, const exponent_context &e, floa
     if (HAS(p, DLATTN_FEATURE_ALIBI)) x = fmaf(-e.slope2, fabsf(distance), x);
     if (HAS(p, DLATTN_FEATURE_BIAS)) x = fmaf(bias, LOG2_E, x);
     if (HAS(p, DLATTN_FEATURE_SOFTCAP)) {
-        return fmaf(tanh_of(dot * e.cap_in, derivative), e.cap_out, x);
+        *derivative = tanh_derivative(dot * e.cap_in);
+        return fmaf(tanh_of(dot * e.cap_in), e.cap_out, x);
     }
     return fmaf(dot, e.scale2, x);
 }
@@ -193,6 +192,22 @@ DEVICE void multiply_rows(float (*c)[2 * NP][4], u32 left, u32 left_lane, u32 ri
                 load_fragment(b[next & 1][n], fragment_address<COLS>(right, right_lane, 16 * n, 16 * next));
         }
         if (k >= 0) multiply<MT, NP>(c, a[k & 1], b[k & 1], k == 0);
+    }
+}
+
+// c += x y over 16 rows of y: x left operands [MT], y's columns by `columns`.
+template <int MT, int PAIRS, int COLS>
+DEVICE void add_rows(float (*c)[2 * PAIRS][4], const u32 (*x)[4], const panel<COLS, 16 * PAIRS> &columns, int row) {
+    u32 b[2][4];
+    load_fragment_trans(b[0], columns.at(row, 0));
+#pragma unroll
+    for (int n = 0; n < PAIRS; n++) {
+        if (n + 1 < PAIRS) load_fragment_trans(b[(n + 1) & 1], columns.at(row, 16 * (n + 1)));
+#pragma unroll
+        for (int m = 0; m < MT; m++) {
+            mma(c[m][2 * n], x[m], b[n & 1][0], b[n & 1][1]);
+            mma(c[m][2 * n + 1], x[m], b[n & 1][2], b[n & 1][3]);
+        }
     }
 }
 
