@@ -15,11 +15,11 @@ else()
     message(STATUS "CUDA: no cuda.h, our declarations are not compared with it")
 endif()
 
-# One process per architecture, so that ctest spreads them; the longest first.
+# One process per architecture, so that ctest spreads them; the longest first. What passed is not compiled again.
 add_executable(compile_variants tests/cuda/compile_variants.c)
 target_link_libraries(compile_variants PRIVATE dlattn_internal)
 foreach(arch 80 90 120 100 89 86 75)
-    dlattn_add_test(cuda_compile_${arch} compile compile_variants ${arch})
+    dlattn_add_test(cuda_compile_${arch} compile compile_variants --passed ${PROJECT_BINARY_DIR}/passed_kernels ${arch})
     set_tests_properties(cuda_compile_${arch} PROPERTIES COST 100)
     if(DLATTN_NVRTC_LIBRARY)
         set_tests_properties(cuda_compile_${arch} PROPERTIES ENVIRONMENT "DLATTN_NVRTC=${DLATTN_NVRTC_LIBRARY}")

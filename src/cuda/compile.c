@@ -44,11 +44,13 @@ static void make_options(option_list *o, const nvrtc_choice *choice, const kerne
 void dlattn__compile_key(uint8_t key[SHA256_BYTES], const nvrtc_choice *choice, const kernel_request *r) {
     option_list options;
     char version[64];
+    uint8_t source[SHA256_BYTES];
     sha256 state;
     make_options(&options, choice, r);
     snprintf(version, sizeof version, "nvrtc %d.%d", (int)choice->copy->major, (int)choice->copy->minor);
     dlattn__sha256_begin(&state);
-    dlattn__sha256_add(&state, dlattn__source_digest(), SHA256_BYTES);
+    dlattn__source_digest(source, r->file);
+    dlattn__sha256_add(&state, source, sizeof source);
     dlattn__sha256_add(&state, version, strlen(version) + 1);
     dlattn__sha256_add(&state, r->file, strlen(r->file) + 1);
     for (int i = 0; i < options.count; i++) /* the architecture is one of them */

@@ -4,6 +4,8 @@
 
 #include <stdint.h>
 
+#include "sha256.h"
+
 typedef struct source_file {
     const char *path; /* in kernels/, like "shared/masks/mask.h" */
     const char *text; /* ends with a 0 */
@@ -26,7 +28,7 @@ typedef struct source_headers {
 } source_headers;
 const source_headers *dlattn__source_headers(void);
 
-/* SHA-256 over the paths and texts of all files. */
-const uint8_t *dlattn__source_digest(void);
+/* SHA-256 over a file and all that it includes, whatever conditions those includes stand under. */
+void dlattn__source_digest(uint8_t digest[SHA256_BYTES], const char *path);
 
 #endif

@@ -1,14 +1,18 @@
 /* compile_variants.c: compiles every kernel of the table with the real NVRTC, for architectures that need not be here.
  *
- * usage: compile_variants [--threads N] [--all] ARCH ...      ARCH: 75, 80, 86, 89, 90, 100, 120
+ * usage: compile_variants [--threads N] [--all] [--passed FOLDER] ARCH ...      ARCH: 75, 80, 86, 89, 90, 100, 120
  * Fails on an error, and in tuned kernels on spills, local memory or serialised wgmma. --all prints each kernel's use of
- * registers. DLATTN_NVRTC says which NVRTC. */
+ * registers. --passed: kernels that passed are remembered there by the digest of all they are made of, and not compiled
+ * again. DLATTN_NVRTC says which NVRTC. */
 #include <pthread.h>
 #include <stdatomic.h>
+#include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <time.h>
+#include <unistd.h>
 
 #include "compile.h"
 #include "dlattn/dlattn.h"
@@ -24,6 +28,8 @@ static const variant *rows[MOST_REQUESTS];
 static int32_t count;
 static atomic_int next, failures;
 static bool print_all;
+static const char *passed_folder;
+static atomic_int known_to_pass;
 static pthread_mutex_t print_lock = PTHREAD_MUTEX_INITIALIZER;
 
 /* A message of ptxas that says that wgmma was serialised or registers were not given: C7507 to C7520, but for the two
@@ -36,11 +42,17 @@ static bool serialised(const char *log) {
     return false;
 }
 
-static void report(const kernel_request *r, const char *verdict, const kernel_usage *use) {
+static double seconds_since(const struct timespec *start) {
+    struct timespec now;
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return (double)(now.tv_sec - start->tv_sec) + (double)(now.tv_nsec - start->tv_nsec) * 1e-9;
+}
+
+static void report(const kernel_request *r, const char *verdict, const kernel_usage *use, double seconds) {
     char name[400];
     dlattn__request_text(name, sizeof name, r);
     pthread_mutex_lock(&print_lock);
-    printf("%s %s %s: %s", choice.arch, r->entry, name, verdict);
+    printf("%s %s %s: %s, %.1f s", choice.arch, r->entry, name, verdict, seconds);
     if (use) printf(" (%d registers, %d bytes of stack, %d + %d spilled)", (int)use->registers, (int)use->stack_bytes,
                     (int)use->spill_store_bytes, (int)use->spill_load_bytes);
     printf("\n");
@@ -48,11 +60,14 @@ static void report(const kernel_request *r, const char *verdict, const kernel_us
     pthread_mutex_unlock(&print_lock);
 }
 
-static void compile_one(const kernel_request *r, const variant *row, char *log) {
+/* Did it pass? */
+static bool compile_one(const kernel_request *r, const variant *row, char *log) {
     kernel_image image;
     kernel_usage use;
     const char *verdict = NULL;
     bool known = false;
+    struct timespec start;
+    clock_gettime(CLOCK_MONOTONIC, &start);
     if (dlattn__compile(&image, &choice, r, log, LOG_BYTES) != DLATTN_OK) {
         verdict = dlattn__error_text();
     } else {
@@ -66,13 +81,36 @@ static void compile_one(const kernel_request *r, const variant *row, char *log) 
             verdict = "wgmma is serialised in a tuned kernel";
     }
     if (verdict) atomic_fetch_add(&failures, 1);
-    if (verdict || print_all) report(r, verdict ? verdict : "ok", known ? &use : NULL);
+    if (verdict || print_all) report(r, verdict ? verdict : "ok", known ? &use : NULL, seconds_since(&start));
+    return !verdict;
+}
+
+/* The file whose existence says that this kernel passed, as tuned or not. */
+static void passed_path(char *path, size_t bytes, const kernel_request *r, bool tuned) {
+    uint8_t key[SHA256_BYTES];
+    dlattn__compile_key(key, &choice, r);
+    int at = snprintf(path, bytes, "%s/%s.%s.", passed_folder, r->entry, tuned ? "tuned" : "plain");
+    for (int i = 0; i < SHA256_BYTES; i++) at += snprintf(path + at, bytes - (size_t)at, "%02x", key[i]);
+}
+
+static void compile_new(const kernel_request *r, const variant *row, char *log) {
+    char path[4096];
+    if (passed_folder) {
+        passed_path(path, sizeof path, r, row && row->tuned);
+        if (access(path, F_OK) == 0) {
+            atomic_fetch_add(&known_to_pass, 1);
+            return;
+        }
+    }
+    if (!compile_one(r, row, log) || !passed_folder) return;
+    FILE *file = fopen(path, "w");
+    if (file) fclose(file);
 }
 
 static void *work(void *unused) {
     (void)unused;
     char *log = malloc(LOG_BYTES);
-    for (int n; log && (n = atomic_fetch_add(&next, 1)) < count;) compile_one(&requests[n], rows[n], log);
+    for (int n; log && (n = atomic_fetch_add(&next, 1)) < count;) compile_new(&requests[n], rows[n], log);
     if (!log) atomic_fetch_add(&failures, 1);
     free(log);
     return NULL;
@@ -81,7 +119,7 @@ static void *work(void *unused) {
 static void compile_all(int32_t arch, int threads) {
     nvrtc_choice choices[DLATTN_MAX_NVRTCS];
     pthread_t handles[MOST_THREADS];
-    struct timespec start, end;
+    struct timespec start;
     int before = atomic_load(&failures);
     /* The driver does not matter here: one that bears every copy. */
     if (dlattn__nvrtc_choose(choices, &copies, arch, 99000) == 0 || !choices[0].cubin) {
@@ -97,13 +135,13 @@ static void compile_all(int32_t arch, int threads) {
         return;
     }
     atomic_store(&next, 0);
+    atomic_store(&known_to_pass, 0);
     clock_gettime(CLOCK_MONOTONIC, &start);
     for (int i = 0; i < threads; i++)
         if (pthread_create(&handles[i], NULL, work, NULL) != 0) abort();
     for (int i = 0; i < threads; i++) pthread_join(handles[i], NULL);
-    clock_gettime(CLOCK_MONOTONIC, &end);
-    printf("%s: %d kernels, %d failed, %.1f s, NVRTC %d.%d of %s\n", choice.arch, (int)count,
-           atomic_load(&failures) - before, (double)(end.tv_sec - start.tv_sec) + (double)(end.tv_nsec - start.tv_nsec) * 1e-9,
+    printf("%s: %d kernels (%d passed before), %d failed, %.1f s, NVRTC %d.%d of %s\n", choice.arch, (int)count,
+           atomic_load(&known_to_pass), atomic_load(&failures) - before, seconds_since(&start),
            (int)choice.copy->major, (int)choice.copy->minor, choice.copy->path);
 }
 
@@ -116,6 +154,9 @@ int main(int argc, char **argv) {
         if (strcmp(argv[i], "--threads") == 0 && i + 1 < argc) {
             threads = atoi(argv[++i]);
             if (threads < 1 || threads > MOST_THREADS) threads = 1;
+        } else if (strcmp(argv[i], "--passed") == 0 && i + 1 < argc) {
+            passed_folder = argv[++i];
+            mkdir(passed_folder, 0777);
         } else if (strcmp(argv[i], "--all") == 0) {
             print_all = true;
         } else {

@@ -94,6 +94,26 @@ Test(cuda_source, every_include_finds_its_file) {
     cr_expect_gt(includes, 10);
 }
 
+/* A file's digest covers what it includes, and only that. */
+Test(cuda_source, digest) {
+    uint8_t mask[SHA256_BYTES], causal[SHA256_BYTES], again[SHA256_BYTES];
+    sha256 state;
+    dlattn__source_digest(mask, "shared/masks/mask.h");
+    dlattn__source_digest(causal, "shared/masks/causal.h");
+    cr_expect(memcmp(mask, causal, SHA256_BYTES) != 0);
+    dlattn__sha256_begin(&state);
+    for (int32_t i = 0; i < dlattn__source_count(); i++) { /* in the table's order */
+        const source_file *f = dlattn__source_file(i);
+        if (strcmp(f->path, "shared/masks/causal.h") && strcmp(f->path, "shared/masks/mask.h") &&
+            strcmp(f->path, "shared/shared.h"))
+            continue;
+        dlattn__sha256_add(&state, f->path, strlen(f->path) + 1);
+        dlattn__sha256_add(&state, f->text, (size_t)f->bytes + 1);
+    }
+    dlattn__sha256_end(&state, again);
+    cr_expect(memcmp(causal, again, SHA256_BYTES) == 0, "causal.h includes mask.h, which includes shared.h");
+}
+
 static void expect_digest(const char *text, size_t repeat, const char *expected) {
     sha256 state;
     uint8_t digest[SHA256_BYTES];
