@@ -137,7 +137,7 @@ static int32_t schedule_forward(making *m) {
 static void choose_dq(making *m, const variant *v) {
     const problem *p = m->p;
     cuda_workspace *w = &m->s->workspace;
-    const int64_t floats = m->s->row_count * dlattn__padded_head(p->D);
+    const int64_t floats = m->s->row_count * dlattn__padded_head(v, p->D);
     m->how.reduce_dq = v->tuned && p->dq.dtype && !(p->flags & DLATTN_DETERMINISTIC) &&
                        w->total + (uint64_t)round_up(floats * 4, 256) <= m->room;
     if (!m->how.reduce_dq) return;
@@ -155,8 +155,8 @@ static int32_t add_main(making *m) {
     if (p->dk.dtype || p->dv.dtype || m->how.reduce_dq)
         add_step(m, request_of(m, v), v->warps, key_tiles * p->G * p->B, divide_up(p->M, v->rows), key_tiles);
     if (m->how.reduce_dq) {
-        add_step(m, dlattn__plain_request("convert_dq.cu", "convert_dq"), PLAIN_WARPS,
-                 divide_up(p->M, 64) * p->H * p->B, divide_up(p->M, 64), 0);
+        const int64_t row_tiles = divide_up(p->M, 64);
+        add_step(m, dlattn__convert_request(dlattn__padded_head(v, p->D)), PLAIN_WARPS, row_tiles * p->H * p->B, row_tiles, 0);
     } else if (p->dq.dtype) {
         v = s->dq = dlattn__variant_for(DLATTN_KERNEL_DQ, p, m->device, m->note, m->note_bytes);
         if (!v) return DLATTN_ERR_UNSUPPORTED;

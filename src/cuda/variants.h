@@ -16,20 +16,22 @@ enum {
     DLATTN_KERNEL_DBIAS        /* dbias, stationary on its tiles */
 };
 
+enum { DLATTN_MAX_CHOICES = 6 };
+
 /* One row: a kernel with the tile that was best. Its launches have 32 * warps threads. */
 typedef struct variant {
-    const char *name; /* what the option "cuda_variant" forces; several rows share it */
+    const char *name;  /* what the option "cuda_variant" forces; several rows share it */
     const char *file, *entry;
-    int32_t kernel;   /* DLATTN_KERNEL_X */
+    int32_t kernel;    /* DLATTN_KERNEL_X */
     int32_t first_arch, last_arch;
-    uint32_t types;   /* of q, one bit per DLATTN_T_X */
-    int32_t head;     /* the largest D and E */
+    uint32_t types;    /* of q, one bit per DLATTN_T_X */
+    int32_t head;      /* the largest D and E */
     int32_t rows, keys, warps;
-    int32_t stages;   /* depth of the ring of tiles, where the kernel has one */
-    bool q_registers; /* queries are held in registers */
     int32_t residents; /* blocks that share a multiprocessor */
-    int32_t (*smem_bytes)(const struct variant *v, int64_t D, int64_t E); /* NULL: none */
-    bool tuned;       /* must compile without spills */
+    kernel_define choices[DLATTN_MAX_CHOICES]; /* what else the kernel's author left open; the rest is zero */
+    /* Dynamic shared memory for padded head sizes and features; INT32_MAX: not this row. NULL: none. */
+    int32_t (*smem_bytes)(const struct variant *v, int64_t head_d, int64_t head_e, uint32_t features);
+    bool tuned;        /* must compile without spills */
     const char *bench; /* the file of bench/results that chose the tile; "" for the readable kernels */
 } variant;
 
@@ -53,13 +55,16 @@ kernel_request dlattn__variant_request(const variant *v, int32_t type, int64_t D
  * feature, alone and all together; request n of the answer belongs to row `rows[n]`. Returns how many there are. */
 int32_t dlattn__variants_requests(kernel_request *out, const variant **rows, int32_t capacity, int32_t arch);
 
-/* D or E as tuned kernels compute it: a multiple of 32. */
-int64_t dlattn__padded_head(int64_t size);
+/* D or E as the row's kernel computes it. */
+int64_t dlattn__padded_head(const variant *v, int64_t size);
 
 /* Is `name` the name of a row, or "auto"? */
 bool dlattn__variant_named(const char *name);
 
 /* Requests of the kernels that have no variants (blank, combine and so on), by entry. */
 kernel_request dlattn__plain_request(const char *file, const char *entry);
+
+/* What turns the sum of dq into dq, for the padded head size of the kernel that summed. */
+kernel_request dlattn__convert_request(int64_t head_d);
 
 #endif
