@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import platform
 import re
 import statistics
@@ -32,6 +33,7 @@ def read_options():
     options.add_argument("--quick", action="store_true", help="the rows that tell most, without FlexAttention, in under a minute")
     options.add_argument("--json", type=Path, help="where the results go; default: nowhere")
     options.add_argument("--list", action="store_true", help="the names of the rows")
+    options.add_argument("--warm", default="", help=argparse.SUPPRESS)  # K/N: compile for every Nth row from the Kth on, time nothing
     return options.parse_args()
 
 
@@ -130,17 +132,17 @@ def captured(call, copies: int = 20):
     return graph.replay, copies
 
 
-def host_microseconds(call) -> float:
-    """Time of a call on the host while the device has nothing else to do: the median of short bursts."""
+def host_microseconds(call, ms: float) -> float:
+    """Time of a call on the host while the device has nothing else to do: the median of short bursts, few of long calls."""
     import torch
 
     found = []
-    for _ in range(15):
+    for _ in range(15 if ms < 1 else 5):
         torch.cuda.synchronize()
         begun = time.perf_counter()
-        for _ in range(5):
+        for _ in range(3):
             call()
-        found.append((time.perf_counter() - begun) / 5)
+        found.append((time.perf_counter() - begun) / 3)
     torch.cuda.synchronize()
     return statistics.median(found) * 1e6
 
@@ -163,6 +165,31 @@ def prepare_all(row, data, providers: dict, truth: dict) -> tuple[dict, dict]:
     return calls, wrong
 
 
+# ---- compiling -------------------------------------------------------------------------------------------------------
+
+def compile_rows(rows: list) -> None:
+    """Runs dlattn once on each row; the kernels then lie in its disk cache."""
+    from gpu_providers import Data, Dlattn, Refused
+
+    provider = Dlattn()
+    for row in rows:
+        try:
+            provider.prepare(row, Data(row))
+        except Refused:
+            pass  # time_row will say so
+
+
+def compile_together(count: int) -> float:
+    """The same for all rows in several processes, as compiling takes most of a cold run; how many seconds it took."""
+    begun, most = time.time(), min(count, 12, len(os.sched_getaffinity(0)))
+    arguments = [sys.executable, __file__, *sys.argv[1:]]
+    for process in [subprocess.Popen([*arguments, "--warm", f"{k}/{most}"]) for k in range(most)]:
+        process.wait()
+    return time.time() - begun
+
+
+# ---- rows ------------------------------------------------------------------------------------------------------------
+
 def time_row(row, providers: dict, budget: float, peak: float) -> list[dict]:
     import torch
 
@@ -174,7 +201,6 @@ def time_row(row, providers: dict, budget: float, peak: float) -> list[dict]:
     data = Data(row)
     calls, wrong = prepare_all(row, data, providers, reference(row, data))
     torch.cuda.synchronize()
-    torch.cuda.empty_cache()
     results = []
     for index, which in enumerate(("forward", "backward")):
         run = {name: pair[index] for name, pair in calls.items()}
@@ -188,7 +214,7 @@ def time_row(row, providers: dict, budget: float, peak: float) -> list[dict]:
             result = {"provider": name, "language": "python", "version": providers[name].version, "case": row.name, "pass": which,
                       "dtype": "bf16", "isa": torch.cuda.get_device_name(), "threads": 0, "repeats": len(times), "ms": ms,
                       "gflops": row.flop(index == 1) / ms * 1e-6, "peak_gflops": peak, "problem": row.problem(), "tags": list(row.tags),
-                      "host_us": host_microseconds(calls[name][index]), "errors": wrong[name]}
+                      "host_us": host_microseconds(calls[name][index], ms), "errors": wrong[name]}
             if row.small:
                 result["eager_ms"] = statistics.median(eager[name])
             results.append(result)
@@ -221,7 +247,11 @@ def main():
     warnings.filterwarnings("ignore", message="Attempting to run cuBLAS")
     if not torch.cuda.is_available():
         raise SystemExit("compare: PyTorch finds no CUDA device")
+    if options.warm:
+        first, step = map(int, options.warm.split("/"))
+        return compile_rows(chosen[first::step])
     begun, clock = time.time(), Clock()
+    compiling = compile_together(len(chosen))
     wanted = [name for name in options.peers.split(",") if name not in ("none", "")]
     known = known_providers()
     before, about = gemm(), machine()
@@ -247,7 +277,7 @@ def main():
     from gpu_goals import print_goals
 
     print_goals(document)
-    print(f"{len(results)} results in {time.time() - begun:.0f} s; {document['clock']}; product after: "
+    print(f"{len(results)} results in {time.time() - begun:.0f} s, {compiling:.0f} of them compiling; {document['clock']}; product after: "
           f"{document['peaks']['gemm_gflops_after'] * 1e-3:.0f} TFLOP/s")
     if options.json:
         options.json.parent.mkdir(parents=True, exist_ok=True)

@@ -11,12 +11,13 @@
 
 enum { MOST_TIMES = 1000, GROUP_MS = 1 };
 
-/* Enqueues calls with nothing in their way: the least time per call over a few short bursts, since the first of a burst
- * finds an empty queue and none fills it. */
-static int32_t time_host(double *microseconds, device_call *call) {
+/* Enqueues calls with nothing in their way: the median time per call of a few short bursts, none of which fills the
+ * queue; fewer where a call takes the device long. */
+static int32_t time_host(double *microseconds, device_call *call, double ms) {
     enum { BURSTS = 20, CALLS = 8 };
     double times[BURSTS];
-    for (int n = 0; n < BURSTS; n++) {
+    int bursts = ms * BURSTS * CALLS < 100 ? BURSTS : 5;
+    for (int n = 0; n < bursts; n++) {
         if (device_wait()) return DLATTN_ERR_CUDA;
         double start = now_seconds();
         for (int c = 0; c < CALLS; c++) {
@@ -25,8 +26,8 @@ static int32_t time_host(double *microseconds, device_call *call) {
         }
         times[n] = (now_seconds() - start) / CALLS;
     }
-    qsort(times, BURSTS, sizeof *times, timing_by_size);
-    *microseconds = times[BURSTS / 2] * 1e6;
+    qsort(times, (size_t)bursts, sizeof *times, timing_by_size);
+    *microseconds = times[bursts / 2] * 1e6;
     return device_wait() ? DLATTN_ERR_CUDA : DLATTN_OK;
 }
 
@@ -77,7 +78,7 @@ int32_t time_on_cuda(timing results[2], int *count, const timing_request *r) {
         if (backward) status = device_forward(&x.attention, &x.outputs, NULL); /* its out and lse */
         device_call *call = status ? NULL : device_call_new(&x.attention, &x.outputs, backward ? &x.gradients : NULL, &status);
         if (call && !status) status = median(&t->ms, &t->repeats, call, r);
-        if (call && !status) status = time_host(&t->host_us, call);
+        if (call && !status) status = time_host(&t->host_us, call, t->ms);
         if (call) device_call_free(call);
         if (status) break;
         t->gflops = pairs * 2.0 * (double)(c->D + c->E) * (backward ? 2.5 : 1) / t->ms * 1e-6;
