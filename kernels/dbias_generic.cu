@@ -1,8 +1,8 @@
 // dbias_generic.cu: the gradient of the bias, summed over whatever the bias was broadcast over.
 //
 // Entry dbias_generic: 256 threads, grid ceil(extent[2] / 64) * ceil(extent[3] / 64) * extent[1] * extent[0] of dbias,
-// times p.splits where that is above 1; no dynamic shared memory. Options: TYPE (required), FEATURES. It reads delta
-// and lse2 and writes every element of dbias, zeros past the sequences included.
+// times p.splits where that is above 1; no dynamic shared memory. Options: TYPE (required), FEATURES, TF32. It reads
+// delta and lse2 and writes every element of dbias, zeros past the sequences included.
 //
 // A block owns a tile of dbias and loops over the sequences, heads, row tiles and key tiles that broadcast into it, in
 // this order: no atomics, and the same bits in every run. With i or j broadcast that leaves few blocks with much to do.
@@ -38,7 +38,7 @@ DEVICE void add_row_tile(fragment &sums, tile_memory *t, const dlattn_params &p,
         fragment gradients;
         gradient_tile<false>(gradients, t, p, c, i0, j * TILE);
 #pragma unroll
-        for (int n = 0; n < 16; n++) sums[n / 4][n % 4] += gradients[n / 4][n % 4];
+        for (int n = 0; n < 16; n++) sums[n] += gradients[n];
     }
 }
 
@@ -89,7 +89,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, 2) dbias_generic(const __g
     const dlattn_view to = splits > 1 ? partial_view(p, split) : p.dbias;
     const i64 start = at(to, b, h, i0, j0);
     __syncthreads();
-    share_scores(t, sums);
+    for (int n = 0; n < 16; n++) t->scores[own_place(n)] = sums[n];
     __syncthreads();
     if (over_rows || over_columns) {
         const int n = (int)threadIdx.x, count = over_rows ? extent[3] - j0 : extent[2] - i0;

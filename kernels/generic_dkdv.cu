@@ -1,7 +1,7 @@
 // generic_dkdv.cu: dk and dv in plain fused multiply-adds, for any element type, head size, strides and mask.
 //
 // Entry backward_generic_dkdv: 256 threads, grid key_tiles * G * B, no dynamic shared memory. Options: TYPE (required),
-// HEAD = 64, 128 or 256, FEATURES. Tiles of 64 rows and 64 keys. It reads delta and lse2 of backward_prepare.
+// HEAD = 64, 128 or 256, FEATURES, TF32. Tiles of 64 rows and 64 keys. It reads delta and lse2 of backward_prepare.
 //
 // A block owns 64 keys of one (sequence, kv head) and loops over the heads of the group and the rows that see the keys,
 // always in the same order: no atomics, and the same bits in every run. dk or dv may be absent.
@@ -42,8 +42,8 @@ extern "C" __global__ void __launch_bounds__(THREADS, HEAD > 64 ? 1 : 2)
     for (int n = 0; n < p.heads_per_group; n++)
         add_head(dk, dv, &memory, p, s, mask, rows, g * p.heads_per_group + n, j0);
 #pragma unroll
-    for (int m = 0; m < 4; m++) {
-        const int j = j0 + 4 * thread_y() + m;
+    for (int m = 0; m < ROWS_OWNED; m++) {
+        const int j = j0 + own_row(own_index(m, 0));
         if (j >= s.N) continue;
         if (p.dk.data) store_row(p.dk, at(p.dk, s.b, s.k_begin + j, g), dk, m, p.scale, false, p.D);
         if (p.dv.data) store_row(p.dv, at(p.dv, s.b, s.k_begin + j, g), dv, m, 1.0f, false, p.E);

@@ -1,7 +1,7 @@
 // generic_dq.cu: dq in plain fused multiply-adds, for any element type, head size, strides and mask.
 //
 // Entry backward_generic_dq: 256 threads, grid row_tiles * H * B, no dynamic shared memory. Options: TYPE (required),
-// HEAD = 64, 128 or 256, FEATURES. Tiles of 64 rows and 64 keys. It reads delta and lse2 of backward_prepare.
+// HEAD = 64, 128 or 256, FEATURES, TF32. Tiles of 64 rows and 64 keys. It reads delta and lse2 of backward_prepare.
 //
 // A block owns 64 rows of one (sequence, head) and loops over the keys that they see: the same bits in every run.
 #include "generic_gradient.cuh"
@@ -28,8 +28,8 @@ extern "C" __global__ void __launch_bounds__(THREADS, HEAD > 128 ? 1 : 2)
     }
     const float *lse2 = (const float *)p.lse2 + row_of(p, s, h, i0);
 #pragma unroll
-    for (int m = 0; m < 4; m++) {
-        const int r = 4 * thread_y() + m;
+    for (int m = 0; m < ROWS_OWNED; m++) {
+        const int r = own_row(own_index(m, 0));
         const bool empty = lse2[r] == INFINITE; // 0 whatever k holds
         if (i0 + r < s.M) store_row(p.dq, at(p.dq, s.b, s.q_begin + i0 + r, h), dq, m, p.scale, empty, p.D);
     }

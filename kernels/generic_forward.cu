@@ -1,29 +1,19 @@
 // generic_forward.cu: attention in plain fused multiply-adds, for any element type, head size, strides and mask.
 //
 // Entry forward_generic: 256 threads, grid row_tiles * splits * H * B, no dynamic shared memory. Options: TYPE
-// (required), HEAD = 64, 128 or 256, FEATURES. Tiles of 64 rows and 64 keys.
+// (required), HEAD = 64, 128 or 256, FEATURES, TF32. Tiles of 64 rows and 64 keys.
 //
 // One block computes 64 rows of one (sequence, head) over all their keys, or with splits > 1 over one piece of them;
 // then it writes partial_out (normalised) and partial_lse, which the kernel `combine` joins. Everything is float32.
 #include "generic_tile.cuh"
 
-// The running softmax of the thread's four rows. `sum` is the thread's own columns' part until the end.
+// The running softmax of the thread's rows. `sum` is the thread's own columns' part until the end.
 typedef struct softmax_rows {
-    float top[4], sum[4];
+    float top[ROWS_OWNED], sum[ROWS_OWNED];
 } softmax_rows;
 
 // Below any finite score and finite itself, so that a score of -inf gives exp(-inf) = 0 and not NaN.
 #define SCORE_FLOOR (-3.402823466e38f)
-
-DEVICE float largest_of_row(float x) {
-    for (int lane = 1; lane < 16; lane *= 2) x = fmaxf(x, __shfl_xor_sync(0xffffffffu, x, lane));
-    return x;
-}
-
-DEVICE float sum_of_row(float x) {
-    for (int lane = 1; lane < 16; lane *= 2) x += __shfl_xor_sync(0xffffffffu, x, lane);
-    return x;
-}
 
 DEVICE float exp_of(float x) { return exp2f(x * LOG2_E); }
 
@@ -41,23 +31,29 @@ DEVICE void finish_scores(tile_memory *t, const dlattn_params &p, const score_co
 // Scores become exp(score - top); what was summed under the old top is scaled to the new one. fmaxf drops NaN, which
 // then lives on in the sum.
 DEVICE void exponentiate(tile_memory *t, softmax_rows *rows, fragment (&out)[WIDE_SLICES]) {
+    float top[ROWS_OWNED];
 #pragma unroll
-    for (int m = 0; m < 4; m++) {
-        float *s = t->scores + own_place(4 * m), top = rows->top[m];
+    for (int m = 0; m < ROWS_OWNED; m++) {
+        top[m] = rows->top[m];
 #pragma unroll
-        for (int n = 0; n < 4; n++) top = fmaxf(top, s[16 * n]);
-        top = largest_of_row(top);
-        const float factor = exp_of(rows->top[m] - top);
-        rows->top[m] = top;
+        for (int k = 0; k < ROW_LENGTH; k++) top[m] = fmaxf(top[m], t->scores[own_place(own_index(m, k))]);
+    }
+    largest_of_rows(top, t);
+#pragma unroll
+    for (int m = 0; m < ROWS_OWNED; m++) {
+        const float factor = exp_of(rows->top[m] - top[m]);
+        rows->top[m] = top[m];
         rows->sum[m] *= factor;
 #pragma unroll
-        for (int n = 0; n < 4; n++) {
-            const float e = exp_of(s[16 * n] - top);
-            s[16 * n] = e;
+        for (int k = 0; k < ROW_LENGTH; k++) {
+            float *s = t->scores + own_place(own_index(m, k));
+            const float e = exp_of(*s - top[m]);
+            *s = rounded(e);
             rows->sum[m] += e;
         }
 #pragma unroll
-        for (int n = 0; n < 4 * WIDE_SLICES; n++) out[n / 4][m][n % 4] *= factor;
+        for (int k = 0; k < ROW_LENGTH * WIDE_SLICES; k++)
+            out[k / ROW_LENGTH][own_index(m, k % ROW_LENGTH)] *= factor;
     }
 }
 
@@ -86,11 +82,11 @@ DEVICE void finish_row(const dlattn_params &p, const sequence &s, int h, int i, 
         const i64 row = split * p.row_count + row_of(p, s, h, i);
         dlattn_view part = {p.partial_out, {0, 0, 0, 1}, {0, 0, 0, 0}, DLATTN_TYPE_F32, 0};
         if (!empty) store_row(part, row * p.E, out, m, factor, factor == 0.0f, p.E); // combine does not read the others
-        if (thread_x() == 0) ((float *)p.partial_lse)[row] = lse;
+        if (speaks_for_row()) ((float *)p.partial_lse)[row] = lse;
         return;
     }
     store_row(p.out, at(p.out, s.b, s.q_begin + i, h), out, m, factor, factor == 0.0f, p.E);
-    if (thread_x() == 0 && p.lse.data) store_float(p.lse, at(p.lse, s.b, h, s.q_begin + i), lse);
+    if (speaks_for_row() && p.lse.data) store_float(p.lse, at(p.lse, s.b, h, s.q_begin + i), lse);
 }
 
 extern "C" __global__ void __launch_bounds__(THREADS, HEAD > 128 ? 1 : 2)
@@ -116,23 +112,24 @@ extern "C" __global__ void __launch_bounds__(THREADS, HEAD > 128 ? 1 : 2)
     softmax_rows state;
     clear(out);
 #pragma unroll
-    for (int m = 0; m < 4; m++) {
+    for (int m = 0; m < ROWS_OWNED; m++) {
         state.top[m] = SCORE_FLOOR;
         state.sum[m] = 0.0f;
     }
     for (int tile = from; tile < to; tile++) {
         const int j0 = tile * TILE, keys = smaller(TILE, s.N - j0);
         dot_tiles(scores, t, p.q, q_at, rows, p.k, at(p.k, s.b, s.k_begin + j0, g), keys, p.D);
-        share_scores(t, scores); // the place is free since dot_tiles has synchronised
+#pragma unroll
+        for (int n = 0; n < 16; n++) t->scores[own_place(n)] = scores[n]; // free since dot_tiles has synchronised
         finish_scores(t, p, c, i0, j0);
         exponentiate(t, &state, out);
         if (HAS(p, DLATTN_FEATURE_DROPOUT)) drop(t, p, key, s, h, i0, j0);
         add_rows(out, t, p.v, at(p.v, s.b, s.k_begin + j0, g), keys, p.E);
     }
+    sums_of_rows(state.sum, t);
 #pragma unroll
-    for (int m = 0; m < 4; m++) {
-        const int i = i0 + 4 * thread_y() + m;
-        const float sum = sum_of_row(state.sum[m]);
-        if (i < s.M) finish_row(p, s, h, i, place.split, state.top[m], sum, out, m);
+    for (int m = 0; m < ROWS_OWNED; m++) {
+        const int i = i0 + own_row(own_index(m, 0));
+        if (i < s.M) finish_row(p, s, h, i, place.split, state.top[m], state.sum[m], out, m);
     }
 }

@@ -47,7 +47,7 @@ DEVICE void differentiate(tile_memory *t, const dlattn_params &p, const gradient
             if (probability > 0.0f) ds *= (dp - delta[r]) * (FOR_DOT ? derivative : 1.0f);
             probability = keep == 0.0f ? 0.0f : probability * keep;
         }
-        *score = probability;
+        *score = rounded(probability);
         *gradient = ds;
     }
 }
@@ -64,12 +64,12 @@ DEVICE void gradient_tile(fragment &gradients, tile_memory *t, const dlattn_para
     __syncthreads(); // t->gradients lies where dot_tiles has its operands
 #pragma unroll
     for (int n = 0; n < 16; n++) {
-        t->scores[own_place(n)] = scores[n / 4][n % 4];
-        t->gradients[own_place(n)] = gradients[n / 4][n % 4];
+        t->scores[own_place(n)] = scores[n];
+        t->gradients[own_place(n)] = gradients[n];
     }
     differentiate<FOR_DOT>(t, p, c, i0, j0);
 #pragma unroll
-    for (int n = 0; n < 16; n++) gradients[n / 4][n % 4] = t->gradients[own_place(n)];
+    for (int n = 0; n < 16; n++) gradients[n] = t->gradients[own_place(n)];
 }
 
 #endif
