@@ -25,3 +25,10 @@ foreach(arch 80 90 120 100 89 86 75)
         set_tests_properties(cuda_compile_${arch} PROPERTIES ENVIRONMENT "DLATTN_NVRTC=${DLATTN_NVRTC_LIBRARY}")
     endif()
 endforeach()
+
+# Where there is a GPU.
+add_executable(host_on_device tests/cuda/host_on_device.c)
+target_link_libraries(host_on_device PRIVATE dlattn_internal)
+if(EXISTS /dev/nvidiactl)
+    dlattn_add_test(cuda_host device host_on_device)
+endif()
