@@ -3,7 +3,7 @@
 //
 // -D: TYPE, HEAD_D, HEAD_E, BM, BN, WARPS (each owns BM / WARPS rows, 16 or 32), STAGES (tiles of k and v under way: 1 or 2),
 // FEATURES, ALIGNED. Grid: row_tiles * H * B. Rows past the end of a sequence are blank.cu's.
-#include "backward_sm80.cuh"
+#include "gradient_sm80.cuh"
 
 #ifndef STAGES
 #define STAGES 2
@@ -44,19 +44,16 @@ DEVICE void load_keys(const dlattn_params &p, const row_context &c, u32 shared, 
 DEVICE void score_gradients(const dlattn_params &p, const row_context &c, float (&s)[MT][NT][4], float (&dp)[MT][NT][4], int j0) {
     int j = j0 + 2 * (lane_id() & 3), warp_row = (int)threadIdx.x / 32 * 16 * MT;
     float slope[MT][NT][4];
-    if (HAS(p, DLATTN_FEATURE_SOFTCAP)) EACH_SCORE(MT, NT) slope[a][n][c] = tanh_derivative(s[a][n][c] * (p.scale / p.softcap));
-    score_tile(s, p, c.terms, c.row, j, c.s.M, c.s.N);
-    if (MASKED_BY_ELEMENT || !dlattn_mask_full(&c.mask, c.i0, c.i0 + BM < c.s.M ? c.i0 + BM : c.s.M, j0, j0 + BN))
+    exponents_of(p, c.s, c.terms, global_bias(), s, slope, c.lse2, c.row, j);
+    if (MASKED_BY_ELEMENT || !dlattn_mask_full(&c.mask, c.i0, smaller(c.i0 + BM, c.s.M), j0, j0 + BN))
         hide_outside(s, (const limits *)(shared_bytes + LIMITS_AT) + warp_row, j);
-    hide_elements(s, p, c.terms, c.row, j, c.s.M, c.s.N);
-    if (HAS(p, DLATTN_FEATURE_DROPOUT)) drop_tile(dp, p, c.key, c.s, c.h, c.row, j);
+    hide_elements(s, p, c.terms, c.s, c.row, j);
+    if (HAS(p, DLATTN_FEATURE_DROPOUT)) drop_elements(dp, p, c.key, c.s, c.h, c.row, j);
     const float kept = HAS(p, DLATTN_FEATURE_DROPOUT) ? p.dropout_scale : 1.0f;
     const row_context &rows = c;
     EACH_SCORE(MT, NT) {
-        bool hidden = s[a][n][c] == -INFINITE;
-        float y = exp2_approx(fmaf(s[a][n][c], LOG2_E, -rows.lse2[a][c / 2]));
-        dp[a][n][c] = y * fmaf(dp[a][n][c], kept, -rows.delta[a][c / 2]);
-        if (HAS(p, DLATTN_FEATURE_SOFTCAP)) dp[a][n][c] *= hidden ? 0.0f : slope[a][n][c];
+        dp[a][n][c] = exp2_approx(s[a][n][c]) * fmaf(dp[a][n][c], kept, -rows.delta[a][c / 2]);
+        if (HAS(p, DLATTN_FEATURE_SOFTCAP)) dp[a][n][c] *= s[a][n][c] == -INFINITE ? 0.0f : slope[a][n][c];
     }
 }
 
@@ -84,7 +81,7 @@ extern "C" __global__ void __launch_bounds__(THREADS) backward_dq_sm80(const __g
     for (int n = (int)threadIdx.x; n < BM; n += THREADS)
         ((limits *)(shared_bytes + LIMITS_AT))[n] = row_limits(p, c.s, c.mask, c.i0 + n);
 
-    dlattn_interval span = dlattn_mask_span(&c.mask, c.i0, c.i0 + BM < c.s.M ? c.i0 + BM : c.s.M);
+    dlattn_interval span = dlattn_mask_span(&c.mask, c.i0, smaller(c.i0 + BM, c.s.M));
     int first = (int)span.lo / BN, end = span.hi > span.lo ? ((int)span.hi + BN - 1) / BN : first;
     float dq[MT][HEAD_D / 8][4];
     clear<MT, HEAD_D / 8>(dq);

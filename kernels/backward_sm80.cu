@@ -315,6 +315,11 @@ DEVICE void add_dq(const dlattn_params &p, const backward_context &c, u32 shared
     const int RT = DQ_ROWS / 16, PAIRS = DQ_COLUMNS / 16;
     panel<HEAD_D, DQ_COLUMNS> k(shared + K_AT, lane_by_rows<HEAD_D>(), col);
     float dq[RT][2 * PAIRS][4];
+#ifdef ROLL
+    multiply_steps<RT, PAIRS, BN / 16>(
+        dq, [&](int step, int m, u32 *r) { load_fragment_trans(r, ds + exchange_at(16 * step, row + 16 * m) + exchange_lane_trans()); },
+        [&](int step, int n, u32 *r) { load_fragment_trans(r, k.at(16 * step, 16 * n)); });
+#else
     u32 a[2][RT][4], b[2][PAIRS][4];
 #pragma unroll
     for (int step = -1; step < BN / 16; step++) {
@@ -328,6 +333,7 @@ DEVICE void add_dq(const dlattn_params &p, const backward_context &c, u32 shared
         }
         if (step >= 0) multiply<RT, PAIRS>(dq, a[step & 1], b[step & 1], step == 0);
     }
+#endif
     float *sums = dq_sum_block(p, row_of(p, c.s, tile.h, tile.i0) + row, col, HEAD_D);
 #pragma unroll
     for (int m = 0; m < RT; m++)

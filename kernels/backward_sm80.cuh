@@ -4,9 +4,11 @@
 #define DLATTN_BACKWARD_SM80_CUH
 
 #include "dq_sum.cuh"
-#include "scores_sm80.cuh"
+#include "mma_sm80.cuh"
+#include "scores.cuh"
 
-#define MASKED_BY_ELEMENT (((FEATURES) & FEATURES_ELEMENT) != 0)
+#define DEVICE_MEMBER __device__ __forceinline__
+#define MASKED_BY_ELEMENT (((FEATURES) & (DLATTN_FEATURE_MASK | DLATTN_FEATURE_SEGMENTS)) != 0)
 
 // Visibility ----------------------------------------------------------------------------------------------------------
 
@@ -77,11 +79,14 @@ DEVICE exponent_context exponent_context_of(const dlattn_params &p, const score_
     return e;
 }
 
-// 1/cosh^2 x; 1 - tanh^2 x would lose its digits.
-DEVICE float tanh_derivative(float x) {
-    float u = exp2_approx(fabsf(x) * (-2.0f * LOG2_E)), y;
+// tanh x and its derivative 1/cosh^2 x, which 1 - tanh^2 x would give without digits. Up to 1/2 x + x^3 P(x^2), P
+// interpolating at Chebyshev nodes (relative error 5e-8).
+DEVICE float tanh_of(float x, float *derivative) {
+    float u = exp2_approx(fabsf(x) * (-2.0f * LOG2_E)), y, square = x * x;
     asm("rcp.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(1.0f + u));
-    return 4.0f * u * y * y;
+    *derivative = 4.0f * u * y * y;
+    float power = fmaf(fmaf(fmaf(0.01798874441f, square, -0.05338711064f), square, 0.1333047649f), square, -0.3333331108f);
+    return fabsf(x) < 0.5f ? fmaf(power * square, x, x) : copysignf((1.0f - u) * y, x);
 }
 
 // log2 of the probability of a score: dot = q.k, distance = i' - j', bias in natural units.
@@ -91,8 +96,7 @@ DEVICE float exponent_of(const dlattn_params &p, const exponent_context &e, floa
     if (HAS(p, DLATTN_FEATURE_ALIBI)) x = fmaf(-e.slope2, fabsf(distance), x);
     if (HAS(p, DLATTN_FEATURE_BIAS)) x = fmaf(bias, LOG2_E, x);
     if (HAS(p, DLATTN_FEATURE_SOFTCAP)) {
-        *derivative = tanh_derivative(dot * e.cap_in);
-        return fmaf(tanh_of(dot * e.cap_in), e.cap_out, x);
+        return fmaf(tanh_of(dot * e.cap_in, derivative), e.cap_out, x);
     }
     return fmaf(dot, e.scale2, x);
 }
@@ -130,7 +134,7 @@ template <int COLS, int WIDTH>
 struct panel {
     u32 tile, lane;
     int first;
-    __device__ __forceinline__ panel(u32 tile_, u32 lane_, int first_) : tile(tile_), lane(lane_), first(first_) {
+    DEVICE_MEMBER panel(u32 tile_, u32 lane_, int first_) : tile(tile_), lane(lane_), first(first_) {
         const int group = COLS % 64 == 0 ? 64 : COLS % 32 == 0 ? 32 : 16;
         if (WIDTH % group == 0) {
             tile += (u32)first * 2u;
@@ -142,7 +146,7 @@ struct panel {
             first = 0;
         }
     }
-    __device__ __forceinline__ u32 at(int row, int col) const { return fragment_address<COLS>(tile, lane, row, first + col); }
+    DEVICE_MEMBER u32 at(int row, int col) const { return fragment_address<COLS>(tile, lane, row, first + col); }
 };
 
 // c = a * b: the first step of a sum, which need not be cleared.
@@ -175,6 +179,51 @@ DEVICE void clear(float (*c)[NT][4]) {
             for (int x = 0; x < 4; x++) c[m][n][x] = 0.0f;
 }
 
+#ifdef ROLL
+// One step of 16 of a product by pairs of 8 columns: c[MT][2 NP] (+)= a[MT] b. While a pair is multiplied, the next one is
+// loaded: load_b(step, pair, fragment). The fragment of pair 0 is in b[0] at the start, of the next step's at the end, unless
+// this is the last.
+template <int MT, int NP, typename LOAD>
+DEVICE void multiply_step(float (*c)[2 * NP][4], const u32 (*a)[4], u32 (*b)[4], int step, bool last, const LOAD &load_b) {
+#pragma unroll
+    for (int n = 0; n < NP; n++) {
+        int now = (step * NP + n) & 1;
+        if (n + 1 < NP) load_b(step, n + 1, b[now ^ 1]);
+        else if (!last) load_b(step + 1, 0, b[now ^ 1]);
+#pragma unroll
+        for (int m = 0; m < MT; m++) {
+            if (step == 0) mma_first(c[m][2 * n], a[m], b[now][0], b[now][1]), mma_first(c[m][2 * n + 1], a[m], b[now][2], b[now][3]);
+            else mma(c[m][2 * n], a[m], b[now][0], b[now][1]), mma(c[m][2 * n + 1], a[m], b[now][2], b[now][3]);
+        }
+    }
+}
+
+// c = the product over STEPS steps of 16: load_a(step, m, fragment), load_b(step, pair, fragment). Fragments are loaded ahead:
+// a by a step, b by a pair.
+template <int MT, int NP, int STEPS, typename LOAD_A, typename LOAD_B>
+DEVICE void multiply_steps(float (*c)[2 * NP][4], const LOAD_A &load_a, const LOAD_B &load_b) {
+    u32 a[2][MT][4], b[2][4];
+#pragma unroll
+    for (int m = 0; m < MT; m++) load_a(0, m, a[0][m]);
+    load_b(0, 0, b[0]);
+#pragma unroll
+    for (int step = 0; step < STEPS; step++) {
+        if (step + 1 < STEPS)
+#pragma unroll
+            for (int m = 0; m < MT; m++) load_a(step + 1, m, a[(step + 1) & 1][m]);
+        multiply_step<MT, NP>(c, a[step & 1], b, step, step + 1 == STEPS, load_b);
+    }
+}
+
+// c = the product whose operands are both rows of k: left rows of a tile at `left`, right rows at `right`.
+template <int MT, int NP, int COLS>
+DEVICE void multiply_rows(float (*c)[2 * NP][4], u32 left, u32 left_lane, u32 right, u32 right_lane) {
+    multiply_steps<MT, NP, COLS / 16>(
+        c, [&](int step, int m, u32 *r) { load_fragment(r, fragment_address<COLS>(left, left_lane, 16 * m, 16 * step)); },
+        [&](int step, int n, u32 *r) { load_fragment(r, fragment_address<COLS>(right, right_lane, 16 * n, 16 * step)); });
+}
+
+#else
 // c = the product whose operands are both rows of k: left rows of A at `left`, right rows of B at `right`.
 // The fragments of the next step are loaded before the products of this one.
 template <int MT, int NP, int COLS>
@@ -195,6 +244,7 @@ DEVICE void multiply_rows(float (*c)[2 * NP][4], u32 left, u32 left_lane, u32 ri
     }
 }
 
+#endif
 // c += x y over 16 rows of y: x left operands [MT], y's columns by `columns`.
 template <int MT, int PAIRS, int COLS>
 DEVICE void add_rows(float (*c)[2 * PAIRS][4], const u32 (*x)[4], const panel<COLS, 16 * PAIRS> &columns, int row) {
