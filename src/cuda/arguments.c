@@ -137,11 +137,12 @@ void dlattn__arguments_fill(dlattn_params *out, const problem *p, const buffers 
     out->splits = 1;
 }
 
-static int32_t check_place(int32_t device_type, int32_t device_id, const char *name, const void *data) {
+int32_t dlattn__memory_check(int32_t device_type, int32_t device_id, const char *name, const void *data) {
     unsigned int type = 0;
     int ordinal = -1;
     CUpointer_attribute wanted[2] = {CU_POINTER_ATTRIBUTE_MEMORY_TYPE, CU_POINTER_ATTRIBUTE_DEVICE_ORDINAL};
     void *values[2] = {&type, &ordinal};
+    if (!data) return DLATTN_OK;
     DLATTN_TRY(dlattn__cuda_check(dlattn__driver.cuPointerGetAttributes(2, wanted, values, (CUdeviceptr)(uintptr_t)data),
                                   "cuPointerGetAttributes", name));
     if (device_type == kDLCUDAManaged && type != 0) return DLATTN_OK;
@@ -154,16 +155,6 @@ static int32_t check_place(int32_t device_type, int32_t device_id, const char *n
     return DLATTN_OK;
 }
 
-int32_t dlattn__memory_check(int32_t device_type, int32_t device_id, const char *name, int32_t dtype, const void *data) {
-    const int64_t size = dlattn__size_of(dtype);
-    if (!data) return DLATTN_OK;
-    if ((uintptr_t)data % (uintptr_t)size)
-        return dlattn__fail(DLATTN_ERR_ARGUMENT, "%s's data lies %d bytes past a multiple of %d, expected its elements to "
-                                                 "be aligned on CUDA",
-                            name, (int)((uintptr_t)data % (uintptr_t)size), (int)size);
-    return check_place(device_type, device_id, name, data);
-}
-
 static bool is_empty(const operand *o) {
     return !o->extent[0] || !o->extent[1] || !o->extent[2] || !o->extent[3];
 }
@@ -172,7 +163,7 @@ int32_t dlattn__arguments_check(const problem *p, const buffers *x) {
     for (int32_t n = 0; n < NUM_PLACES; n++) {
         const operand *o = operand_at(p, n);
         if (!o->dtype || is_empty(o)) continue;
-        DLATTN_TRY(dlattn__memory_check(p->device_type, p->device_id, places[n].name, o->dtype, data_at(x, n)));
+        DLATTN_TRY(dlattn__memory_check(p->device_type, p->device_id, places[n].name, data_at(x, n)));
     }
     return DLATTN_OK;
 }

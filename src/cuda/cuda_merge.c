@@ -11,11 +11,11 @@
 _Static_assert(sizeof(dlattn_merge_params) <= 4096, "what every device takes as parameters");
 
 static int32_t check(const merge_problem *p, const merge_part *parts, const void *out, const void *lse) {
-    DLATTN_TRY(dlattn__memory_check(p->device_type, p->device_id, "merged out", p->out.dtype, out));
-    DLATTN_TRY(dlattn__memory_check(p->device_type, p->device_id, "merged lse", p->lse.dtype, lse));
+    DLATTN_TRY(dlattn__memory_check(p->device_type, p->device_id, "merged out", out));
+    DLATTN_TRY(dlattn__memory_check(p->device_type, p->device_id, "merged lse", lse));
     for (int64_t n = 0; n < p->count; n++) {
-        DLATTN_TRY(dlattn__memory_check(p->device_type, p->device_id, "out of a part", parts[n].out.dtype, parts[n].out_data));
-        DLATTN_TRY(dlattn__memory_check(p->device_type, p->device_id, "lse of a part", parts[n].lse.dtype, parts[n].lse_data));
+        DLATTN_TRY(dlattn__memory_check(p->device_type, p->device_id, "out of a part", parts[n].out_data));
+        DLATTN_TRY(dlattn__memory_check(p->device_type, p->device_id, "lse of a part", parts[n].lse_data));
     }
     return DLATTN_OK;
 }

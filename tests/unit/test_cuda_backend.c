@@ -1,0 +1,236 @@
+/* test_cuda_backend.c: what a call on CUDA tensors asks of the driver: context, memory, launches, and what it refuses. */
+#include <criterion/criterion.h>
+
+#include "call.h"
+#include "device.h"
+#include "fake_cuda.h"
+#include "params.h"
+
+static call c;
+
+/* ---- what the driver is asked, and what it answers ------------------------------------------------------------------- */
+
+enum { MAX_LAUNCHES = 16 };
+static struct {
+    int launches, memsets, pushes, pops, current_device, stream_device, pointer_device, refuse_launch;
+    unsigned int pointer_type;
+    unsigned int grid[MAX_LAUNCHES], block[MAX_LAUNCHES];
+    CUstream stream;
+    dlattn_params params[MAX_LAUNCHES];
+} seen;
+
+static CUcontext context_on(int device) { return (CUcontext)(uintptr_t)(0x100 * (device + 1)); }
+static CUcontext stack[8];
+static int depth;
+
+static CUresult count_two(int *count) { return *count = 2, CUDA_SUCCESS; }
+static CUresult same_device(CUdevice *device, int ordinal) { return *device = ordinal, CUDA_SUCCESS; }
+static CUresult hopper(int *value, CUdevice_attribute attribute, CUdevice device) {
+    (void)device;
+    *value = attribute == CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR   ? 9
+             : attribute == CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MINOR ? 0
+             : attribute == CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT     ? 132
+                                                                         : 232448;
+    return CUDA_SUCCESS;
+}
+static CUresult retain(CUcontext *context, CUdevice device) { return *context = context_on(device), CUDA_SUCCESS; }
+static CUresult current(CUcontext *context) {
+    *context = depth ? stack[depth - 1] : seen.current_device < 0 ? NULL : context_on(seen.current_device);
+    return CUDA_SUCCESS;
+}
+static CUresult push(CUcontext context) { return stack[depth++] = context, seen.pushes++, CUDA_SUCCESS; }
+static CUresult pop(CUcontext *context) { return *context = stack[--depth], seen.pops++, CUDA_SUCCESS; }
+static CUresult device_of_current(CUdevice *device) {
+    CUcontext now;
+    current(&now);
+    return *device = (CUdevice)((uintptr_t)now / 0x100 - 1), CUDA_SUCCESS;
+}
+static CUresult context_of_stream(CUstream stream, CUcontext *context) {
+    (void)stream;
+    return *context = context_on(seen.stream_device), CUDA_SUCCESS;
+}
+static CUresult pointer(unsigned int count, CUpointer_attribute *attributes, void **values, CUdeviceptr address) {
+    (void)address;
+    for (unsigned int n = 0; n < count; n++) {
+        if (attributes[n] == CU_POINTER_ATTRIBUTE_MEMORY_TYPE) *(unsigned int *)values[n] = seen.pointer_type;
+        else *(int *)values[n] = seen.pointer_device;
+    }
+    return CUDA_SUCCESS;
+}
+static CUresult launch(CUfunction function, unsigned int gx, unsigned int gy, unsigned int gz, unsigned int bx,
+                       unsigned int by, unsigned int bz, unsigned int smem, CUstream stream, void **parameters,
+                       void **extra) {
+    (void)function, (void)smem, (void)extra;
+    if (seen.refuse_launch || gy != 1 || gz != 1 || by != 1 || bz != 1) return CUDA_ERROR_INVALID_VALUE;
+    seen.grid[seen.launches] = gx;
+    seen.block[seen.launches] = bx;
+    seen.stream = stream;
+    seen.params[seen.launches++] = *(const dlattn_params *)parameters[0];
+    return CUDA_SUCCESS;
+}
+static CUresult fill_words(CUdeviceptr address, unsigned int value, size_t count, CUstream stream) {
+    (void)address, (void)stream;
+    seen.memsets++;
+    return value == 0 && count > 0 ? CUDA_SUCCESS : CUDA_ERROR_INVALID_VALUE;
+}
+
+/* A call on CUDA device `device`, with that device's context current. */
+static void begin(int device) {
+    fake_begin();
+    cr_assert_eq(dlattn__driver_open(), DLATTN_OK, "%s", dlattn_last_error());
+    dlattn__driver.cuDeviceGetCount = count_two;
+    dlattn__driver.cuDeviceGet = same_device;
+    dlattn__driver.cuDeviceGetAttribute = hopper;
+    dlattn__driver.cuDevicePrimaryCtxRetain = retain;
+    dlattn__driver.cuCtxGetCurrent = current;
+    dlattn__driver.cuCtxPushCurrent = push;
+    dlattn__driver.cuCtxPopCurrent = pop;
+    dlattn__driver.cuCtxGetDevice = device_of_current;
+    dlattn__driver.cuStreamGetCtx = context_of_stream;
+    dlattn__driver.cuPointerGetAttributes = pointer;
+    dlattn__driver.cuLaunchKernel = launch;
+    dlattn__driver.cuMemsetD32Async = fill_words;
+    memset(&seen, 0, sizeof seen);
+    depth = 0;
+    seen.current_device = seen.pointer_device = device;
+    seen.pointer_type = CU_MEMORYTYPE_DEVICE;
+    make_call(&c);
+    for (int i = 0; i < TENSORS; i++) c.t[i].device = (DLDevice){kDLCUDA, device};
+    c.exec.workspace = NULL;
+    c.exec.workspace_bytes = 0;
+}
+
+static void expect(int32_t found, int32_t status, const char *sentence) {
+    cr_expect_eq(found, status, "%s: %s", dlattn_status_name(found), dlattn_last_error());
+    cr_expect(strstr(dlattn_last_error(), sentence), "\"%s\" is not in \"%s\"", sentence, dlattn_last_error());
+    cr_expect(seen.pushes == seen.pops && depth == 0, "%d pushes, %d pops", seen.pushes, seen.pops);
+}
+
+/* ---- calls that work ---------------------------------------------------------------------------------------------------- */
+
+Test(cuda_backend, a_forward_is_one_launch_with_the_callers_addresses) {
+    begin(0);
+    expect(dlattn_forward(c.a, c.o, &c.exec), DLATTN_OK, "");
+    cr_assert_eq(seen.launches, 1);
+    const dlattn_params *p = &seen.params[0];
+    cr_expect(p->q.data == (dlattn_u64)(uintptr_t)c.t[Q].data && p->lse.data == (dlattn_u64)(uintptr_t)c.t[LSE].data);
+    cr_expect(p->B == B && p->H == H && p->G == G && p->M == M && p->N == N && p->D == D && p->E == E);
+    cr_expect(p->heads_per_group == H / G && p->splits == 1 && p->row_tiles == 1 && p->features == 0);
+    cr_expect_eq(seen.grid[0], (unsigned int)(B * H));
+    cr_expect(seen.pushes == 0, "the current context is the right one");
+}
+
+Test(cuda_backend, the_other_device_gets_its_own_context) {
+    begin(1);
+    seen.current_device = 0;
+    expect(dlattn_forward(c.a, c.o, &c.exec), DLATTN_OK, "");
+    cr_expect(seen.launches == 1 && seen.pushes == 1);
+    begin(1);
+    seen.current_device = -1; /* a thread without a context */
+    expect(dlattn_forward(c.a, c.o, &c.exec), DLATTN_OK, "");
+    cr_expect(seen.launches == 1 && seen.pushes == 1);
+}
+
+Test(cuda_backend, a_stream_brings_its_context) {
+    begin(1);
+    seen.current_device = 0;
+    seen.stream_device = 1;
+    c.exec.stream = (void *)0x5000;
+    expect(dlattn_forward(c.a, c.o, &c.exec), DLATTN_OK, "");
+    cr_expect(seen.stream == (CUstream)0x5000 && seen.pushes == 1);
+    begin(0);
+    seen.stream_device = 1;
+    c.exec.stream = (void *)0x5000;
+    expect(dlattn_forward(c.a, c.o, &c.exec), DLATTN_ERR_DEVICE, "stream belongs to CUDA device 1, expected q's device 0");
+    cr_expect_eq(seen.launches, 0);
+}
+
+Test(cuda_backend, a_backward_needs_the_workspace_it_asks_for) {
+    uint64_t bytes = 0, least = 0;
+    static _Alignas(256) char workspace[1 << 20];
+    begin(0);
+    expect(dlattn_backward_workspace(c.a, c.g, NULL, &bytes, &least), DLATTN_OK, "");
+    cr_assert(bytes >= least && least > 0 && bytes <= sizeof workspace);
+    expect(dlattn_backward(c.a, c.g, &c.exec), DLATTN_ERR_WORKSPACE, "workspace is NULL, expected at least");
+    c.exec.workspace = workspace;
+    c.exec.workspace_bytes = least - 1;
+    expect(dlattn_backward(c.a, c.g, &c.exec), DLATTN_ERR_WORKSPACE, "expected at least");
+    cr_expect_eq(seen.launches, 0);
+    c.exec.workspace_bytes = bytes;
+    expect(dlattn_backward(c.a, c.g, &c.exec), DLATTN_OK, "");
+    cr_expect(seen.launches >= 3);
+    const dlattn_params *last = &seen.params[seen.launches - 1];
+    cr_expect(last->delta >= (uintptr_t)workspace && last->lse2 + 4 * (dlattn_u64)last->row_count <= (uintptr_t)workspace + bytes);
+}
+
+Test(cuda_backend, queries_need_no_data_and_any_device_no_driver) {
+    uint64_t bytes = 0, any = 0, least = 0;
+    begin(0);
+    for (int i = 0; i < TENSORS; i++) c.t[i].data = NULL;
+    expect(dlattn_backward_workspace(c.a, c.g, NULL, &bytes, &least), DLATTN_OK, "");
+    for (int i = 0; i < TENSORS; i++) c.t[i].device.device_id = DLATTN_ANY_DEVICE;
+    fake.no_library = true;
+    dlattn__driver_forget();
+    expect(dlattn_backward_workspace(c.a, c.g, NULL, &any, &least), DLATTN_OK, "");
+    cr_expect(any >= bytes && least > 0);
+}
+
+Test(cuda_backend, prepare_loads_and_launches_nothing) {
+    begin(0);
+    expect(dlattn_prepare(c.a, c.o, c.g, NULL), DLATTN_OK, "");
+    cr_expect(seen.launches == 0 && atomic_load(&fake.loads) >= 3);
+    const int loads = atomic_load(&fake.loads);
+    expect(dlattn_forward(c.a, c.o, &c.exec), DLATTN_OK, "");
+    cr_expect_eq(atomic_load(&fake.loads), loads, "the call found what prepare loaded");
+}
+
+/* ---- calls that are refused ------------------------------------------------------------------------------------------- */
+
+Test(cuda_backend, memory_of_the_wrong_place) {
+    begin(0);
+    seen.pointer_type = 0;
+    expect(dlattn_forward(c.a, c.o, &c.exec), DLATTN_ERR_DEVICE, "q's data is host memory, expected memory of CUDA device 0");
+    seen.pointer_type = CU_MEMORYTYPE_HOST;
+    expect(dlattn_forward(c.a, c.o, &c.exec), DLATTN_ERR_DEVICE, "q's data is host memory");
+    begin(0);
+    seen.pointer_device = 1;
+    expect(dlattn_forward(c.a, c.o, &c.exec), DLATTN_ERR_DEVICE, "q's data is memory of CUDA device 1, expected device 0");
+    for (int i = 0; i < TENSORS; i++) c.t[i].device.device_type = kDLCUDAManaged;
+    expect(dlattn_forward(c.a, c.o, &c.exec), DLATTN_OK, "");
+    begin(0);
+    c.t[K].byte_offset = 2;
+    expect(dlattn_forward(c.a, c.o, &c.exec), DLATTN_ERR_ARGUMENT, "k starts at an address that is no multiple of 4");
+    cr_expect_eq(seen.launches, 0);
+}
+
+Test(cuda_backend, devices_that_are_not_there) {
+    begin(0);
+    for (int i = 0; i < TENSORS; i++) c.t[i].device.device_id = 7;
+    expect(dlattn_forward(c.a, c.o, &c.exec), DLATTN_ERR_DEVICE, "q is on CUDA device 7, expected 0 to 1");
+    for (int i = 0; i < TENSORS; i++) c.t[i].device.device_id = 4000;
+    expect(dlattn_forward(c.a, c.o, &c.exec), DLATTN_ERR_DEVICE, "q is on CUDA device 4000");
+}
+
+Test(cuda_backend, float64_is_for_the_cpu) {
+    begin(0);
+    for (int i = 0; i < TENSORS; i++)
+        if (c.t[i].dtype.code == kDLFloat) c.t[i].dtype.bits = 64;
+    expect(dlattn_forward(c.a, c.o, &c.exec), DLATTN_ERR_UNSUPPORTED, "float64 is computed on the CPU only");
+}
+
+Test(cuda_backend, a_failed_launch_names_the_kernel_and_harms_nothing) {
+    begin(0);
+    seen.refuse_launch = 1;
+    expect(dlattn_forward(c.a, c.o, &c.exec), DLATTN_ERR_CUDA, "cuLaunchKernel of forward_generic");
+    seen.refuse_launch = 0;
+    expect(dlattn_forward(c.a, c.o, &c.exec), DLATTN_OK, "");
+}
+
+Test(cuda_backend, a_kernel_that_does_not_compile) {
+    begin(0);
+    fake_copies[0].result = NVRTC_ERROR_COMPILATION;
+    fake_copies[0].log = "generic_forward.cu(7): error: no";
+    c.attention.softcap = 3; /* the same kernel: loaded functions stay, so ask in a context of its own */
+    expect(dlattn_forward(c.a, c.o, &c.exec), DLATTN_ERR_COMPILE, "generic_forward.cu(7): error: no");
+    cr_expect_eq(seen.launches, 0);
+}
