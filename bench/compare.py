@@ -32,6 +32,7 @@ def read_options():
     options.add_argument("--peers", default="flash,cudnn,efficient,flex", help="which peers, with commas; 'none': dlattn alone")
     options.add_argument("--quick", action="store_true", help="the rows that tell most, without FlexAttention, in under a minute")
     options.add_argument("--json", type=Path, help="where the results go; default: nowhere")
+    options.add_argument("--commit", default="", help="of the library; default: what git describe says")
     options.add_argument("--list", action="store_true", help="the names of the rows")
     options.add_argument("--warm", default="", help=argparse.SUPPRESS)  # K/N: compile for every Nth row from the Kth on, time nothing
     return options.parse_args()
@@ -270,7 +271,7 @@ def main():
                 print(line(part), flush=True)
         results += found
     clock.over.set()
-    document = {"machine": about, "commit": commit(), "date": time.strftime("%Y-%m-%d", time.gmtime()),
+    document = {"machine": about, "commit": options.commit or commit(), "date": time.strftime("%Y-%m-%d", time.gmtime()),
                 "versions": {"dlattn": known["dlattn"].version, "torch": torch.__version__, "cudnn": str(torch.backends.cudnn.version()),
                              "python": platform.python_version()},
                 "peaks": {"gemm_gflops_before": before, "gemm_gflops_after": gemm()}, "clock": clock.summary(), "results": results}
