@@ -27,7 +27,7 @@ static int32_t consider_any(const problem *p, plan *out) {
     for (size_t n = 0; n < sizeof archs / sizeof archs[0]; n++) {
         const cuda_device device = dlattn__cuda_device_like(archs[n]);
         cuda_schedule best;
-        DLATTN_TRY(dlattn__schedule(&best, p, &device, true, UINT64_MAX, out->note, sizeof out->note));
+        DLATTN_TRY(dlattn__schedule(&best, p, NULL, &device, UINT64_MAX, out->note, sizeof out->note));
         take_workspace(out, &best.workspace);
     }
     return DLATTN_OK;
@@ -43,7 +43,7 @@ static int32_t cuda_consider(const problem *p, const dlattn_exec *exec, plan *ou
     if (p->device_id == DLATTN_ANY_DEVICE) return consider_any(p, out);
     int32_t status = dlattn__cuda_device(&device, p->device_id);
     if (status != DLATTN_OK) return refuse(out, status, dlattn__error_text());
-    DLATTN_TRY(dlattn__schedule(&best, p, &device, true, UINT64_MAX, out->note, sizeof out->note));
+    DLATTN_TRY(dlattn__schedule(&best, p, NULL, &device, UINT64_MAX, out->note, sizeof out->note));
     take_workspace(out, &best.workspace);
     return DLATTN_OK;
 }
@@ -57,7 +57,7 @@ static void cuda_tell(plan *out) {
         return;
     }
     if (dlattn__cuda_device(&device, out->problem->device_id) != DLATTN_OK ||
-        dlattn__schedule(&s, out->problem, &device, true, UINT64_MAX, unused, sizeof unused) != DLATTN_OK)
+        dlattn__schedule(&s, out->problem, NULL, &device, UINT64_MAX, unused, sizeof unused) != DLATTN_OK)
         return;
     text t = {out->note, sizeof out->note};
     dlattn__text_add(&t, "sm_%d, keys in %d pieces:", (int)device.arch, (int)s.splits);
@@ -76,10 +76,6 @@ static int32_t run_in_context(const problem *p, const buffers *x, const cuda_sch
     return dlattn__launch_steps(functions, s, &params, exec->workspace, exec->stream);
 }
 
-static bool data_is_aligned(const buffers *x) {
-    return ((uintptr_t)x->q | (uintptr_t)x->k | (uintptr_t)x->v | (uintptr_t)x->dout) % 16 == 0;
-}
-
 static int32_t cuda_run(const plan *plan, const buffers *x, const dlattn_exec *exec) {
     const problem *p = plan->problem;
     cuda_device device;
@@ -87,8 +83,7 @@ static int32_t cuda_run(const plan *plan, const buffers *x, const dlattn_exec *e
     cuda_scope scope;
     char note[256];
     DLATTN_TRY(dlattn__cuda_device(&device, p->device_id));
-    if (dlattn__schedule(&s, p, &device, data_is_aligned(x), exec->workspace ? exec->workspace_bytes : 0, note,
-                         sizeof note) != DLATTN_OK)
+    if (dlattn__schedule(&s, p, x, &device, exec->workspace ? exec->workspace_bytes : 0, note, sizeof note) != DLATTN_OK)
         return dlattn__fail(DLATTN_ERR_INTERNAL, "the plan no longer holds: %s", note);
     if (s.workspace.total && !exec->workspace)
         return dlattn__fail(DLATTN_ERR_WORKSPACE, "workspace is NULL, expected at least %llu bytes of device memory",
@@ -109,7 +104,7 @@ static int32_t cuda_prepare(const plan *plan, const dlattn_exec *exec) {
     if (p->device_id == DLATTN_ANY_DEVICE)
         return dlattn__fail(DLATTN_ERR_DEVICE, "q is on CUDA device -1, expected a device to prepare for");
     DLATTN_TRY(dlattn__cuda_device(&device, p->device_id));
-    if (dlattn__schedule(&s, p, &device, true, exec->workspace ? exec->workspace_bytes : UINT64_MAX, note, sizeof note) !=
+    if (dlattn__schedule(&s, p, NULL, &device, exec->workspace ? exec->workspace_bytes : UINT64_MAX, note, sizeof note) !=
         DLATTN_OK)
         return dlattn__fail(DLATTN_ERR_INTERNAL, "the plan no longer holds: %s", note);
     DLATTN_TRY(dlattn__cuda_enter(&scope, p->device_id, exec->stream));

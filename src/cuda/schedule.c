@@ -52,11 +52,11 @@ static void count_rows(cuda_schedule *s, const problem *p) {
     s->row_count = s->head_rows * p->H * (p->packed_q ? 1 : p->B);
 }
 
-/* Rows of whole 16-byte pieces, which cp.async can copy. */
-static bool rows_are_aligned(const operand *o, int64_t elements) {
+/* Rows of 16-bit elements that begin at multiples of 16 bytes, which cp.async can copy. */
+static bool rows_are_aligned(const operand *o, const void *data) {
     if (!o->dtype) return true;
-    return (o->stride[3] == 1 || o->extent[3] == 1) && o->stride[0] % elements == 0 && o->stride[1] % elements == 0 &&
-           o->stride[2] % elements == 0 && o->extent[3] % elements == 0;
+    return (o->stride[3] == 1 || o->extent[3] == 1) && o->stride[0] % 8 == 0 && o->stride[1] % 8 == 0 &&
+           o->stride[2] % 8 == 0 && (uintptr_t)data % 16 == 0;
 }
 
 /* Can a row outside every sequence exist on this side? */
@@ -166,12 +166,34 @@ static int32_t add_main(making *m) {
     return DLATTN_OK;
 }
 
+/* Few tiles that many pairs of (sequence, head) or rows add to, as of a key padding bias: the pairs are cut. */
+static int64_t choose_dbias_splits(const making *m, const variant *v, int64_t blocks) {
+    const problem *p = m->p;
+    const operand *o = &p->dbias;
+    const int64_t elements = o->extent[0] * o->extent[1] * o->extent[2] * o->extent[3];
+    if (v->tuned || blocks == 0 || (o->extent[2] > 1 && o->extent[3] > 1)) return 1;
+    int64_t sharing = (o->extent[0] == 1 ? p->B : 1) * (o->extent[1] == 1 ? p->H : 1);
+    if (o->extent[2] == 1) sharing *= divide_up(p->M, v->rows);
+    const int64_t splits = smaller(smaller(2 * m->device->multiprocessors / blocks, MAX_SPLITS), sharing);
+    const uint64_t bytes = (uint64_t)round_up(splits * elements * 4, 256);
+    return splits < 2 || m->s->workspace.total + bytes > m->room ? 1 : splits;
+}
+
 static int32_t add_dbias(making *m) {
     const operand *o = &m->p->dbias;
+    cuda_schedule *s = m->s;
     const variant *v = dlattn__variant_for(DLATTN_KERNEL_DBIAS, m->p, m->device, m->note, m->note_bytes);
     if (!v) return DLATTN_ERR_UNSUPPORTED;
     const int64_t row_tiles = divide_up(o->extent[2], v->rows), key_tiles = divide_up(o->extent[3], v->keys);
-    add_step(m, request_of(m, v), v->warps, o->extent[0] * o->extent[1] * row_tiles * key_tiles, row_tiles, key_tiles);
+    const int64_t blocks = o->extent[0] * o->extent[1] * row_tiles * key_tiles;
+    s->splits = (int32_t)choose_dbias_splits(m, v, blocks);
+    add_step(m, request_of(m, v), v->warps, blocks * s->splits, row_tiles, key_tiles);
+    if (s->splits == 1) return DLATTN_OK;
+    const int64_t elements = o->extent[0] * o->extent[1] * o->extent[2] * o->extent[3];
+    s->workspace.partial_out = reserve(&s->workspace, s->splits * elements);
+    kernel_request sum = request_of(m, v);
+    sum.entry = "dbias_sum";
+    add_step(m, sum, PLAIN_WARPS, divide_up(elements, 32 * PLAIN_WARPS), 0, 0);
     return DLATTN_OK;
 }
 
@@ -208,15 +230,17 @@ static int32_t check_grids(const making *m) {
     return DLATTN_OK;
 }
 
-int32_t dlattn__schedule(cuda_schedule *out, const problem *p, const cuda_device *device, bool aligned, uint64_t room,
+int32_t dlattn__schedule(cuda_schedule *out, const problem *p, const buffers *x, const cuda_device *device, uint64_t room,
                          char *note, int64_t note_bytes) {
     making m = {.s = out, .p = p, .device = device, .room = room, .note = note, .note_bytes = note_bytes};
     memset(out, 0, sizeof *out);
     out->splits = 1;
     count_rows(out, p);
     m.how.features = dlattn__features(p);
-    m.how.aligned = aligned && rows_are_aligned(&p->q, 8) && rows_are_aligned(&p->k, 8) && rows_are_aligned(&p->v, 8) &&
-                    rows_are_aligned(&p->dout, 8);
+    m.how.aligned = rows_are_aligned(&p->q, x ? x->q : NULL) && rows_are_aligned(&p->k, x ? x->k : NULL) &&
+                    rows_are_aligned(&p->v, x ? x->v : NULL) && rows_are_aligned(&p->dout, x ? x->dout : NULL);
+    m.how.bias_tile = p->bias.dtype == p->dtype && p->bias.extent[3] > 1 && rows_are_aligned(&p->bias, x ? x->bias : NULL);
+    m.how.tf32 = device->arch >= 80 && (p->dtype != DLATTN_T_F32 || p->flags & DLATTN_ALLOW_TF32);
     int32_t status = p->op == DLATTN_OP_BACKWARD ? schedule_backward(&m) : schedule_forward(&m);
     return status == DLATTN_OK ? check_grids(&m) : status;
 }

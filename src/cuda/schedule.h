@@ -1,4 +1,4 @@
-/* schedule.h: what a call launches, in order, and where its workspace lies: decided from problem and device alone. */
+/* schedule.h: what a call launches, in order, and where its workspace lies: decided from problem, device and alignment. */
 #ifndef DLATTN_CUDA_SCHEDULE_H
 #define DLATTN_CUDA_SCHEDULE_H
 
@@ -28,10 +28,10 @@ typedef struct cuda_schedule {
     cuda_step steps[DLATTN_MAX_STEPS];
 } cuda_schedule;
 
-/* The best schedule whose workspace is at most `room` bytes. aligned: the data of q, k, v and dout starts at multiples of
- * 16 bytes. Fails (no error sentence) with the reason in `note` when
+/* The best schedule whose workspace is at most `room` bytes. x: the addresses, for their alignment alone; NULL: all are
+ * multiples of 16 bytes. Fails (no error sentence) with the reason in `note` when
  * no row of the table serves p; when nothing fits into `room`, the answer is the smallest there is. */
-int32_t dlattn__schedule(cuda_schedule *out, const problem *p, const cuda_device *device, bool aligned, uint64_t room,
+int32_t dlattn__schedule(cuda_schedule *out, const problem *p, const buffers *x, const cuda_device *device, uint64_t room,
                          char *note, int64_t note_bytes);
 
 #endif

@@ -140,6 +140,7 @@ kernel_request dlattn__variant_request(const variant *v, int32_t type, int64_t D
     if (!v->tuned) { /* few specialisations: features are asked at run time */
         const int64_t head = D > E ? D : E;
         if (v->kernel != DLATTN_KERNEL_DBIAS) define(&r, "HEAD", head <= 64 ? 64 : head <= 128 ? 128 : 256);
+        define(&r, "TF32", how->tf32);
         return r;
     }
     define(&r, "HEAD_D", dlattn__padded_head(v, D));
@@ -209,7 +210,8 @@ int32_t dlattn__variants_requests(kernel_request *out, const variant **rows, int
     }
     for (int32_t n = 0; n < NUM_VARIANTS; n++) {
         const variant *v = &table[n];
-        if (arch < v->first_arch || arch > v->last_arch || smem_of(v, v->head, v->head, DLATTN_FEATURE_SEGMENTS) > device.smem_bytes) continue;
+        if (arch < v->first_arch || arch > v->last_arch) continue;
+        if (smem_of(v, v->head, v->head, DLATTN_FEATURE_SEGMENTS) > device.smem_bytes) continue;
         for (int32_t type = DLATTN_T_F16; type <= DLATTN_T_F32; type++)
             if (v->types & 1u << type) add_row(&list, v, type, v->tuned && arch == 80 && type == DLATTN_T_BF16);
     }

@@ -41,6 +41,8 @@ typedef struct specialisation {
     bool split;   /* forward: the keys are cut, parts go to the workspace */
     bool packed;  /* forward: a tile's rows are (i, head of the group) */
     bool reduce_dq;
+    bool bias_tile; /* bias has q's type and aligned rows: it comes through shared memory */
+    bool tf32;      /* readable kernels: products on tensor cores */
     uint32_t features; /* DLATTN_FEATURE_X */
 } specialisation;
 

@@ -41,7 +41,7 @@ static cuda_schedule made(const problem *p, int32_t arch, uint64_t room) {
     const cuda_device device = dlattn__cuda_device_like(arch);
     cuda_schedule s;
     char note[256] = "";
-    cr_assert_eq(dlattn__schedule(&s, p, &device, true, room, note, sizeof note), DLATTN_OK, "sm_%d: %s", (int)arch, note);
+    cr_assert_eq(dlattn__schedule(&s, p, NULL, &device, room, note, sizeof note), DLATTN_OK, "sm_%d: %s", (int)arch, note);
     return s;
 }
 
@@ -163,7 +163,7 @@ Test(cuda_schedule, a_bound_covers_every_device) {
             cuda_schedule s;
             char note[256];
             device.multiprocessors = multiprocessors;
-            cr_assert_eq(dlattn__schedule(&s, &p, &device, true, UINT64_MAX, note, sizeof note), DLATTN_OK);
+            cr_assert_eq(dlattn__schedule(&s, &p, NULL, &device, UINT64_MAX, note, sizeof note), DLATTN_OK);
             cr_expect(s.workspace.total <= bound.workspace.total);
         }
     }
