@@ -14,15 +14,14 @@ DEVICE void add_head(fragment (&dk)[WIDE_SLICES], fragment (&dv)[WIDE_SLICES], t
     for (int i0 = (int)rows.lo / TILE * TILE; i0 < rows.hi; i0 += TILE) {
         const limits seen = find_limits(t, p, s, mask, i0);
         if (seen.hi <= j0 || seen.lo >= j0 + TILE) continue;
-        const int count = smaller(TILE, s.M - i0);
         const i64 token = s.q_begin + i0;
         fragment gradients;
         gradient_tile<true>(gradients, t, p, c, i0, j0);
-        if (p.dv.data) add_columns(dv, t, p.dout, at(p.dout, s.b, token, h), count, p.E);
+        if (p.dv.data) add_columns(dv, t, source_of(p.dout, s.b, token, h, s.M - i0, p.E));
         if (!p.dk.data) continue;
         __syncthreads(); // dv has been read from t->scores
         share_scores(t, gradients);
-        add_columns(dk, t, p.q, at(p.q, s.b, token, h), count, p.D);
+        add_columns(dk, t, source_of(p.q, s.b, token, h, s.M - i0, p.D));
     }
 }
 

@@ -24,7 +24,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, HEAD > 128 ? 1 : 2)
         fragment gradients;
         gradient_tile<true>(gradients, t, p, c, i0, j0);
         share_scores(t, gradients); // the thread's own places, where its p was
-        add_rows(dq, t, p.k, at(p.k, s.b, s.k_begin + j0, c.g), smaller(TILE, s.N - j0), p.D);
+        add_rows(dq, t, source_of(p.k, s.b, s.k_begin + j0, c.g, s.N - j0, p.D));
     }
     const float *lse2 = (const float *)p.lse2 + row_of(p, s, h, i0);
 #pragma unroll

@@ -103,10 +103,10 @@ extern "C" __global__ void __launch_bounds__(THREADS, HEAD > 128 ? 1 : 2)
     dlattn_philox_key key = {0, 0, 0};
     if (HAS(p, DLATTN_FEATURE_DROPOUT)) key = dropout_key(p);
     const limits seen = find_limits(t, p, s, mask, i0);
-    const int rows = smaller(TILE, s.M - i0), first = seen.lo / TILE, tiles = (seen.hi + TILE - 1) / TILE - first;
+    const int first = seen.lo / TILE, tiles = (seen.hi + TILE - 1) / TILE - first;
     const int from = first + (int)((i64)tiles * place.split / p.splits);
     const int to = first + (int)((i64)tiles * (place.split + 1) / p.splits);
-    const i64 q_at = at(p.q, s.b, s.q_begin + i0, h);
+    const tile_source q = source_of(p.q, s.b, s.q_begin + i0, h, s.M - i0, p.D);
 
     fragment scores, out[WIDE_SLICES];
     softmax_rows state;
@@ -117,14 +117,14 @@ extern "C" __global__ void __launch_bounds__(THREADS, HEAD > 128 ? 1 : 2)
         state.sum[m] = 0.0f;
     }
     for (int tile = from; tile < to; tile++) {
-        const int j0 = tile * TILE, keys = smaller(TILE, s.N - j0);
-        dot_tiles(scores, t, p.q, q_at, rows, p.k, at(p.k, s.b, s.k_begin + j0, g), keys, p.D);
+        const int j0 = tile * TILE;
+        dot_tiles(scores, t, q, source_of(p.k, s.b, s.k_begin + j0, g, s.N - j0, p.D));
 #pragma unroll
         for (int n = 0; n < 16; n++) t->scores[own_place(n)] = scores[n]; // free since dot_tiles has synchronised
         finish_scores(t, p, c, i0, j0);
         exponentiate(t, &state, out);
         if (HAS(p, DLATTN_FEATURE_DROPOUT)) drop(t, p, key, s, h, i0, j0);
-        add_rows(out, t, p.v, at(p.v, s.b, s.k_begin + j0, g), keys, p.E);
+        add_rows(out, t, source_of(p.v, s.b, s.k_begin + j0, g, s.N - j0, p.E));
     }
     sums_of_rows(state.sum, t);
 #pragma unroll

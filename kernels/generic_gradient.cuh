@@ -56,11 +56,12 @@ DEVICE void differentiate(tile_memory *t, const dlattn_params &p, const gradient
 template <bool FOR_DOT>
 DEVICE void gradient_tile(fragment &gradients, tile_memory *t, const dlattn_params &p, const gradient_context &c,
                           int i0, int j0) {
-    const int b = c.s.b, rows = smaller(TILE, c.s.M - i0), keys = smaller(TILE, c.s.N - j0);
+    const int rows = c.s.M - i0, keys = c.s.N - j0;
     const i64 token = c.s.q_begin + i0, key_token = c.s.k_begin + j0;
     fragment scores;
-    dot_tiles(scores, t, p.q, at(p.q, b, token, c.h), rows, p.k, at(p.k, b, key_token, c.g), keys, p.D);
-    dot_tiles(gradients, t, p.dout, at(p.dout, b, token, c.h), rows, p.v, at(p.v, b, key_token, c.g), keys, p.E);
+    dot_tiles(scores, t, source_of(p.q, c.s.b, token, c.h, rows, p.D), source_of(p.k, c.s.b, key_token, c.g, keys, p.D));
+    dot_tiles(gradients, t, source_of(p.dout, c.s.b, token, c.h, rows, p.E),
+              source_of(p.v, c.s.b, key_token, c.g, keys, p.E));
     __syncthreads(); // t->gradients lies where dot_tiles has its operands
 #pragma unroll
     for (int n = 0; n < 16; n++) {

@@ -11,8 +11,7 @@
 #else
 #include "generic_fma.cuh"
 #endif
-
-DEVICE int smaller(int a, int b) { return a < b ? a : b; }
+#include "generic_copy.cuh"
 
 // The block's part of the grid: tile, index of (sequence, head), piece of the keys. Under causal masks long tiles come
 // first; otherwise neighbours share their keys.
@@ -58,38 +57,21 @@ DEVICE limits find_limits(tile_memory *t, const dlattn_params &p, const sequence
     return all;
 }
 
-#if TYPE == DLATTN_TYPE_F32
-DEVICE float load_input(u64 data, i64 index) { return rounded(((const float *)data)[index]); }
-#elif TYPE == DLATTN_TYPE_F16
-DEVICE float load_input(u64 data, i64 index) { return float_of_f16(((const u16 *)data)[index]); }
-#else
-static_assert(TYPE == DLATTN_TYPE_BF16, "TYPE is one of DLATTN_TYPE_F16, _BF16, _F32");
-DEVICE float load_input(u64 data, i64 index) { return float_of_bf16(((const u16 *)data)[index]); }
-#endif
 
-// TILE rows of COLUMNS elements, the first at element `start`, as floats. What lies past `rows` or `columns` is 0 and
-// not read.
-template <int COLUMNS, int STRIDE>
-DEVICE void load_tile(float *to, const dlattn_view &t, i64 start, int rows, int columns) {
-    const int c = (int)threadIdx.x % COLUMNS;
-    const i64 first = start + c * t.stride[3];
-#pragma unroll 8
-    for (int step = 0; step < TILE * COLUMNS / THREADS; step++) {
-        const int r = (int)threadIdx.x / COLUMNS + step * (THREADS / COLUMNS);
-        to[r * STRIDE + c] = r < rows && c < columns ? load_input(t.data, first + r * t.stride[1]) : 0.0f;
-    }
-}
-
-// scores[row][key] = sum over `size` columns of a[row][c] * b[key][c]. It waits for all threads before it writes, but
-// not at its end: the caller waits before it overwrites a, b or wide.
-DEVICE void dot_tiles(fragment &scores, tile_memory *t, const dlattn_view &a, i64 a_at, int a_rows,
-                      const dlattn_view &b, i64 b_at, int b_rows, int size) {
+// scores[row][key] = sum over all columns of a[row][c] * b[key][c]. It waits for all threads before it writes, but not at
+// its end: the caller waits before it overwrites a, b or wide.
+DEVICE void dot_tiles(fragment &scores, tile_memory *t, const tile_source &a, const tile_source &b) {
 #pragma unroll
     for (int n = 0; n < 16; n++) scores[n] = 0.0f;
-    for (int c0 = 0; c0 < size; c0 += SLICE) {
+    panel<SLICE> next_a, next_b;
+    fetch(next_a, a, 0);
+    fetch(next_b, b, 0);
+    for (int c0 = 0; c0 < a.columns; c0 += SLICE) {
         __syncthreads();
-        load_tile<SLICE, SLICE_STRIDE>(t->a, a, a_at + c0 * a.stride[3], a_rows, size - c0);
-        load_tile<SLICE, SLICE_STRIDE>(t->b, b, b_at + c0 * b.stride[3], b_rows, size - c0);
+        place<SLICE, SLICE_STRIDE>(t->a, next_a, a, c0);
+        place<SLICE, SLICE_STRIDE>(t->b, next_b, b, c0);
+        fetch(next_a, a, c0 + SLICE);
+        fetch(next_b, b, c0 + SLICE);
         __syncthreads();
         multiply_slice(scores, t);
     }
@@ -104,29 +86,33 @@ DEVICE void share_scores(tile_memory *t, const fragment &scores) {
     for (int n = 0; n < 16; n++) t->scores[own_place(n)] = rounded(scores[n]);
 }
 
-// sums[slice][row][c] += sum over keys of t->scores[row][key] * x[key][c], all slices of x's `size` columns.
-DEVICE void add_rows(fragment (&sums)[WIDE_SLICES], tile_memory *t, const dlattn_view &x, i64 x_at, int keys,
-                     int size) {
+// sums[slice][row][c] += sum over keys of t->scores[row][key] * x[key][c], all slices of x's columns.
+DEVICE void add_rows(fragment (&sums)[WIDE_SLICES], tile_memory *t, const tile_source &x) {
+    panel<WIDE> next;
+    fetch(next, x, 0);
 #pragma unroll
     for (int slice = 0; slice < WIDE_SLICES; slice++) {
         const int c0 = slice * WIDE;
-        if (c0 >= size) break;
+        if (c0 >= x.columns) break;
         __syncthreads();
-        load_tile<WIDE, WIDE_STRIDE>(t->wide, x, x_at + c0 * x.stride[3], keys, size - c0);
+        place<WIDE, WIDE_STRIDE>(t->wide, next, x, c0);
+        fetch(next, x, c0 + WIDE);
         __syncthreads();
         multiply_rows(sums[slice], t);
     }
 }
 
 // sums[slice][key][c] += sum over rows of t->scores[row][key] * x[row][c]: the transposed product.
-DEVICE void add_columns(fragment (&sums)[WIDE_SLICES], tile_memory *t, const dlattn_view &x, i64 x_at, int rows,
-                        int size) {
+DEVICE void add_columns(fragment (&sums)[WIDE_SLICES], tile_memory *t, const tile_source &x) {
+    panel<WIDE> next;
+    fetch(next, x, 0);
 #pragma unroll
     for (int slice = 0; slice < WIDE_SLICES; slice++) {
         const int c0 = slice * WIDE;
-        if (c0 >= size) break;
+        if (c0 >= x.columns) break;
         __syncthreads();
-        load_tile<WIDE, WIDE_STRIDE>(t->wide, x, x_at + c0 * x.stride[3], rows, size - c0);
+        place<WIDE, WIDE_STRIDE>(t->wide, next, x, c0);
+        fetch(next, x, c0 + WIDE);
         __syncthreads();
         multiply_columns(sums[slice], t);
     }
