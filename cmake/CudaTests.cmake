@@ -26,6 +26,13 @@ foreach(arch 80 90 120 100 89 86 75)
     endif()
 endforeach()
 
+# An archive of compiled kernels, as a build with DLATTN_CUBINS puts one into the library.
+set_target_properties(make_cubins PROPERTIES EXCLUDE_FROM_ALL OFF)
+dlattn_add_test(cuda_cubins compile make_cubins --file combine.cu ${PROJECT_BINARY_DIR}/cubins_of_combine.bin 75 80 90)
+if(DLATTN_NVRTC_LIBRARY)
+    set_tests_properties(cuda_cubins PROPERTIES ENVIRONMENT "DLATTN_NVRTC=${DLATTN_NVRTC_LIBRARY}")
+endif()
+
 # Where there is a GPU.
 add_executable(host_on_device tests/cuda/host_on_device.c)
 target_link_libraries(host_on_device PRIVATE dlattn_internal)

@@ -47,7 +47,10 @@ void dlattn__compile_key(uint8_t key[SHA256_BYTES], const nvrtc_choice *choice, 
     uint8_t source[SHA256_BYTES];
     sha256 state;
     make_options(&options, choice, r);
-    snprintf(version, sizeof version, "nvrtc %d.%d", (int)choice->copy->major, (int)choice->copy->minor);
+    if (choice->copy)
+        snprintf(version, sizeof version, "nvrtc %d.%d", (int)choice->copy->major, (int)choice->copy->minor);
+    else
+        snprintf(version, sizeof version, "any nvrtc");
     dlattn__sha256_begin(&state);
     dlattn__source_digest(source, r->file);
     dlattn__sha256_add(&state, source, sizeof source);

@@ -19,7 +19,8 @@ void dlattn__image_release(kernel_image *);
  * DLATTN_ERR_OUT_OF_MEMORY; DLATTN_ERR_INTERNAL (no such file). */
 int32_t dlattn__compile(kernel_image *out, const nvrtc_choice *, const kernel_request *, char *log, int64_t log_bytes);
 
-/* SHA-256 of all that the image depends on: the file and what it includes, the options, NVRTC's version. */
+/* SHA-256 of all that the image depends on: the file and what it includes, the options, NVRTC's version;
+ * without the version when the choice has no copy. */
 void dlattn__compile_key(uint8_t key[SHA256_BYTES], const nvrtc_choice *, const kernel_request *);
 
 /* "forward_sm80.cu -DHEAD=128 -DCAUSAL=1", for the log and for sentences; cut at text_bytes. */

@@ -9,6 +9,7 @@
 #include "compile.h"
 #include "dlattn/dlattn.h"
 #include "disk_cache.h"
+#include "embedded.h"
 #include "error.h"
 #include "options.h"
 
@@ -143,12 +144,29 @@ static int32_t device_capability(int32_t *out, CUdevice device) {
     return DLATTN_OK;
 }
 
+/* *loaded: the library itself carries the kernel. A failure is one that no compiler mends. */
+static int32_t load_embedded(CUmodule *out, bool *loaded, int32_t capability, const kernel_request *r) {
+    kernel_image image;
+    char arch[24];
+    bool bad_image;
+    *loaded = false;
+    if (!dlattn__embedded_get(&image, arch, capability, r)) return DLATTN_OK;
+    int32_t status = load_image(out, &bad_image, &image, r);
+    if (bad_image) return DLATTN_OK;
+    *loaded = status == DLATTN_OK;
+    if (*loaded) dlattn__log("%s for %s: carried by the library", r->file, arch);
+    return status;
+}
+
 int32_t dlattn__module_load(CUmodule *out, CUdevice device, const kernel_request *r) {
     nvrtc_copies copies;
     nvrtc_choice choices[DLATTN_MAX_NVRTCS];
     complaint c = {0, ""};
     int32_t capability = 0, status = DLATTN_ERR_COMPILE;
+    bool loaded;
     DLATTN_TRY(device_capability(&capability, device));
+    DLATTN_TRY(load_embedded(out, &loaded, capability, r));
+    if (loaded) return DLATTN_OK;
     dlattn__nvrtc_find(&copies);
     int32_t count = dlattn__nvrtc_choose(choices, &copies, capability, dlattn__driver_version());
     if (count == 0)

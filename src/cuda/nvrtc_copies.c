@@ -147,6 +147,11 @@ static int32_t highest_arch(const nvrtc_copy *copy, int32_t capability) {
     return highest;
 }
 
+/* 9.0 alone has instructions (wgmma) that its plain name does not allow. */
+void dlattn__arch_name(char out[24], int32_t capability, bool cubin) {
+    snprintf(out, 24, "%s_%d%s", cubin ? "sm" : "compute", (int)capability, cubin && capability == 90 ? "a" : "");
+}
+
 /* Smaller is better; ties keep the order in which the copies were found. */
 static int64_t rank(const nvrtc_choice *c, int32_t driver) {
     int64_t class = c->copy->major > driver / 1000 ? 2 : c->cubin ? 0 : 1;
@@ -161,9 +166,7 @@ int32_t dlattn__nvrtc_choose(nvrtc_choice out[DLATTN_MAX_NVRTCS], const nvrtc_co
         int32_t arch = copy->major ? highest_arch(copy, capability) : 0;
         if (!arch) continue;
         nvrtc_choice choice = {copy, arch == capability, ""};
-        /* 9.0 alone has instructions (wgmma) that its plain name does not allow. */
-        snprintf(choice.arch, sizeof choice.arch, "%s_%d%s", choice.cubin ? "sm" : "compute", (int)arch,
-                 choice.cubin && arch == 90 ? "a" : "");
+        dlattn__arch_name(choice.arch, arch, choice.cubin);
         int32_t at = count++;
         for (; at > 0 && rank(&choice, driver) < rank(&out[at - 1], driver); at--) out[at] = out[at - 1];
         out[at] = choice;

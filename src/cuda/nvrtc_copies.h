@@ -72,6 +72,9 @@ typedef struct nvrtc_choice {
     char arch[24]; /* "sm_90a", "compute_80" */
 } nvrtc_choice;
 
+/* "sm_86" or, without cubin, "compute_86". */
+void dlattn__arch_name(char out[24], int32_t capability, bool cubin);
+
 /* The copies that may serve a device of compute capability `capability` (86 for 8.6) under a driver of CUDA version
  * `driver` (12040 for 12.4), the best first: those that list the device and are not of a later major version than the
  * driver; those that must go through PTX; those of a later major version. Among equals one that was named comes

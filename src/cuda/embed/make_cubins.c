@@ -1,0 +1,128 @@
+/* make_cubins.c: a program of the build: compiles the kernels of the table for given architectures into an archive that
+ * the library then carries (embedded.h), so that its users need no compiler for them.
+ *
+ * usage: make_cubins [--file KERNEL.cu] OUT ARCH ...      --file: only the kernels of that file */
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "dlattn/dlattn.h"
+#include "embedded.h"
+#include "error.h"
+#include "options.h"
+#include "variants.h"
+
+enum { MOST_REQUESTS = 4096, MOST_KERNELS = 16384 };
+
+typedef struct kernel {
+    archive_record record;
+    kernel_image image;
+} kernel;
+
+static kernel kernels[MOST_KERNELS];
+static int32_t count;
+
+static void give_up(const char *sentence) {
+    fprintf(stderr, "make_cubins: %s\n", sentence);
+    exit(1);
+}
+
+static int by_key(const void *a, const void *b) {
+    return memcmp(((const kernel *)a)->record.key, ((const kernel *)b)->record.key, SHA256_BYTES);
+}
+
+static bool has_key(const uint8_t *key) {
+    for (int32_t i = 0; i < count; i++)
+        if (memcmp(kernels[i].record.key, key, SHA256_BYTES) == 0) return true;
+    return false;
+}
+
+/* Two entries of one file are one image. */
+static void add_kernel(const nvrtc_choice *choice, const kernel_request *r) {
+    nvrtc_choice any = *choice;
+    uint8_t key[SHA256_BYTES];
+    any.copy = NULL;
+    dlattn__compile_key(key, &any, r);
+    if (has_key(key)) return;
+    if (count == MOST_KERNELS) give_up("too many kernels");
+    kernel *k = &kernels[count++];
+    memcpy(k->record.key, key, sizeof key);
+    if (dlattn__compile(&k->image, choice, r, NULL, 0) != DLATTN_OK) give_up(dlattn__error_text());
+}
+
+static void add_arch(const nvrtc_copies *copies, int32_t arch, const char *file) {
+    static kernel_request requests[MOST_REQUESTS];
+    static const variant *rows[MOST_REQUESTS];
+    nvrtc_choice choices[DLATTN_MAX_NVRTCS];
+    /* The users' drivers are not known here; a later one serves every cubin of its major version and the one before. */
+    if (dlattn__nvrtc_choose(choices, copies, arch, 99000) == 0 || !choices[0].cubin)
+        give_up("no NVRTC here knows this architecture (see DLATTN_NVRTC)");
+    int32_t found = dlattn__variants_requests(requests, rows, MOST_REQUESTS, arch);
+    for (int32_t i = 0; i < found && i < MOST_REQUESTS; i++)
+        if (!file || strcmp(requests[i].file, file) == 0) add_kernel(&choices[0], &requests[i]);
+}
+
+static void write_bytes(FILE *out, const void *bytes, size_t size) {
+    if (fwrite(bytes, 1, size, out) != size) give_up("the archive cannot be written");
+}
+
+static uint64_t align(uint64_t at) { return (at + ARCHIVE_ALIGN - 1) / ARCHIVE_ALIGN * ARCHIVE_ALIGN; }
+
+static uint64_t write_archive(const char *path) {
+    static const char zeros[ARCHIVE_ALIGN];
+    const uint64_t head[ARCHIVE_HEAD / 8] = {(uint64_t)count};
+    uint64_t at = ARCHIVE_HEAD + (uint64_t)count * sizeof(archive_record);
+    FILE *out = fopen(path, "wb");
+    if (!out) give_up("the archive cannot be made");
+    qsort(kernels, (size_t)count, sizeof kernels[0], by_key);
+    for (int32_t i = 0; i < count; i++) {
+        kernels[i].record.at = align(at);
+        kernels[i].record.size = (uint64_t)kernels[i].image.size;
+        at = kernels[i].record.at + kernels[i].record.size;
+    }
+    write_bytes(out, head, sizeof head);
+    for (int32_t i = 0; i < count; i++) write_bytes(out, &kernels[i].record, sizeof kernels[i].record);
+    uint64_t written = ARCHIVE_HEAD + (uint64_t)count * sizeof(archive_record);
+    for (int32_t i = 0; i < count; i++) {
+        write_bytes(out, zeros, kernels[i].record.at - written);
+        write_bytes(out, kernels[i].image.bytes, kernels[i].record.size);
+        written = kernels[i].record.at + kernels[i].record.size;
+    }
+    if (fclose(out) != 0) give_up("the archive cannot be written");
+    return at;
+}
+
+/* Each kernel is found again in what lies on the disk. */
+static void verify(const char *path, uint64_t bytes) {
+    char *archive = malloc(bytes);
+    FILE *in = fopen(path, "rb");
+    if (!archive || !in || fread(archive, 1, bytes, in) != bytes) give_up("the archive cannot be read");
+    fclose(in);
+    const kernel_archive all = {archive, archive + bytes};
+    for (int32_t i = 0; i < count; i++) {
+        kernel_image found;
+        if (!dlattn__archive_find(&found, &all, kernels[i].record.key) ||
+            found.size != kernels[i].image.size || memcmp(found.bytes, kernels[i].image.bytes, (size_t)found.size) != 0)
+            give_up("the archive does not hold what was put in");
+    }
+    free(archive);
+}
+
+int main(int argc, char **argv) {
+    static nvrtc_copies copies;
+    const char *file = NULL;
+    int i = 1;
+    if (argc > 3 && strcmp(argv[1], "--file") == 0) {
+        file = argv[2];
+        i = 3;
+    }
+    if (argc < i + 2) give_up("usage: make_cubins [--file KERNEL.cu] OUT ARCH ...");
+    const char *path = argv[i++];
+    dlattn__nvrtc_find(&copies);
+    for (; i < argc; i++) add_arch(&copies, atoi(argv[i]), file);
+    if (count == 0) give_up("no kernel");
+    uint64_t bytes = write_archive(path);
+    verify(path, bytes);
+    printf("%d kernels, %.1f MB: %s\n", (int)count, (double)bytes * 1e-6, path);
+    return 0;
+}
