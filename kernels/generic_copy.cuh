@@ -1,8 +1,8 @@
 // generic_copy.cuh: from a tensor of any type and strides to float tiles in shared memory, in two steps: what has been
 // fetched into registers travels while the threads compute, and is placed when its room is free.
 //
-// Included by generic_tile.cuh, after `rounded`. Rows made of aligned groups of four elements go this way; all others are
-// read one by one when they are placed.
+// Included by generic_tile.cuh, after `rounded`. Rows made of aligned groups of four elements go this way; all others
+// are read one by one when they are placed.
 #ifndef DLATTN_GENERIC_COPY_CUH
 #define DLATTN_GENERIC_COPY_CUH
 

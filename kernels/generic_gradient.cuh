@@ -59,7 +59,8 @@ DEVICE void gradient_tile(fragment &gradients, tile_memory *t, const dlattn_para
     const int rows = c.s.M - i0, keys = c.s.N - j0;
     const i64 token = c.s.q_begin + i0, key_token = c.s.k_begin + j0;
     fragment scores;
-    dot_tiles(scores, t, source_of(p.q, c.s.b, token, c.h, rows, p.D), source_of(p.k, c.s.b, key_token, c.g, keys, p.D));
+    dot_tiles(scores, t, source_of(p.q, c.s.b, token, c.h, rows, p.D),
+              source_of(p.k, c.s.b, key_token, c.g, keys, p.D));
     dot_tiles(gradients, t, source_of(p.dout, c.s.b, token, c.h, rows, p.E),
               source_of(p.v, c.s.b, key_token, c.g, keys, p.E));
     __syncthreads(); // t->gradients lies where dot_tiles has its operands

@@ -57,9 +57,8 @@ DEVICE limits find_limits(tile_memory *t, const dlattn_params &p, const sequence
     return all;
 }
 
-
-// scores[row][key] = sum over all columns of a[row][c] * b[key][c]. It waits for all threads before it writes, but not at
-// its end: the caller waits before it overwrites a, b or wide.
+// scores[row][key] = sum over all columns of a[row][c] * b[key][c]. It waits for all threads before it writes, but not
+// at its end: the caller waits before it overwrites a, b or wide.
 DEVICE void dot_tiles(fragment &scores, tile_memory *t, const tile_source &a, const tile_source &b) {
 #pragma unroll
     for (int n = 0; n < 16; n++) scores[n] = 0.0f;
