@@ -27,8 +27,8 @@ int32_t device_kind(void);
 const char *device_message(void);
 int device_lost(void);
 
-/* From now on forward and backward are captured into a graph, whose memory is filled with data only after the capture;
- * then the graph is launched. CUDA only. */
+/* From now on calls are captured into a graph, whose memory is filled with data only after the capture;
+ * then the graph is launched. CUDA only. On from device_select until a check turns it off. */
 void device_capture(int on);
 
 /* As the functions of dlattn.h. */

@@ -51,6 +51,7 @@ int device_select(const device_options *options, char *why, size_t bytes) {
         device_error(driver->cuCtxSetCurrent(context), "cuCtxSetCurrent") ||
         device_error(driver->cuStreamCreate(&device_now.stream, DEVICE_STREAM_NON_BLOCKING), "cuStreamCreate"))
         return snprintf(why, bytes, "%s", device_now.message), 1;
+    device_capture(1); /* until a check turns it off: so a process loads its first kernels while a stream is captured */
     return 0;
 }
 

@@ -69,6 +69,7 @@ int32_t time_on_cuda(timing results[2], int *count, const timing_request *r) {
     const test_case *c = r->problem;
     instance x;
     int32_t status = DLATTN_OK;
+    device_capture(0);
     instance_make_empty(&x, c, 1);
     instance_fill_fast(&x);
     double pairs = count_pairs(&x.attention);
