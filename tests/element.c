@@ -65,27 +65,41 @@ int64_t tensor_stride(const DLTensor *tensor, int32_t dim) {
 
 int64_t tensor_item_bytes(const DLTensor *tensor) { return tensor->dtype.bits / 8; }
 
-unsigned char *tensor_address(const DLTensor *tensor, int64_t index) {
-    int64_t offset = 0, compact = 1;
+/* Does the element of index n lie n elements from the first? Found without a division: the checks ask for each element. */
+static int is_compact(const DLTensor *tensor) {
+    int64_t compact = 1;
+    if (!tensor->strides) return 1;
     for (int32_t d = tensor->ndim - 1; d >= 0; d--) {
-        offset += index % tensor->shape[d] * (tensor->strides ? tensor->strides[d] : compact);
-        index /= tensor->shape[d];
+        if (tensor->shape[d] != 1 && tensor->strides[d] != compact) return 0;
         compact *= tensor->shape[d];
     }
+    return 1;
+}
+
+unsigned char *tensor_address(const DLTensor *tensor, int64_t index) {
+    int64_t offset = 0;
+    if (is_compact(tensor)) offset = index;
+    else
+        for (int32_t d = tensor->ndim - 1; d >= 0; d--) {
+            if (tensor->shape[d] == 1) continue;
+            offset += index % tensor->shape[d] * tensor->strides[d];
+            index /= tensor->shape[d];
+        }
     return (unsigned char *)tensor->data + tensor->byte_offset + offset * tensor_item_bytes(tensor);
 }
 
-real tensor_get(const DLTensor *tensor, int64_t index) {
-    const unsigned char *at = tensor_address(tensor, index);
+real element_get(DLDataType dtype, const unsigned char *at) {
     uint16_t word16;
     float word32;
     double word64;
-    switch (tensor->dtype.bits) {
-    case 16: memcpy(&word16, at, 2); return tensor->dtype.code == kDLBfloat ? bfloat_to_float(word16) : half_to_float(word16);
+    switch (dtype.bits) {
+    case 16: memcpy(&word16, at, 2); return dtype.code == kDLBfloat ? bfloat_to_float(word16) : half_to_float(word16);
     case 32: memcpy(&word32, at, 4); return word32;
     default: memcpy(&word64, at, 8); return word64;
     }
 }
+
+real tensor_get(const DLTensor *tensor, int64_t index) { return element_get(tensor->dtype, tensor_address(tensor, index)); }
 
 void tensor_set(const DLTensor *tensor, int64_t index, real value) {
     unsigned char *at = tensor_address(tensor, index);

@@ -21,6 +21,7 @@ int64_t tensor_item_bytes(const DLTensor *tensor);
 
 /* Address of the element whose row-major index is `index`. */
 unsigned char *tensor_address(const DLTensor *tensor, int64_t index);
+real element_get(DLDataType dtype, const unsigned char *at);
 real tensor_get(const DLTensor *tensor, int64_t index);
 void tensor_set(const DLTensor *tensor, int64_t index, real value);
 int64_t tensor_get_int(const DLTensor *tensor, int64_t index);

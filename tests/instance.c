@@ -36,10 +36,14 @@ static int32_t add_buffer(instance *x, int64_t bytes, int32_t is_output) {
     return x->buffer_count++;
 }
 
-static uint64_t checksum(const buffer *b) { /* FNV-1a, over the fences too */
-    uint64_t hash = UINT64_C(0xcbf29ce484222325);
-    for (const unsigned char *at = b->memory - FENCE; at < b->memory + b->bytes + FENCE; at++)
-        hash = (hash ^ *at) * UINT64_C(0x100000001b3);
+static uint64_t checksum(const buffer *b) { /* FNV-1a by words of eight bytes, over the fences too */
+    const unsigned char *at = b->memory - FENCE, *end = b->memory + b->bytes + FENCE;
+    uint64_t hash = UINT64_C(0xcbf29ce484222325), word;
+    for (; end - at >= 8; at += 8) {
+        memcpy(&word, at, 8);
+        hash = (hash ^ word) * UINT64_C(0x100000001b3);
+    }
+    for (; at < end; at++) hash = (hash ^ *at) * UINT64_C(0x100000001b3);
     return hash;
 }
 
@@ -306,12 +310,19 @@ static int output_untouched(const instance *x, int32_t number) {
     for (int id = T_OUT; id < T_COUNT; id++) {
         const held_tensor *t = &x->tensors[id];
         if (!t->used || t->buffer != number) continue;
-        for (int64_t n = 0, count = tensor_count(&t->dl); n < count; n++)
-            memset(owned + (tensor_address(&t->dl, n) - b->memory), 1, (size_t)tensor_item_bytes(&t->dl));
+        const int64_t count = tensor_count(&t->dl), width = t->dl.shape[t->dl.ndim - 1], item = tensor_item_bytes(&t->dl);
+        const int64_t step = tensor_stride(&t->dl, t->dl.ndim - 1) * item;
+        for (int64_t n = 0; n < count; n += width) {
+            unsigned char *row = owned + (tensor_address(&t->dl, n) - b->memory);
+            if (step == item) memset(row, 1, (size_t)(width * item));
+            else
+                for (int64_t x = 0; x < width; x++) memset(row + x * step, 1, (size_t)item);
+        }
     }
-    for (size_t n = 0; n < b->bytes && intact; n++) intact = owned[n] || b->memory[n] == POISON;
+    unsigned char stray = 0; /* no early exit: the loop runs a vector at a time */
+    for (size_t n = 0; n < b->bytes; n++) stray |= (unsigned char)(owned[n] ? 0 : b->memory[n] ^ POISON);
     free(owned);
-    return intact;
+    return intact && !stray;
 }
 
 int instance_untouched(const instance *x, char *message, size_t bytes) {

@@ -48,7 +48,9 @@ static real *reals(int64_t count) {
 }
 
 static void load_row(NUMBER *to, const DLTensor *t, int64_t row, int64_t width) {
-    for (int64_t x = 0; x < width; x++) to[x] = (NUMBER)tensor_get(t, row * width + x);
+    const unsigned char *at = width > 0 ? tensor_address(t, row * width) : NULL;
+    const int64_t step = tensor_stride(t, t->ndim - 1) * tensor_item_bytes(t);
+    for (int64_t x = 0; x < width; x++) to[x] = (NUMBER)element_get(t->dtype, at + x * step);
 }
 
 /* The keys and values of (b, g), as rows and as columns. */
