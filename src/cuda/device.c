@@ -60,7 +60,7 @@ static int32_t known(known_device **out, int32_t id) {
 }
 
 int32_t dlattn__cuda_device(cuda_device *out, int32_t id) {
-    known_device *d;
+    known_device *d = NULL;
     DLATTN_TRY(known(&d, id));
     *out = d->facts;
     return DLATTN_OK;
@@ -93,7 +93,7 @@ static int32_t push(cuda_scope *scope, CUcontext context) {
 }
 
 int32_t dlattn__cuda_enter(cuda_scope *scope, int32_t id, void *stream) {
-    known_device *d;
+    known_device *d = NULL;
     CUcontext current = NULL, wanted = NULL;
     CUdevice on;
     DLATTN_TRY(known(&d, id));
