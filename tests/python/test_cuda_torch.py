@@ -1,5 +1,8 @@
 """PyTorch tensors on CUDA: values beside torch's own attention, streams, graphs, devices, views, bad input."""
 import ctypes
+import os
+import subprocess
+import sys
 import threading
 
 import dlattn
@@ -190,7 +193,8 @@ def test_threads_with_streams_of_their_own():
 
 
 def test_graph_capture_and_replay_with_changed_data_lengths_and_rng_state():
-    """Captured without a warm-up, with a head size of its own: kernels may be compiled and loaded inside."""
+    """Captured without a warm-up, with a head size of its own: kernels may be compiled and loaded inside. Only this
+    thread is watched, since those of JAX may be at work in this process."""
     shape = (2, 90, 2, 56)
     q, k, v, dout = (torch.randn(shape, device="cuda", dtype=torch.bfloat16) for _ in range(4))
     lengths = torch.tensor([90, 90], device="cuda", dtype=torch.int32)
@@ -203,7 +207,7 @@ def test_graph_capture_and_replay_with_changed_data_lengths_and_rng_state():
 
     torch.cuda.synchronize()
     graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
+    with torch.cuda.graph(graph, capture_error_mode="thread_local"):
         results = step()
     seen = []
     for trial in range(3):
@@ -218,6 +222,29 @@ def test_graph_capture_and_replay_with_changed_data_lengths_and_rng_state():
     state.add_(1)
     graph.replay()
     assert not same_bits(results[:1], lengths_only[:1])
+
+
+FIRST_CALL = """
+import dlattn, torch
+q = torch.randn(1, 70, 2, 64, device="cuda", dtype=torch.bfloat16)
+graph = torch.cuda.CUDAGraph()
+with torch.cuda.graph(graph, capture_error_mode="global"):
+    out, lse = dlattn.attention(q, q, q, causal=True, return_lse=True)
+    grads = dlattn.attention_backward(q, q, q, q, out, lse, causal=True, deterministic=True)
+q.normal_()
+graph.replay()
+expected, lse = dlattn.attention(q, q, q, causal=True, return_lse=True)
+assert torch.equal(out, expected)
+assert torch.equal(grads.dk, dlattn.attention_backward(q, q, q, q, out, lse, causal=True, deterministic=True).dk)
+print("captured")
+"""
+
+
+def test_the_first_call_of_a_process_inside_a_global_capture(tmp_path):
+    """NVRTC is found and loaded, kernels are compiled and loaded, all while no unsafe call is allowed."""
+    environment = {**os.environ, "DLATTN_CACHE_DIR": str(tmp_path), "PYTHONPATH": os.pathsep.join(sys.path)}
+    result = subprocess.run([sys.executable, "-c", FIRST_CALL], env=environment, capture_output=True, text=True)
+    assert result.stdout == "captured\n", result.stdout + result.stderr
 
 
 def test_parameters_and_tensors_that_require_grad():
