@@ -10,6 +10,7 @@
 //
 // -D: TYPE, HEAD_D, HEAD_E (D, E rounded up to 16), BM, BN, WARPS, ROW_WARPS, FEATURES, ALIGNED (16-byte rows of q, k, v, dout).
 // Optional: STAGES (tiles of q and dout under way: 2, or 1), DS_STAGES (2: dq follows one tile later, one barrier less),
+// LATE (1: the next tile is asked for after the first product, not before),
 // DQ_COLUMN_WARPS (how dq is cut among the warps), BLOCKS (per multiprocessor), DQ, DK, DV (0: not wanted),
 // BIAS_TILE (1: a 16-bit bias with unit key stride and 16-byte aligned rows comes through shared memory).
 #include "backward_sm80.cuh"
@@ -31,6 +32,9 @@
 #endif
 #ifndef DV
 #define DV 1
+#endif
+#ifndef LATE
+#define LATE 0
 #endif
 #ifndef BIAS_TILE
 #define BIAS_TILE 0
@@ -105,13 +109,13 @@ DEVICE void load_rows(const dlattn_params &p, const backward_context &c, u32 sha
         load_tile_in_steps<BM, BN, THREADS, true>(shared + BIAS_AT + stage * BM * BN * 2, bias, tile.i0);
     }
     i64 row = row_of(p, c.s, tile.h, tile.i0);
-    int n = (int)threadIdx.x;
+    int n = thread_anew();
     if (n < BM / 4) copy_async(shared + LSE_AT + stage * BM * 4 + n * 16, (const float *)p.lse2 + row + 4 * n, 16);
     else if (n < BM / 2) {
         n -= BM / 4;
         copy_async(shared + DELTA_AT + stage * BM * 4 + n * 16, (const float *)p.delta + row + 4 * n, 16);
     }
-    n = (int)threadIdx.x;
+    n = thread_anew();
     if (n < BM && (MASKED_BY_ELEMENT || !tile_is_full(c, tile.i0)))
         ((u32 *)(shared_bytes + LIMITS_AT))[stage * BM + n] = tile_limits(p, c.s, c.mask, tile.i0 + n, c.j0, BN);
     if (HAS(p, DLATTN_FEATURE_SEGMENTS) && n < BM && tile.i0 + n < c.s.M)
@@ -163,7 +167,7 @@ DEVICE void exponents(const dlattn_params &p, const backward_context &c, float (
     exponent_context e = exponent_context_of(p, terms);
     float distance = (float)dlattn_add_sat(terms.distance, (i64)place.i - place.j);
     const u32 bias_tile = shared_address(shared_bytes) + BIAS_AT + place.stage * BM * BN * 2;
-    const int warp = (int)threadIdx.x / 32, first_row = warp % ROW_WARPS * WARP_ROWS, first_key = warp / ROW_WARPS * WARP_KEYS;
+    const int warp = warp_id(), first_row = warp % ROW_WARPS * WARP_ROWS, first_key = warp / ROW_WARPS * WARP_KEYS;
     u32 words[MT][4];
 #pragma unroll
     for (int n = 0; n < NT; n++) {
@@ -259,7 +263,7 @@ DEVICE void score_gradients(const dlattn_params &p, const float (*s)[NT][4], con
 DEVICE u32 exchange_at(int key, int row) { return (u32)((key / 16) * (BM / 16) + row / 16) * 512u; }
 
 // What a lane adds to load a left operand with m = rows, by load_fragment_trans; 16 * lane_id() is for m = keys.
-DEVICE u32 exchange_lane_trans() { return (u32)((lane_id() & 7) | (lane_id() & 8) << 1 | (lane_id() & 16) >> 1) * 16u; }
+DEVICE u32 exchange_lane_trans(int lane) { return (u32)((lane & 7) | (lane & 8) << 1 | (lane & 16) >> 1) * 16u; }
 
 DEVICE void store_exchange(u32 shared, const u32 (*packed)[NT / 2][4], int key, int row) {
 #pragma unroll
@@ -311,15 +315,11 @@ DEVICE void add_others(float (*c)[2 * PAIRS][4], u32 exchange, const panel<COLS,
 
 // dq of a tile, before scale, to the sums: ds k over all keys of the block.
 DEVICE void add_dq(const dlattn_params &p, const backward_context &c, u32 shared, u32 ds, row_tile tile) {
-    int warp = (int)threadIdx.x / 32, row = warp / DQ_COLUMN_WARPS * DQ_ROWS, col = warp % DQ_COLUMN_WARPS * DQ_COLUMNS;
-    const int RT = DQ_ROWS / 16, PAIRS = DQ_COLUMNS / 16;
+    int warp = warp_id(), row = warp / DQ_COLUMN_WARPS * DQ_ROWS, col = warp % DQ_COLUMN_WARPS * DQ_COLUMNS;
+    const int RT = DQ_ROWS / 16, PAIRS = DQ_COLUMNS / 16, lane = thread_anew() & 31;
+    const u32 lane_trans = exchange_lane_trans(lane);
     panel<HEAD_D, DQ_COLUMNS> k(shared + K_AT, lane_by_rows<HEAD_D>(), col);
     float dq[RT][2 * PAIRS][4];
-#ifdef ROLL
-    multiply_steps<RT, PAIRS, BN / 16>(
-        dq, [&](int step, int m, u32 *r) { load_fragment_trans(r, ds + exchange_at(16 * step, row + 16 * m) + exchange_lane_trans()); },
-        [&](int step, int n, u32 *r) { load_fragment_trans(r, k.at(16 * step, 16 * n)); });
-#else
     u32 a[2][RT][4], b[2][PAIRS][4];
 #pragma unroll
     for (int step = -1; step < BN / 16; step++) {
@@ -327,18 +327,17 @@ DEVICE void add_dq(const dlattn_params &p, const backward_context &c, u32 shared
         if (next < BN / 16) {
 #pragma unroll
             for (int m = 0; m < RT; m++)
-                load_fragment_trans(a[next & 1][m], ds + exchange_at(16 * next, row + 16 * m) + exchange_lane_trans());
+                load_fragment_trans(a[next & 1][m], ds + exchange_at(16 * next, row + 16 * m) + lane_trans);
 #pragma unroll
             for (int n = 0; n < PAIRS; n++) load_fragment_trans(b[next & 1][n], k.at(16 * next, 16 * n));
         }
         if (step >= 0) multiply<RT, PAIRS>(dq, a[step & 1], b[step & 1], step == 0);
     }
-#endif
     float *sums = dq_sum_block(p, row_of(p, c.s, tile.h, tile.i0) + row, col, HEAD_D);
 #pragma unroll
     for (int m = 0; m < RT; m++)
 #pragma unroll
-        for (int n = 0; n < 2 * PAIRS; n++) dq_sum_add(sums + m * (16 * HEAD_D) + n * 128, lane_id(), dq[m][n]);
+        for (int n = 0; n < 2 * PAIRS; n++) dq_sum_add(sums + m * (16 * HEAD_D) + n * 128, lane, dq[m][n]);
 }
 
 // A warp's part of dk or dv: `factor` times it, to rows [j, ...) and columns [col, ...) of the output.
@@ -369,7 +368,7 @@ DEVICE void meet_group(int key_warp) {
 
 extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS) backward_sm80(const __grid_constant__ dlattn_params p) {
     u32 shared = shared_address(shared_bytes);
-    int warp = (int)threadIdx.x / 32, key_warp = warp / ROW_WARPS, row_warp = warp % ROW_WARPS;
+    int warp = warp_id(), key_warp = warp / ROW_WARPS, row_warp = warp % ROW_WARPS;
     backward_context c;
     int pair = (int)blockIdx.x / p.key_tiles;
     c.j0 = (int)blockIdx.x % p.key_tiles * BN;  // causal: the first keys have most rows
@@ -405,7 +404,6 @@ extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS) backward_sm80(cons
     const u32 rows_d = lane_by_rows<HEAD_D>(), rows_e = lane_by_rows<HEAD_E>();
     const u32 columns_d = lane_by_columns<HEAD_D>(), columns_e = lane_by_columns<HEAD_E>();
     const int key = key_warp * WARP_KEYS, row = row_warp * WARP_ROWS;
-    const int lane_row = row + 2 * (lane_id() & 3), lane_key = key + (lane_id() >> 2);
     row_tile before = tile;
 #pragma unroll 1
     for (int n = 0; n < count; n++) {
@@ -420,10 +418,8 @@ extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS) backward_sm80(cons
         }
         copies_wait<0>();
         __syncthreads();  // this tile is here; all have left the one before
-#ifndef LATE
-        if (STAGES == 2 && n + 1 < count) load_rows(p, c, shared, next, stage ^ 1);
-        copies_commit();
-#endif
+        if (!LATE && STAGES == 2 && n + 1 < count) load_rows(p, c, shared, next, stage ^ 1);
+        if (!LATE) copies_commit();
         const u32 q = shared + Q_AT + stage * BM * HEAD_D * 2, dout = shared + DOUT_AT + stage * BM * HEAD_E * 2;
         const u32 ds_at = shared + DS_AT + (DS_STAGES == 2 ? (n & 1) * BM * BN * 2 : 0), p_at = shared + P_AT;
         if (DQ && DS_STAGES == 2 && n > 0) add_dq(p, c, shared, shared + DS_AT + ((n - 1) & 1) * BM * BN * 2, before);
@@ -432,11 +428,11 @@ extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS) backward_sm80(cons
         float s[MT][NT][4], dp[MT][NT][4];
         if (HAS(p, DLATTN_FEATURE_DROPOUT)) dropout_bits(p, c, kept, tile.h, tile.i0 + row, c.j0 + key);
         multiply_rows<MT, NT / 2, HEAD_D>(s, shared + K_AT + key * HEAD_D * 2, rows_d, q + row * HEAD_D * 2, columns_d);
-#ifdef LATE
-        if (STAGES == 2 && n + 1 < count) load_rows(p, c, shared, next, stage ^ 1);
-        copies_commit();
-#endif
-        probabilities(p, c, s, p_packed, kept, {tile, stage, tile.i0 + lane_row, c.j0 + lane_key});
+        if (LATE && STAGES == 2 && n + 1 < count) load_rows(p, c, shared, next, stage ^ 1);
+        if (LATE) copies_commit();
+        const int lane = thread_anew() & 31;
+        const score_place place = {tile, stage, tile.i0 + row + 2 * (lane & 3), c.j0 + key + (lane >> 2)};
+        probabilities(p, c, s, p_packed, kept, place);
         if (ROW_WARPS > 1 && DV) store_exchange(p_at, p_packed, key, row);
         panel<HEAD_E, E_PART> dout_part(dout, rows_e, row_warp * E_PART);
         panel<HEAD_D, D_PART> q_part(q, rows_d, row_warp * D_PART);

@@ -10,6 +10,9 @@
 #define DEVICE_MEMBER __device__ __forceinline__
 #define MASKED_BY_ELEMENT (((FEATURES) & (DLATTN_FEATURE_MASK | DLATTN_FEATURE_SEGMENTS)) != 0)
 
+// The same in all lanes, and so that the compiler knows: what follows from it needs no registers of the lanes.
+DEVICE int warp_id() { return __shfl_sync(0xffffffffu, (int)threadIdx.x / 32, 0); }
+
 // Visibility ----------------------------------------------------------------------------------------------------------
 
 // Rows [first, end) may see keys of a tile; rows [full_first, full_end) see all of it as far as interval masks say.
@@ -179,51 +182,6 @@ DEVICE void clear(float (*c)[NT][4]) {
             for (int x = 0; x < 4; x++) c[m][n][x] = 0.0f;
 }
 
-#ifdef ROLL
-// One step of 16 of a product by pairs of 8 columns: c[MT][2 NP] (+)= a[MT] b. While a pair is multiplied, the next one is
-// loaded: load_b(step, pair, fragment). The fragment of pair 0 is in b[0] at the start, of the next step's at the end, unless
-// this is the last.
-template <int MT, int NP, typename LOAD>
-DEVICE void multiply_step(float (*c)[2 * NP][4], const u32 (*a)[4], u32 (*b)[4], int step, bool last, const LOAD &load_b) {
-#pragma unroll
-    for (int n = 0; n < NP; n++) {
-        int now = (step * NP + n) & 1;
-        if (n + 1 < NP) load_b(step, n + 1, b[now ^ 1]);
-        else if (!last) load_b(step + 1, 0, b[now ^ 1]);
-#pragma unroll
-        for (int m = 0; m < MT; m++) {
-            if (step == 0) mma_first(c[m][2 * n], a[m], b[now][0], b[now][1]), mma_first(c[m][2 * n + 1], a[m], b[now][2], b[now][3]);
-            else mma(c[m][2 * n], a[m], b[now][0], b[now][1]), mma(c[m][2 * n + 1], a[m], b[now][2], b[now][3]);
-        }
-    }
-}
-
-// c = the product over STEPS steps of 16: load_a(step, m, fragment), load_b(step, pair, fragment). Fragments are loaded ahead:
-// a by a step, b by a pair.
-template <int MT, int NP, int STEPS, typename LOAD_A, typename LOAD_B>
-DEVICE void multiply_steps(float (*c)[2 * NP][4], const LOAD_A &load_a, const LOAD_B &load_b) {
-    u32 a[2][MT][4], b[2][4];
-#pragma unroll
-    for (int m = 0; m < MT; m++) load_a(0, m, a[0][m]);
-    load_b(0, 0, b[0]);
-#pragma unroll
-    for (int step = 0; step < STEPS; step++) {
-        if (step + 1 < STEPS)
-#pragma unroll
-            for (int m = 0; m < MT; m++) load_a(step + 1, m, a[(step + 1) & 1][m]);
-        multiply_step<MT, NP>(c, a[step & 1], b, step, step + 1 == STEPS, load_b);
-    }
-}
-
-// c = the product whose operands are both rows of k: left rows of a tile at `left`, right rows at `right`.
-template <int MT, int NP, int COLS>
-DEVICE void multiply_rows(float (*c)[2 * NP][4], u32 left, u32 left_lane, u32 right, u32 right_lane) {
-    multiply_steps<MT, NP, COLS / 16>(
-        c, [&](int step, int m, u32 *r) { load_fragment(r, fragment_address<COLS>(left, left_lane, 16 * m, 16 * step)); },
-        [&](int step, int n, u32 *r) { load_fragment(r, fragment_address<COLS>(right, right_lane, 16 * n, 16 * step)); });
-}
-
-#else
 // c = the product whose operands are both rows of k: left rows of A at `left`, right rows of B at `right`.
 // The fragments of the next step are loaded before the products of this one.
 template <int MT, int NP, int COLS>
@@ -244,7 +202,6 @@ DEVICE void multiply_rows(float (*c)[2 * NP][4], u32 left, u32 left_lane, u32 ri
     }
 }
 
-#endif
 // c += x y over 16 rows of y: x left operands [MT], y's columns by `columns`.
 template <int MT, int PAIRS, int COLS>
 DEVICE void add_rows(float (*c)[2 * PAIRS][4], const u32 (*x)[4], const panel<COLS, 16 * PAIRS> &columns, int row) {
@@ -269,7 +226,8 @@ DEVICE void load_tile_in_steps(u32 tile, const tile_source &from, int row) {
         load_tile<ROWS, COLS, BLOCK, WHOLE>(tile, from, row);
         return;
     }
-    int c = (int)threadIdx.x % CHUNKS, r = (int)threadIdx.x / CHUNKS, left = from.rows - row - r;
+    const int thread = thread_anew();
+    int c = thread % CHUNKS, r = thread / CHUNKS, left = from.rows - row - r;
     int count = from.cols - 8 * c;
     count = count < 0 ? 0 : count > 8 ? 8 : count;
     const u16 *first = from.data + ((i64)(row + r) * from.row_stride + 8 * c);
