@@ -4,7 +4,8 @@
 // multiples of 16; WARPS: each owns BM / WARPS rows, 16 or 32; STAGES: 1 or 2 tiles of K and of V in shared memory;
 // Q_REGISTERS: 1 keeps Q's fragments in registers; ALIGNED: 1 when q, k and v have unit inner strides and 16-byte aligned
 // rows; SPLIT: 1 writes partial results for `combine`; PACKED: 1 makes a row of every (query, head of a group) pair, so that
-// few queries with many heads fill a tile (features INTERVAL and SOFTCAP only); FEATURES.
+// few queries with many heads fill a tile (features INTERVAL and SOFTCAP only); BIAS: how the dense bias is read: 0 by
+// elements, 1 or 2 by 16-byte copies when it has unit inner stride and aligned rows and is of TYPE (1) or float (2); FEATURES.
 //
 // Grid: row_tiles * splits * heads * B of 32 WARPS threads; heads is G when PACKED (and row_tiles counts packed rows), else
 // H. One block computes one tile of rows over its keys, from the last tile of keys to the first. Rows from M_b on are not
@@ -18,19 +19,25 @@
 #define ET (HEAD_E / 8)
 #define DEPTH (HEAD_D / 16)
 #define INTERVAL (((FEATURES) & DLATTN_FEATURE_INTERVAL) != 0)
+#define SEGMENTS (((FEATURES) & DLATTN_FEATURE_SEGMENTS) != 0)
 #define SCORED (((FEATURES) & FEATURES_SCORED) != 0)
 
 static_assert(BM % (16 * WARPS) == 0 && MT >= 1 && BN % 16 == 0 && HEAD_D % 16 == 0 && HEAD_E % 16 == 0, "tile sizes");
 static_assert(STAGES == 1 || STAGES == 2, "stages");
+static_assert(!BIAS || ((FEATURES) & DLATTN_FEATURE_BIAS) != 0, "a way to read a bias that is there");
 static_assert(!PACKED || ((FEATURES) & ~(DLATTN_FEATURE_INTERVAL | DLATTN_FEATURE_SOFTCAP)) == 0, "features of packed rows");
 
 // Shared memory, in bytes. The result leaves through the space of Q, K and V.
 #define Q_BYTES (BM * HEAD_D * 2)
 #define K_BYTES (BN * HEAD_D * 2)
 #define V_BYTES (BN * HEAD_E * 2)
-#define LIMITS_AT (Q_BYTES + STAGES * (K_BYTES + V_BYTES))
-#define RANGES_AT (LIMITS_AT + BM * 8)
-static_assert(BM * HEAD_E * 2 <= LIMITS_AT, "the result fits");
+#define BIAS_AT (Q_BYTES + STAGES * (K_BYTES + V_BYTES))
+#define BIAS_WARP_BYTES (16 * MT * BN * 2 * BIAS)
+#define LIMITS_AT (BIAS_AT + WARPS * BIAS_WARP_BYTES)
+#define RANGES_AT (LIMITS_AT + BM * 8)                    // of each warp's rows
+#define SEGMENTS_AT (RANGES_AT + WARPS * 16)              // of two tiles of keys, in turns
+#define SEGMENT_RANGES_AT (SEGMENTS_AT + 2 * BN * 8)      // of each warp's rows; and as much again while they are found
+static_assert(BM * HEAD_E * 2 <= BIAS_AT, "the result fits");
 
 // What is derived from x is computed again where it is needed, instead of being kept in registers through the loop.
 DEVICE void forget(u32 &x) { asm volatile("" : "+r"(x)); }
@@ -45,7 +52,7 @@ typedef struct block_place {
 DEVICE block_place place_of(const dlattn_params &p, u32 block) {
     const u32 heads = (PACKED ? p.G : p.H) * p.B, splits = SPLIT ? p.splits : 1, tiles = p.row_tiles;
     u32 together = 1;
-    if (INTERVAL) together = (u32)larger(32, (int)((32 << 20) / ((i64)2 * (p.D + p.E) * larger(p.N, 1))));
+    if (INTERVAL) together = larger(32, (16 << 20) / (p.D + p.E) / larger(p.N, 1));
     const u32 chunk = block / (together * tiles * splits), rest = block - chunk * (together * tiles * splits);
     const u32 count = smaller(together, heads - chunk * together), head = chunk * together + rest / splits % count;
     const u32 tile = rest / splits / count;
@@ -107,14 +114,59 @@ DEVICE key_range find_ranges(unsigned char *memory, const dlattn_params &p, cons
     return all;
 }
 
-// Does this warp see any, or all, of the keys [j0, j0 + BN)? Its range is read anew each time: registers are scarce.
+// With segments: each warp's range of them to shared memory; returns `seen` without the keys at both ends that lie outside
+// the range of all rows.
+DEVICE key_range meet_segments(key_range seen, unsigned char *memory, const dlattn_params &p, const score_context &c, int row0,
+                               int rows) {
+    segment_range *ranges = (segment_range *)(memory + SEGMENT_RANGES_AT), own = {DLATTN_I64_MAX, DLATTN_I64_MIN};
+    key_range *hulls = (key_range *)(ranges + WARPS), hull = {0x7fffffff, 0, 0, 0};
+    const int warp = (int)threadIdx.x / 32, row = row0 + 16 * MT * warp + lane_id();
+    if (lane_id() < 16 * MT && row < rows)
+        own.lo = own.hi = load_int(p.q_segments, c.q_segments_at + row * p.q_segments.stride[1]);
+#pragma unroll
+    for (int lane = 1; lane < 32; lane *= 2) {
+        const i64 lo = __shfl_xor_sync(0xffffffffu, own.lo, lane), hi = __shfl_xor_sync(0xffffffffu, own.hi, lane);
+        own.lo = lo < own.lo ? lo : own.lo;
+        own.hi = hi > own.hi ? hi : own.hi;
+    }
+    if (lane_id() == 0) ranges[warp] = own;
+    __syncthreads();
+#pragma unroll
+    for (int w = 0; w < WARPS; w++) {
+        own.lo = ranges[w].lo < own.lo ? ranges[w].lo : own.lo;
+        own.hi = ranges[w].hi > own.hi ? ranges[w].hi : own.hi;
+    }
+#pragma unroll 4
+    for (int j = seen.lo + (int)threadIdx.x; j < seen.hi; j += THREADS) {
+        const i64 segment = load_int(p.kv_segments, c.kv_segments_at + j * p.kv_segments.stride[1]);
+        if (own.lo <= segment && segment <= own.hi) {
+            hull.lo = smaller(hull.lo, j);
+            hull.hi = j + 1;
+        }
+    }
+#pragma unroll
+    for (int lane = 1; lane < 32; lane *= 2) {
+        hull.lo = smaller(hull.lo, __shfl_xor_sync(0xffffffffu, hull.lo, lane));
+        hull.hi = larger(hull.hi, __shfl_xor_sync(0xffffffffu, hull.hi, lane));
+    }
+    if (lane_id() == 0) hulls[warp] = hull;
+    __syncthreads();
+#pragma unroll
+    for (int w = 0; w < WARPS; w++) {
+        hull.lo = smaller(hull.lo, hulls[w].lo);
+        hull.hi = larger(hull.hi, hulls[w].hi);
+    }
+    return hull;
+}
+
+// Does this warp see any, or all, of the keys [j0, j0 + BN)?
 DEVICE bool reaches(const unsigned char *memory, int j0) {
-    const key_range own = ((const key_range *)(memory + RANGES_AT))[threadIdx.x / 32];
+    const key_range own = ((const key_range *)(memory + RANGES_AT))[thread_anew() / 32];
     return j0 < own.hi && j0 + BN > own.lo;
 }
 
 DEVICE bool is_full(const unsigned char *memory, int j0) {
-    const key_range own = ((const key_range *)(memory + RANGES_AT))[threadIdx.x / 32];
+    const key_range own = ((const key_range *)(memory + RANGES_AT))[thread_anew() / 32];
     return own.full_lo <= j0 && j0 + BN <= own.full_hi;
 }
 
@@ -149,6 +201,21 @@ DEVICE void absorb_sign(u32 tile, float scale) {
         store_shared(tile + 4 * n, x);
     }
     __syncthreads();
+}
+
+// This thread's first row in the block's tile, its first key in a tile, and where its warp's bias lies.
+DEVICE int own_row() { return thread_anew() / 32 * (16 * MT) + thread_anew() % 32 / 4; }
+DEVICE int own_key() { return thread_anew() % 4 * 2; }
+DEVICE u32 own_bias() { return BIAS_AT + thread_anew() / 32 * BIAS_WARP_BYTES; }
+
+// What a tile of keys brings along: its segments, and this warp's tile of bias.
+DEVICE void load_terms(u32 memory, const dlattn_params &p, const score_context &context, int row0, int rows, int j0, int N) {
+    if (SEGMENTS) load_segments<THREADS>(memory + SEGMENTS_AT + j0 / BN % 2 * (BN * 8), p, context, j0, N);
+#if BIAS
+    __syncwarp(); // the last one has been read
+    load_bias<16 * MT>(memory + own_bias(), p, context, row0 + thread_anew() / 32 * (16 * MT), rows, j0, N);
+#endif
+    if (SEGMENTS || BIAS) copies_commit();
 }
 
 // With one stage: all have read K's tile and V's has come; the next K may.
@@ -207,16 +274,21 @@ DEVICE void multiply_values(float (&o)[MT][ET][4], const float (&s)[MT][NT][4], 
     }
 }
 
-// Two neighbours of a row, wherever they go.
-DEVICE void store_pair(const dlattn_view &t, i64 index, i64 stride, float x, float y, int count) {
-    if (count > 0) store_float(t, index, x);
-    if (count > 1) store_float(t, index + stride, y);
+// Two neighbours of a row, `count` of which exist, as float.
+DEVICE void store_floats(float *to, i64 stride, float x, float y, int count) {
+    if (count > 0) to[0] = x;
+    if (count > 1) to[stride] = y;
 }
 
-// out's rows through shared memory in 16-byte stores, where its rows are aligned and of the element type.
+// Has out 16-byte aligned rows?
+DEVICE bool stores_chunks(const dlattn_params &p) {
+    return p.out.stride[3] == 1 && ((p.out.data | 2 * (u64)(p.out.stride[0] | p.out.stride[1] | p.out.stride[2])) & 15) == 0;
+}
+
+// out's rows, of the element type: rounded, through shared memory, so that whole rows are written at once.
 DEVICE void store_rows(u32 tile, const float (&o)[MT][ET][4], const dlattn_params &p, const sequence &s, int h, int row0,
                        int rows) {
-    const int warp_row = 16 * MT * ((int)threadIdx.x / 32), g = lane_id() / 4, t = lane_id() % 4;
+    const int thread = thread_anew(), lane = thread % 32, warp_row = 16 * MT * (thread / 32), g = lane / 4, t = lane % 4;
     __syncthreads(); // the last tiles have been read
 #pragma unroll
     for (int a = 0; a < MT; a++)
@@ -227,25 +299,22 @@ DEVICE void store_rows(u32 tile, const float (&o)[MT][ET][4], const dlattn_param
                 store_shared(tile + element_offset<HEAD_E>(warp_row + 16 * a + 8 * half + g, 8 * e + 2 * t),
                              pack(o[a][e][2 * half], o[a][e][2 * half + 1]));
     __syncwarp();
-    for (int n = lane_id(); n < 16 * MT * (HEAD_E / 8); n += 32) { // each warp its own rows
-        const int r = warp_row + n / (HEAD_E / 8), chunk = n % (HEAD_E / 8), row = row0 + r;
-        if (row >= rows || 8 * chunk >= p.E) continue;
+    const bool chunks = stores_chunks(p);
+    for (int n = lane; n < 16 * MT * (HEAD_E / 8); n += 32) { // each warp its own rows
+        const int r = warp_row + n / (HEAD_E / 8), chunk = n % (HEAD_E / 8), row = row0 + r, count = p.E - 8 * chunk;
+        if (row >= rows || count <= 0) continue;
         const uint4 x = load_shared(tile + chunk_offset<HEAD_E>(r, chunk));
-        u16 *to = (u16 *)p.out.data + at(p.out, s.b, s.q_begin + query_of(p, row), head_of(p, h, row)) + 8 * chunk;
-        if (8 * chunk + 8 <= p.E) {
+        u16 *to = (u16 *)p.out.data + at(p.out, s.b, s.q_begin + query_of(p, row), head_of(p, h, row)) +
+                  8 * chunk * p.out.stride[3];
+        if (chunks && count >= 8) {
             *(uint4 *)to = x;
         } else {
             const u32 word[4] = {x.x, x.y, x.z, x.w};
 #pragma unroll
             for (int i = 0; i < 8; i++)
-                if (8 * chunk + i < p.E) to[i] = (u16)(word[i / 2] >> (i % 2 * 16));
+                if (i < count) to[i * p.out.stride[3]] = (u16)(word[i / 2] >> (i % 2 * 16));
         }
     }
-}
-
-DEVICE bool stores_whole_rows(const dlattn_params &p) {
-    return p.out.dtype == TYPE && p.out.stride[3] == 1 &&
-           ((p.out.data | 2 * (u64)(p.out.stride[0] | p.out.stride[1] | p.out.stride[2])) & 15) == 0;
 }
 
 // From the running sums to out and lse, or to this split's part of them.
@@ -256,8 +325,7 @@ DEVICE void finish(u32 tile, float (&o)[MT][ET][4], const float (&m)[MT][2], con
     const block_place place = place_of(p, block);
     const sequence s = read_sequence(p, place.b);
     const int rows = PACKED ? s.M * p.heads_per_group : s.M;
-    const int first = place.row0 + 16 * MT * ((int)threadIdx.x / 32) + lane_id() / 4, t = lane_id() % 4;
-    const bool whole = !SPLIT && stores_whole_rows(p);
+    const int thread = thread_anew(), first = place.row0 + 16 * MT * (thread / 32) + thread % 32 / 4, t = thread % 4;
 #pragma unroll
     for (int a = 0; a < MT; a++)
 #pragma unroll
@@ -275,24 +343,19 @@ DEVICE void finish(u32 tile, float (&o)[MT][ET][4], const float (&m)[MT][2], con
                 o[a][e][2 * half + 1] = by == 0.0f ? 0.0f : o[a][e][2 * half + 1] * by;
             }
             if (row >= rows) continue;
-            if (SPLIT) {
-                const i64 part = place.split * p.row_count + row_of(p, s, h, i);
-                if (t == 0) ((float *)p.partial_lse)[part] = end.lse;
-                const dlattn_view out = {p.partial_out, {0, 0, 0, 1}, {0, 0, 0, 0}, DLATTN_TYPE_F32, 0};
+            const i64 part = place.split * p.row_count + row_of(p, s, h, i);
+            if (t == 0 && SPLIT) ((float *)p.partial_lse)[part] = end.lse;
+            if (t == 0 && !SPLIT && p.lse.data) store_float(p.lse, at(p.lse, s.b, h, s.q_begin + i), end.lse);
+            if (SPLIT || p.out.dtype != TYPE) {
+                const i64 stride = SPLIT ? 1 : p.out.stride[3];
+                float *to = SPLIT ? (float *)p.partial_out + part * p.E : (float *)p.out.data + at(p.out, s.b, s.q_begin + i, h);
 #pragma unroll
                 for (int e = 0; e < ET; e++)
-                    store_pair(out, part * p.E + 8 * e + 2 * t, 1, o[a][e][2 * half], o[a][e][2 * half + 1], p.E - 8 * e - 2 * t);
-            } else {
-                if (t == 0 && p.lse.data) store_float(p.lse, at(p.lse, s.b, h, s.q_begin + i), end.lse);
-                const i64 out_at = at(p.out, s.b, s.q_begin + i, h);
-                if (!whole)
-#pragma unroll
-                    for (int e = 0; e < ET; e++)
-                        store_pair(p.out, out_at + (8 * e + 2 * t) * p.out.stride[3], p.out.stride[3], o[a][e][2 * half],
-                                   o[a][e][2 * half + 1], p.E - 8 * e - 2 * t);
+                    store_floats(to + (8 * e + 2 * t) * stride, stride, o[a][e][2 * half], o[a][e][2 * half + 1],
+                                 p.E - 8 * e - 2 * t);
             }
         }
-    if (whole) store_rows(tile, o, p, s, place.h, place.row0, rows);
+    if (!SPLIT && p.out.dtype == TYPE) store_rows(tile, o, p, s, place.h, place.row0, rows);
 }
 
 extern "C" __global__ void __launch_bounds__(THREADS) forward_sm80(const __grid_constant__ dlattn_params p) {
@@ -306,12 +369,15 @@ extern "C" __global__ void __launch_bounds__(THREADS) forward_sm80(const __grid_
     const tile_source values = {(const u16 *)p.v.data + at(p.v, s.b, s.k_begin, g), p.v.stride[1], p.v.stride[3], s.N, p.E};
     const u32 q_tile = shared_address(memory), k_tiles = q_tile + Q_BYTES, v_tiles = k_tiles + STAGES * K_BYTES;
     const int warp_row = 16 * MT * ((int)threadIdx.x / 32);
-    const int i = place.row0 + warp_row + lane_id() / 4; // this thread's first row and, in a tile, key
-    const int t = lane_id() % 4;
+    const u32 segments = q_tile + SEGMENTS_AT;
+
+    load_queries(q_tile, p, s, place.h, place.row0, rows);
+    const score_context context = score_context_of(p, s, PACKED ? place.h * p.heads_per_group : place.h);
 
     // Which tiles of keys.
     key_range seen = {0, s.N, 0, s.N};
     if (INTERVAL) seen = find_ranges(memory, p, s, place.row0, rows);
+    if (SEGMENTS) seen = meet_segments(seen, memory, p, context, place.row0, rows);
     int first = smaller(seen.lo, seen.hi) / BN, last = (seen.hi + BN - 1) / BN;
     if (SPLIT) {
         const int count = last - first, begin = first;
@@ -319,12 +385,12 @@ extern "C" __global__ void __launch_bounds__(THREADS) forward_sm80(const __grid_
         last = begin + (int)((i64)count * (place.split + 1) / p.splits);
     }
 
-    load_queries(q_tile, p, s, place.h, place.row0, rows);
     const u16 *k_column = column_of<HEAD_D>(keys, (last - 1) * BN), *v_column = column_of<HEAD_E>(values, (last - 1) * BN);
     if (last > first) {
         const int stage = (last - 1) % STAGES, j0 = (last - 1) * BN;
         load_tile_and_step_back<BN, HEAD_D, THREADS, ALIGNED>(k_tiles + stage * K_BYTES, keys, j0, &k_column);
         if (STAGES == 2) load_tile_and_step_back<BN, HEAD_E, THREADS, ALIGNED>(v_tiles + stage * V_BYTES, values, j0, &v_column);
+        load_terms(q_tile, p, context, place.row0, rows, j0, s.N);
     }
     copies_commit();
 
@@ -335,7 +401,6 @@ extern "C" __global__ void __launch_bounds__(THREADS) forward_sm80(const __grid_
         scale = scale < 0.0f ? -scale : 1.0f;
     }
     const float factor = SCORED ? LOG2_E : scale * LOG2_E; // from scores to powers of two
-    const score_context context = score_context_of(p, s, PACKED ? place.h * p.heads_per_group : place.h);
     dlattn_philox_key key = {0, 0, 0};
     if (HAS(p, DLATTN_FEATURE_DROPOUT)) key = dropout_key(p);
 
@@ -369,22 +434,30 @@ extern "C" __global__ void __launch_bounds__(THREADS) forward_sm80(const __grid_
             load_tile_and_step_back<BN, HEAD_E, THREADS, ALIGNED>(v_tiles + (n - 1) % 2 * V_BYTES, values, j0 - BN, &v_column);
             copies_commit();
         }
-        if (INTERVAL && !reaches(memory, j0)) { // no key for this warp: it only helps to copy
+        // The ranges of a warp are read anew each time: registers are scarce.
+        int meeting = SEGMENTS_EQUAL;
+        if (SEGMENTS)
+            meeting = compare_segments(segments + n % 2 * (BN * 8), p,
+                                       ((const segment_range *)(memory + SEGMENT_RANGES_AT))[thread_anew() / 32], j0, s.N);
+        if (meeting == SEGMENTS_APART || (INTERVAL && !reaches(memory, j0))) { // nothing for this warp: it only helps to copy
             if (STAGES == 1) next_keys(k_tile, keys, j0 - BN, n > first, &k_column);
+            if (n > first) load_terms(q_tile, p, context, place.row0, rows, j0 - BN, s.N);
             continue;
         }
         float scores[MT][NT][4];
         multiply_keys(scores, q, q_own, k_tile);
         if (STAGES == 1) next_keys(k_tile, keys, j0 - BN, n > first, &k_column);
-        if (SCORED) score_tile(scores, p, context, i, j0 + 2 * t, s.M, s.N);
-        if ((FEATURES) & FEATURES_ELEMENT) hide_elements(scores, p, context, i, j0 + 2 * t, s.M, s.N);
+        if (SCORED) score_tile(scores, p, context, place.row0 + own_row(), j0 + own_key(), s.M, s.N, q_tile + own_bias());
+        if (n > first) load_terms(q_tile, p, context, place.row0, rows, j0 - BN, s.N);
+        if (SEGMENTS && meeting == SEGMENTS_MIXED) hide_other_segments(scores, p, context, segments + n % 2 * (BN * 8), place.row0 + own_row(), s.M);
+        if (HAS(p, DLATTN_FEATURE_MASK)) hide_masked(scores, p, context, place.row0 + own_row(), j0 + own_key(), s.M, s.N);
         if (INTERVAL) {
-            if (!is_full(memory, j0)) hide_outside(scores, (const limits *)(memory + LIMITS_AT) + warp_row, j0 + 2 * t);
+            if (!is_full(memory, j0)) hide_outside(scores, (const limits *)(memory + LIMITS_AT), j0);
         } else if (j0 + BN > s.N) {
-            hide_past(scores, j0 + 2 * t, s.N);
+            hide_past(scores, j0 + own_key(), s.N);
         }
         softmax_step(scores, o, m, l, factor);
-        if (HAS(p, DLATTN_FEATURE_DROPOUT)) drop_tile(scores, p, key, s, place.h, i, j0 + 2 * t);
+        if (HAS(p, DLATTN_FEATURE_DROPOUT)) drop_tile(scores, p, key, s, place.h, place.row0 + own_row(), j0 + own_key());
         multiply_values(o, scores, v_tile);
     }
     copies_wait<0>(); // Q's copy, when there was no key

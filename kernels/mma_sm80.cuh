@@ -21,6 +21,14 @@ DEVICE u32 shared_address(const void *p) { return (u32)__cvta_generic_to_shared(
 
 DEVICE int lane_id() { return (int)(threadIdx.x & 31); }
 
+// The thread's number read anew: what is derived from it is computed where it is needed, instead of being kept in registers
+// through a loop.
+DEVICE int thread_anew() {
+    u32 x;
+    asm volatile("mov.u32 %0, %%tid.x;" : "=r"(x));
+    return (int)(x & 1023u);
+}
+
 // Arithmetic ----------------------------------------------------------------------------------------------------------
 
 // 2^x; subnormal results are 0, exp2(-inf) = 0.
@@ -162,6 +170,18 @@ DEVICE void copy_async(u32 shared, const void *global, int bytes) {
 #endif
 }
 
+// 4 or 8 bytes.
+DEVICE void copy_small_async(u32 shared, const void *global, int bytes) {
+#if __CUDA_ARCH__ >= 800
+    const u64 from = __cvta_generic_to_global(global);
+    if (bytes == 8) asm volatile("cp.async.ca.shared.global [%0], [%1], 8;" :: "r"(shared), "l"(from) : "memory");
+    else asm volatile("cp.async.ca.shared.global [%0], [%1], 4;" :: "r"(shared), "l"(from) : "memory");
+#else
+    store_shared(shared, ((const u32 *)global)[0]);
+    if (bytes == 8) store_shared(shared + 4, ((const u32 *)global)[1]);
+#endif
+}
+
 DEVICE void copies_commit() {
 #if __CUDA_ARCH__ >= 800
     asm volatile("cp.async.commit_group;" ::: "memory");
@@ -207,10 +227,9 @@ DEVICE const u16 *column_of(const tile_source &from, int row) {
 
 template <int ROWS, int COLS, int THREADS>
 DEVICE void load_column(u32 tile, const tile_source &from, int row, const u16 *first) {
-    const int STEP = THREADS / (COLS / 8), r = (int)threadIdx.x / (COLS / 8), c = (int)threadIdx.x % (COLS / 8);
-    const int left = from.rows - row - r;
-    const bool inside = 8 * c < from.cols;
-    const u32 to = tile + chunk_offset<COLS>(r, c);
+    const int STEP = THREADS / (COLS / 8), thread = thread_anew(), left = from.rows - row - thread / (COLS / 8);
+    const bool inside = 8 * (thread % (COLS / 8)) < from.cols;
+    const u32 to = tile + chunk_offset<COLS>((int)threadIdx.x / (COLS / 8), (int)threadIdx.x % (COLS / 8));
 #pragma unroll
     for (int k = 0; k < ROWS / STEP; k++) {
         copy_async(to + k * STEP * COLS * 2, first, inside && k * STEP < left ? 16 : 0);

@@ -17,31 +17,94 @@
 #define ROW_OF(a, c) (16 * (a) + 8 * ((c) / 2))
 #define KEY_OF(n, c) (8 * (n) + (c) % 2)
 
-// Do the features change the score beyond its scale, and do they hide single elements?
+// Do the features change the score beyond its scale?
 #define FEATURES_SCORED (DLATTN_FEATURE_SOFTCAP | DLATTN_FEATURE_ALIBI | DLATTN_FEATURE_BIAS)
-#define FEATURES_ELEMENT (DLATTN_FEATURE_MASK | DLATTN_FEATURE_SEGMENTS)
 
 DEVICE int smaller(int a, int b) { return a < b ? a : b; }
 DEVICE int larger(int a, int b) { return a > b ? a : b; }
 
 // tanh: x + x^3 P(x^2) up to 1/2 (P interpolates at Chebyshev nodes, relative error 5.3e-8), 1 - 2 / (1 + exp(2x)) beyond.
+#define TANH_1 -0.3333331108f
+#define TANH_2 0.1333047649f
+#define TANH_3 -0.05338711064f
+#define TANH_4 0.01798874441f
+
 DEVICE float tanh_of(float x) {
     float y = fabsf(x), square = x * x, power, inverse;
-    float small = fmaf(0.01798874441f, square, -0.05338711064f);
-    small = fmaf(small, square, 0.1333047649f);
-    small = fmaf(small, square, -0.3333331108f);
-    small = fmaf(small * square, x, x);
+    const float small = fmaf(fmaf(fmaf(fmaf(TANH_4, square, TANH_3), square, TANH_2), square, TANH_1) * square, x, x);
     power = exp2_approx(y * (2.0f * LOG2_E));
     asm("rcp.approx.ftz.f32 %0, %1;" : "=f"(inverse) : "f"(power + 1.0f));
     return y < 0.5f ? small : copysignf(fmaf(-2.0f, inverse, 1.0f), x);
 }
 
-// s: q.k, becomes the score in natural units. Rows >= M and keys >= N get some number.
+// s = softcap * tanh(s * scale / softcap). Where the whole warp stays below |x| = 1/2, it is s times a polynomial in s^2.
 template <int MT, int NT>
-DEVICE void score_tile(float (&s)[MT][NT][4], const dlattn_params &p, const score_context &context, int i, int j, int M, int N) {
-    if (HAS(p, DLATTN_FEATURE_SOFTCAP)) {
-        const float inward = p.scale / p.softcap, softcap = p.softcap;
+DEVICE void cap_tile(float (&s)[MT][NT][4], float scale, float softcap) {
+    asm volatile("" : "+f"(scale), "+f"(softcap)); // no constants kept through the loop
+    const float inward = scale / softcap, square = inward * inward;
+    float top = 0.0f;
+    EACH_SCORE(MT, NT) top = fmaxf(top, fabsf(s[a][n][c]));
+    if (__all_sync(0xffffffffu, top * fabsf(inward) < 0.5f && square < 1e8f)) {
+        const float c1 = TANH_1 * square * scale, c2 = TANH_2 * square * square * scale;
+        const float c3 = TANH_3 * square * square * square * scale, c4 = TANH_4 * square * square * square * square * scale;
+        EACH_SCORE(MT, NT) {
+            const float x = s[a][n][c], w = x * x;
+            s[a][n][c] = x * fmaf(fmaf(fmaf(fmaf(c4, w, c3), w, c2), w, c1), w, scale);
+        }
+    } else {
         EACH_SCORE(MT, NT) s[a][n][c] = softcap * tanh_of(s[a][n][c] * inward);
+    }
+}
+
+#ifndef BIAS
+#define BIAS 0
+#endif
+#if BIAS
+// A warp's own rows of a tile of bias in shared memory, permuted as every tile: of the element type (BIAS 1) or float (2).
+// Nobody else reads them, so the warp copies the next ones as soon as it has read these.
+#define BIAS_COLS (BN * BIAS) // 16-bit elements of a row
+
+// Rows from row0 on, at most `rows`, keys from j0 on, N there are: 16 * MT rows of this warp.
+template <int ROWS>
+DEVICE void load_bias(u32 tile, const dlattn_params &p, const score_context &context, int row0, int rows, int j0, int N) {
+    const int CHUNKS = BIAS_COLS / 8, STEP = 32 / CHUNKS, lane = thread_anew() % 32;
+    static_assert(32 % CHUNKS == 0 && ROWS % STEP == 0, "keys of a tile with bias: 32, 64, 128, or 256 for 16 bits");
+    const int chunk = lane % CHUNKS, left = (N - j0 - 8 / BIAS * chunk) * (2 * BIAS), row = row0 + lane / CHUNKS;
+    const char *from = (const char *)p.bias.data +
+                       (context.bias_at + row * p.bias.stride[2] + j0 + 8 / BIAS * chunk) * (2 * BIAS);
+#pragma unroll
+    for (int r = 0; r < ROWS; r += STEP) {
+        const u32 to = tile + chunk_offset<BIAS_COLS>(lane / CHUNKS + r, chunk);
+        if (j0 + BN <= N) copy_async(to, from, row + r < rows ? 16 : 0);
+        else copy_async(to, from, row + r < rows ? larger(0, smaller(16, left)) : 0);
+        from += STEP * p.bias.stride[2] * (2 * BIAS);
+    }
+}
+
+// The bias of element pair (2t, 2t + 1) of 8 x 8 block n, row r of the warp's rows.
+DEVICE float2 bias_pair(u32 tile, int r, int n) {
+    const int t = lane_id() % 4;
+    float2 pair;
+#if BIAS == 2
+    const u32 address = tile + chunk_offset<BIAS_COLS>(r, 2 * n + t / 2) + t % 2 * 8;
+    asm volatile("ld.shared.v2.f32 {%0,%1}, [%2];" : "=f"(pair.x), "=f"(pair.y) : "r"(address) : "memory");
+#else
+    const u32 address = tile + chunk_offset<BIAS_COLS>(r, n) + t * 4;
+    u32 both;
+    asm volatile("ld.shared.b32 %0, [%1];" : "=r"(both) : "r"(address) : "memory");
+    pair = make_float2(float_of_element((u16)both), float_of_element((u16)(both >> 16)));
+    if (TYPE == DLATTN_TYPE_BF16) pair = make_float2(__uint_as_float(both << 16), __uint_as_float(both & 0xffff0000u));
+#endif
+    return pair;
+}
+#endif
+
+// s: q.k, becomes the score in natural units. Rows >= M and keys >= N get some number. bias: the warp's tile of it.
+template <int MT, int NT>
+DEVICE void score_tile(float (&s)[MT][NT][4], const dlattn_params &p, const score_context &context, int i, int j, int M, int N,
+                       u32 bias) {
+    if (HAS(p, DLATTN_FEATURE_SOFTCAP)) {
+        cap_tile(s, p.scale, p.softcap);
     } else {
         EACH_SCORE(MT, NT) s[a][n][c] *= p.scale;
     }
@@ -57,22 +120,33 @@ DEVICE void score_tile(float (&s)[MT][NT][4], const dlattn_params &p, const scor
             }
         }
     }
+#if BIAS
+    EACH_SCORE(MT, NT) {
+        if (c % 2) continue;
+        const float2 pair = bias_pair(bias, ROW_OF(a, c) + lane_id() / 4, n);
+        s[a][n][c] += pair.x;
+        s[a][n][c + 1] += pair.y;
+    }
+#else
     if (HAS(p, DLATTN_FEATURE_BIAS)) {
         EACH_SCORE(MT, NT) {
             const int row = smaller(i + ROW_OF(a, c), M - 1), key = smaller(j + KEY_OF(n, c), N - 1);
             s[a][n][c] += load_float(p.bias, context.bias_at + row * p.bias.stride[2] + key * p.bias.stride[3]);
         }
     }
+#endif
 }
 
-// Hides keys outside each row's limits. `rows`: the limits of the warp's 16 MT rows.
+// Hides keys outside each row's limits, of a tile that starts at key j0. `rows`: the limits of the block's rows.
 template <int MT, int NT>
-DEVICE void hide_outside(float (&s)[MT][NT][4], const limits *rows, int j) {
+DEVICE void hide_outside(float (&s)[MT][NT][4], const limits *rows, int j0) {
+    const int thread = thread_anew(), j = j0 + thread % 4 * 2;
+    rows += thread / 32 * (16 * MT) + thread % 32 / 4;
 #pragma unroll
     for (int a = 0; a < MT; a++)
 #pragma unroll
         for (int half = 0; half < 2; half++) {
-            const limits row = rows[16 * a + 8 * half + lane_id() / 4];
+            const limits row = rows[16 * a + 8 * half];
             const u32 count = (u32)(row.hi - row.lo);
 #pragma unroll
             for (int n = 0; n < NT; n++)
@@ -88,36 +162,76 @@ DEVICE void hide_past(float (&s)[MT][NT][4], int j, int N) {
     EACH_SCORE(MT, NT) if (j + KEY_OF(n, c) >= N) s[a][n][c] = -INFINITE;
 }
 
-// Hides what the mask tensor and the segments hide.
-template <int MT, int NT>
-DEVICE void hide_elements(float (&s)[MT][NT][4], const dlattn_params &p, const score_context &context, int i, int j, int M, int N) {
-    if (HAS(p, DLATTN_FEATURE_SEGMENTS)) {
-        i64 own[MT][2];
-#pragma unroll
-        for (int a = 0; a < MT; a++)
-#pragma unroll
-            for (int half = 0; half < 2; half++)
-                own[a][half] = load_int(p.q_segments, context.q_segments_at +
-                                                          smaller(i + ROW_OF(a, 2 * half), M - 1) * p.q_segments.stride[1]);
-#pragma unroll
-        for (int n = 0; n < NT; n++)
-#pragma unroll
-            for (int odd = 0; odd < 2; odd++) {
-                const int key = smaller(j + KEY_OF(n, odd), N - 1);
-                const i64 segment = load_int(p.kv_segments, context.kv_segments_at + key * p.kv_segments.stride[1]);
-#pragma unroll
-                for (int a = 0; a < MT; a++) {
-                    if (own[a][0] != segment) s[a][n][odd] = -INFINITE;
-                    if (own[a][1] != segment) s[a][n][odd + 2] = -INFINITE;
-                }
-            }
+// Segments of BN keys in shared memory, 8 bytes each whatever their type.
+template <int THREADS>
+DEVICE void load_segments(u32 to, const dlattn_params &p, const score_context &context, int j0, int N) {
+    const int size = p.kv_segments.dtype == DLATTN_TYPE_I64 ? 8 : 4;
+    for (int n = (int)threadIdx.x; n < BN; n += THREADS) {
+        const i64 index = context.kv_segments_at + smaller(j0 + n, N - 1) * p.kv_segments.stride[1];
+        copy_small_async(to + 8 * n, (const char *)p.kv_segments.data + index * size, size);
     }
-    if (HAS(p, DLATTN_FEATURE_MASK)) {
-        const unsigned char *mask = (const unsigned char *)p.mask.data + context.mask_at;
-        EACH_SCORE(MT, NT) {
-            const int row = smaller(i + ROW_OF(a, c), M - 1), key = smaller(j + KEY_OF(n, c), N - 1);
-            if (!mask[row * p.mask.stride[2] + key * p.mask.stride[3]]) s[a][n][c] = -INFINITE;
+}
+
+DEVICE i64 segment_at(u32 segments, const dlattn_params &p, int n) {
+    i64 x;
+    asm volatile("ld.shared.b64 %0, [%1];" : "=l"(x) : "r"(segments + 8 * n) : "memory");
+    return p.kv_segments.dtype == DLATTN_TYPE_I64 ? x : (i64)(int)x;
+}
+
+// The least and the largest segment of some rows.
+typedef struct segment_range {
+    i64 lo, hi;
+} segment_range;
+
+// How a tile of keys meets a warp's rows: no row sees any of it, all see all of it, or it must be looked at.
+#define SEGMENTS_APART 0
+#define SEGMENTS_EQUAL 1
+#define SEGMENTS_MIXED 2
+
+DEVICE int compare_segments(u32 segments, const dlattn_params &p, const segment_range &rows, int j0, int N) {
+    bool meets = false, equal = rows.lo == rows.hi;
+#pragma unroll
+    for (int n = 0; n < BN; n += 32) {
+        if (BN % 32 != 0 && n + lane_id() >= BN) break;
+        const i64 segment = segment_at(segments, p, n + lane_id());
+        const bool there = j0 + n + lane_id() < N;
+        meets |= there && rows.lo <= segment && segment <= rows.hi;
+        equal &= !there || segment == rows.lo;
+    }
+    if (!__any_sync(0xffffffffu, meets)) return SEGMENTS_APART;
+    return __all_sync(0xffffffffu, equal) ? SEGMENTS_EQUAL : SEGMENTS_MIXED;
+}
+
+template <int MT, int NT>
+DEVICE void hide_other_segments(float (&s)[MT][NT][4], const dlattn_params &p, const score_context &context, u32 segments, int i,
+                                int M) {
+    i64 own[MT][2];
+#pragma unroll
+    for (int a = 0; a < MT; a++)
+#pragma unroll
+        for (int half = 0; half < 2; half++)
+            own[a][half] = load_int(p.q_segments, context.q_segments_at +
+                                                      smaller(i + ROW_OF(a, 2 * half), M - 1) * p.q_segments.stride[1]);
+#pragma unroll
+    for (int n = 0; n < NT; n++)
+#pragma unroll
+        for (int odd = 0; odd < 2; odd++) {
+            const i64 segment = segment_at(segments, p, KEY_OF(n, odd) + lane_id() % 4 * 2);
+#pragma unroll
+            for (int a = 0; a < MT; a++) {
+                if (own[a][0] != segment) s[a][n][odd] = -INFINITE;
+                if (own[a][1] != segment) s[a][n][odd + 2] = -INFINITE;
+            }
         }
+}
+
+// Hides what the mask tensor hides.
+template <int MT, int NT>
+DEVICE void hide_masked(float (&s)[MT][NT][4], const dlattn_params &p, const score_context &context, int i, int j, int M, int N) {
+    const unsigned char *mask = (const unsigned char *)p.mask.data + context.mask_at;
+    EACH_SCORE(MT, NT) {
+        const int row = smaller(i + ROW_OF(a, c), M - 1), key = smaller(j + KEY_OF(n, c), N - 1);
+        if (!mask[row * p.mask.stride[2] + key * p.mask.stride[3]]) s[a][n][c] = -INFINITE;
     }
 }
 

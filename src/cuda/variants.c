@@ -24,9 +24,9 @@ static int64_t choice(const variant *v, const char *name, int64_t otherwise) {
  * it does not fit, the row does not serve. */
 static int32_t forward_sm80_smem(const variant *v, int64_t head_d, int64_t head_e, uint32_t features) {
     const int64_t tiles = 2 * v->rows * head_d + 2 * choice(v, "STAGES", 1) * v->keys * (head_d + head_e);
-    (void)features;
+    const int64_t segments = features & DLATTN_FEATURE_SEGMENTS ? 16 * v->keys + 32 * v->warps : 0;
     if (2 * v->rows * head_e > tiles) return INT32_MAX;
-    return (int32_t)(tiles + 8 * v->rows + 16 * v->warps);
+    return (int32_t)(tiles + 8 * v->rows + 16 * v->warps + segments);
 }
 
 /* K and V, the ring of Q and dout, dS, P where warps share rows, then statistics of the rows and segments. */
