@@ -1,6 +1,6 @@
 """Trains a small character-level transformer in NumPy; attention and its gradients come from dlattn.
 
-    python examples/python/train_characters.py [--steps 300] [--seconds 45]
+    python examples/python/train_characters.py [--steps 300] [--seconds 30]
 
 The text is examples/data/opticks.txt; its last tenth is held out. Exit code 0 when the held-out loss, in bits per
 character, ends below three quarters of the unigram entropy of the held-out text (what a model that knows only how
@@ -193,7 +193,7 @@ def sample(weights, start, length, random):
 def main():
     options = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     options.add_argument("--steps", type=int, default=300, help="updates of the weights")
-    options.add_argument("--seconds", type=float, default=45, help="stop sooner where the machine is slow")
+    options.add_argument("--seconds", type=float, default=30, help="stop sooner where the machine is slow")
     options = options.parse_args()
     random = np.random.default_rng(1)
     training, held_out, alphabet = load_text()
