@@ -5,6 +5,7 @@
 #define DLATTN_CUDA_SOURCE_FILES_H
 
 #define DLATTN_SOURCE_FILES(X)                                         \
+    X(backward_dq_sm80_cu, "backward_dq_sm80.cu")                      \
     X(backward_prepare_cu, "backward_prepare.cu")                      \
     X(backward_sm80_cu, "backward_sm80.cu")                            \
     X(backward_sm80_cuh, "backward_sm80.cuh")                          \
@@ -12,15 +13,21 @@
     X(combine_cu, "combine.cu")                                        \
     X(convert_dq_cu, "convert_dq.cu")                                  \
     X(dbias_generic_cu, "dbias_generic.cu")                            \
+    X(dbias_sm80_cu, "dbias_sm80.cu")                                  \
     X(dq_sum_cuh, "dq_sum.cuh")                                        \
     X(dropout_mask_cu, "dropout_mask.cu")                              \
     X(element_cuh, "element.cuh")                                      \
     X(forward_sm80_cu, "forward_sm80.cu")                              \
+    X(generic_copy_cuh, "generic_copy.cuh")                            \
     X(generic_dkdv_cu, "generic_dkdv.cu")                              \
     X(generic_dq_cu, "generic_dq.cu")                                  \
+    X(generic_fma_cuh, "generic_fma.cuh")                              \
     X(generic_forward_cu, "generic_forward.cu")                        \
     X(generic_gradient_cuh, "generic_gradient.cuh")                    \
+    X(generic_memory_cuh, "generic_memory.cuh")                        \
+    X(generic_tf32_cuh, "generic_tf32.cuh")                            \
     X(generic_tile_cuh, "generic_tile.cuh")                            \
+    X(gradient_sm80_cuh, "gradient_sm80.cuh")                          \
     X(merge_cu, "merge.cu")                                            \
     X(mma_sm80_cuh, "mma_sm80.cuh")                                    \
     X(scores_cuh, "scores.cuh")                                        \
