@@ -12,7 +12,7 @@ import sys
 import time
 
 import dlattn
-from dlattn import _library, _options, _raw, _result, _tensor
+from dlattn import _library, _options, _raw, _result, _run, _tensor
 
 SHAPE, ROUNDS, CALLS = (1, 64, 4, 64), 60, 50
 
@@ -61,9 +61,14 @@ def c_calls(q, out):
     yield "C: dlattn_forward_workspace through ctypes", lambda: library.dlattn_forward_workspace(
         problem.struct, outputs, exec_, needed, None)
     yield "C: dlattn_version through ctypes", library.dlattn_version
-    yield "Python: three tensors borrowed", lambda: _options.Problem(q, q, q, {})
-    loans = problem.loans
-    yield "Python: a tensor borrowed", lambda: _tensor.borrow("q", q, type(loans)())
+    yield "Python: problem of three tensors", lambda: _options.Problem(q, q, q, {}).loans.release()
+
+    def borrow():
+        loans = _run.Loans()
+        _tensor.borrow("q", q, loans)
+        loans.release()
+
+    yield "Python: a tensor borrowed", borrow
 
 
 def cupy_calls():

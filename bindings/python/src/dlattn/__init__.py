@@ -1,4 +1,4 @@
-"""Exact attention, forward and backward, on NumPy arrays and any CPU DLPack object.
+"""Exact attention, forward and backward, on NumPy arrays, CPU DLPack objects and CUDA arrays of torch, CuPy and JAX.
 
     import dlattn, numpy as np
     q = k = v = np.random.rand(1, 128, 8, 64).astype("float32")      # [batch, tokens, heads, head size]

@@ -97,7 +97,7 @@ def _gradients(problem: Problem, arrays: dict, wanted: dict, grad_dtype) -> tupl
         if given is None:
             shape, word = problem.look(name)
             word = dtype_word("grad_dtype", grad_dtype, word)
-        results[name] = problem.output(name, given, shape, word)
+        results[name] = problem.output(name, given, shape, word, problem.parent(name))
         setattr(struct, name, results[name].address)
     return struct, results
 

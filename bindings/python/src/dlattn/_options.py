@@ -96,12 +96,12 @@ def pair(name: str, value) -> tuple:
 class Problem:
     """dlattn_attention filled from Python arguments; `loans` owns what its addresses point to during the call."""
 
-    __slots__ = ("struct", "loans", "exec", "q", "parents", "q_address", "v_address", "k_address")
+    __slots__ = ("struct", "loans", "exec", "q", "arrays", "q_address", "v_address", "k_address")
 
     def __init__(self, q, k, v, options: dict):
         self.loans = loans = Loans()
         self.exec, self.q = None, q
-        self.parents = {"dq": q, "dk": k, "dv": v, "dbias": options.get("bias"), "dsinks": options.get("sinks")}
+        self.arrays = k, v, options
         self.q_address = _tensor.lead("q", q, loans)
         self.k_address = _tensor.borrow("k", k, loans)
         self.v_address = _tensor.borrow("v", v, loans)
@@ -160,17 +160,23 @@ class Problem:
         self.exec = _raw.dlattn_exec(ctypes.sizeof(_raw.dlattn_exec))
         self.exec.num_threads = integer("num_threads", value, -2**31, 2**31)
 
+    def parent(self, gradient: str):
+        """The tensor that a gradient belongs to, or None."""
+        if gradient == "dq":
+            return self.q
+        k, v, options = self.arrays
+        return k if gradient == "dk" else v if gradient == "dv" else options.get(gradient[1:])
+
     def look(self, gradient: str) -> tuple[tuple, int]:
-        """Shape and dtype of the tensor that a gradient belongs to. dbias without bias: as q; the library refuses it."""
-        parent, address = self.parents[gradient], getattr(self.struct, gradient[1:])
+        """Shape and dtype of a gradient's parent. dbias without bias: as q; the library refuses it."""
+        parent = self.parent(gradient)
         if parent is None:
             return _tensor.look(self.q, self.q_address)
-        return _tensor.look(parent, address)
+        return _tensor.look(parent, getattr(self.struct, gradient[1:]))
 
-    def output(self, name: str, given, shape: tuple, word: int) -> Result:
-        like = self.q
-        if self.loans.run is not None and self.parents.get(name) is not None:
-            like = self.parents[name]
+    def output(self, name: str, given, shape: tuple, word: int, like=None) -> Result:
+        """`like`: an array of the type wanted, and most often of the shape; None: q."""
+        like = self.q if like is None or self.loans.run is None else like
         return Result(name, given, shape, word, like, self.loans)
 
     def outline(self, shape: tuple, word: int) -> int:

@@ -10,8 +10,19 @@ from ._library import check
 EXEC_SIZE = ctypes.sizeof(_raw.dlattn_exec)
 
 
-SLOTS = 8
-_spare: list = []  # sets of SLOTS DLTensors with their addresses, ready to be used again
+SLOTS, MOST_DIMS = 8, 8
+_spare: list = []  # sets of SLOTS slots, ready to be used again
+
+
+class Slot:
+    """A DLTensor with its address, and room for its shape and strides with theirs. To make one takes longer than to
+    fill it, so they are kept from call to call."""
+
+    __slots__ = ("tensor", "address", "sizes", "sizes_address")
+
+    def __init__(self):
+        self.tensor, self.sizes = _raw.DLTensor(), (ctypes.c_int64 * (2 * MOST_DIMS))()
+        self.address, self.sizes_address = ctypes.addressof(self.tensor), ctypes.addressof(self.sizes)
 
 
 class Loans(list):
@@ -23,19 +34,24 @@ class Loans(list):
         self.run: Optional[Run] = None
         self.slots, self.used = None, 0
 
-    def tensor(self) -> tuple[_raw.DLTensor, int]:
-        """A DLTensor to fill, and its address: a used one, since to make one takes as long as to fill it."""
+    def slot(self) -> Slot:
         if self.slots is None:
             try:
                 self.slots = _spare.pop()
             except IndexError:
-                self.slots = [(tensor, ctypes.addressof(tensor)) for tensor in (_raw.DLTensor() for _ in range(SLOTS))]
+                self.slots = [Slot() for _ in range(SLOTS)]
         if self.used == SLOTS:
-            tensor = _raw.DLTensor()
-            self.append(tensor)
-            return tensor, ctypes.addressof(tensor)
+            slot = Slot()
+            self.append(slot)
+            return slot
         self.used += 1
         return self.slots[self.used - 1]
+
+    def release(self) -> None:
+        """The call is over, and its tensors may serve another one."""
+        if self.slots is not None:
+            _spare.append(self.slots)
+            self.slots = None
 
     def launch(self, function, subject, result, exec_=None, workspace=None) -> None:
         """Calls a function of the library that takes (subject, result, exec); see Problem.launch. The call's tensors
@@ -45,9 +61,7 @@ class Loans(list):
             check(function(subject, result, exec_))
         else:
             self._launch_there(run, function, subject, result, workspace)
-        if self.slots is not None:
-            _spare.append(self.slots)
-            self.slots = None
+        self.release()
 
     def _launch_there(self, run: Run, function, subject, result, workspace) -> None:
         if workspace is not None:

@@ -7,13 +7,14 @@ unconsumed until the call is over and then frees itself through the producer's d
 from __future__ import annotations
 
 import ctypes
+import struct
 from typing import Callable, Optional
 
 import numpy
 
 from . import _exchange, _frameworks, _raw
 from ._errors import argument_error, dtype_error
-from ._run import Loans, Run
+from ._run import MOST_DIMS, Loans, Run
 
 MAX_VERSION = (_raw.DLPACK_MAJOR_VERSION, 0)
 VERSIONED, LEGACY = b"dltensor_versioned", b"dltensor"
@@ -21,6 +22,9 @@ TENSOR_OFFSET = _raw.DLManagedTensorVersioned.dl_tensor.offset
 FLAGS_OFFSET = _raw.DLManagedTensorVersioned.flags.offset
 NDIM_OFFSET, DTYPE_OFFSET, SHAPE_OFFSET, DEVICE_OFFSET = (getattr(_raw.DLTensor, _field).offset for _field in
                                                           ("ndim", "dtype", "shape", "device"))
+
+TENSOR = struct.Struct("=QiiiIQQQ")  # DLTensor, its dtype as one word
+assert TENSOR.size == ctypes.sizeof(_raw.DLTensor)
 
 _is_valid = ctypes.pythonapi.PyCapsule_IsValid
 _is_valid.restype, _is_valid.argtypes = ctypes.c_int, [ctypes.py_object, ctypes.c_char_p]
@@ -152,9 +156,10 @@ def _borrower_of_torch(framework, export) -> Borrower:
                 address = _pointer(capsule, LEGACY)
                 loans.append(capsule)
             else:
-                tensor, address = loans.tensor()
-                export(array, tensor)
+                slot = loans.slot()
+                export(array, slot.tensor)
                 loans.append(array)
+                address = slot.address
         except (BufferError, RuntimeError, TypeError, ValueError) as reason:
             raise argument_error(f"{name}: {type(array).__name__} gives no DLPack tensor: {reason}") from reason
         run = loans.run
@@ -224,32 +229,30 @@ def _describe(name: str, array, data: int, device: tuple[int, int], loans: Loans
     word = _word_of(array.dtype)
     if not word:
         raise dtype_error(f"{name} has NumPy dtype {array.dtype}; expected a native float, bfloat16, integer or bool")
-    size, ndim, strides = array.itemsize, array.ndim, array.strides
-    if any(stride % size for stride in strides):
-        raise argument_error(f"{name} has byte strides {strides}; expected multiples of its item size {size}")
-    sizes = (ctypes.c_int64 * (2 * ndim))(*array.shape, *(stride // size for stride in strides))
-    return _fill(data, device, ndim, word, sizes, 8 * ndim, loans, array)
+    size, strides = array.itemsize, array.strides
+    for stride in strides:
+        if stride % size:
+            raise argument_error(f"{name} has byte strides {strides}; expected multiples of its item size {size}")
+    loans.append(array)
+    return _fill(data, device, word, array.shape, [stride // size for stride in strides], loans)
 
 
 def outline(shape: tuple[int, ...], word: int, like: int, loans: Loans) -> int:
     """A compact DLTensor without data, on the device of the DLTensor at `like`: for calls that read shapes alone."""
-    device = (ctypes.c_int32 * 2).from_address(like + DEVICE_OFFSET)
-    sizes = (ctypes.c_int64 * len(shape))(*shape)
-    return _fill(None, tuple(device), len(shape), word, sizes, None, loans)
+    device = tuple((ctypes.c_int32 * 2).from_address(like + DEVICE_OFFSET))
+    return _fill(0, device, word, shape, None, loans)
 
 
-def _fill(data, device, ndim: int, word: int, sizes, strides_offset, loans: Loans, *keep) -> int:
-    start = ctypes.addressof(sizes)
-    strides = None if strides_offset is None else start + strides_offset
-    tensor = _raw.DLTensor(data, device, ndim, (word & 255, word >> 8 & 255, 1), start, strides)
-    loans += (*keep, sizes, tensor)
-    return ctypes.addressof(tensor)
-
-
-def data_at(address: int) -> int:
-    """The data pointer of a DLTensor, byte_offset applied."""
-    tensor = _raw.DLTensor.from_address(address)
-    return (tensor.data or 0) + tensor.byte_offset
+def _fill(data: int, device: tuple[int, int], word: int, shape, strides, loans: Loans) -> int:
+    """Writes a DLTensor; strides None: compact."""
+    slot, ndim = loans.slot(), len(shape)
+    if ndim > MOST_DIMS:  # the library will refuse it, in its own words
+        shape = strides = ()
+    sizes = (*shape, *(strides or ()))
+    slot.sizes[:len(sizes)] = sizes
+    start = slot.sizes_address
+    TENSOR.pack_into(slot.tensor, 0, data, *device, ndim, word, start, 0 if strides is None else start + 8 * len(shape), 0)
+    return slot.address
 
 
 def word_at(address: int) -> int:
