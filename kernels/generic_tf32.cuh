@@ -1,7 +1,9 @@
 // generic_tf32.cuh: generic_fma.cuh on tensor cores, sm_80 on: operands have 10 bits of fraction, sums are float32.
 //
-// fp16 and bf16 inputs lose nothing by it (only p and ds are rounded); float32 inputs do, so callers must allow it. Of
-// the 8 warps each takes 16 rows and 32 columns of a tile, as four accumulators of mma.sync m16n8k8: a thread owns two
+// For float32 inputs where the caller allows it. fp16 and bf16 inputs are exact in TF32, but p and ds are not: rounding them
+// costs fp16 its accuracy rule in short rows, so for these only dbias_generic, where they enter no product, may use it.
+//
+// Of the 8 warps each takes 16 rows and 32 columns of a tile, as four accumulators of mma.sync m16n8k8: a thread owns two
 // rows.
 #ifndef DLATTN_GENERIC_TF32_CUH
 #define DLATTN_GENERIC_TF32_CUH

@@ -184,6 +184,8 @@ static int32_t add_dbias(making *m) {
     cuda_schedule *s = m->s;
     const variant *v = dlattn__variant_for(DLATTN_KERNEL_DBIAS, m->p, m->device, m->note, m->note_bytes);
     if (!v) return DLATTN_ERR_UNSUPPORTED;
+    if (m->device->arch >= 80 && m->p->dtype != DLATTN_T_F32)
+        m->how.tf32 = true; /* products of 16-bit elements are exact; p and ds, which are not, enter no product here */
     const int64_t row_tiles = divide_up(o->extent[2], v->rows), key_tiles = divide_up(o->extent[3], v->keys);
     const int64_t blocks = o->extent[0] * o->extent[1] * row_tiles * key_tiles;
     s->splits = (int32_t)choose_dbias_splits(m, v, blocks);
@@ -240,7 +242,7 @@ int32_t dlattn__schedule(cuda_schedule *out, const problem *p, const buffers *x,
     m.how.aligned = rows_are_aligned(&p->q, x ? x->q : NULL) && rows_are_aligned(&p->k, x ? x->k : NULL) &&
                     rows_are_aligned(&p->v, x ? x->v : NULL) && rows_are_aligned(&p->dout, x ? x->dout : NULL);
     m.how.bias_tile = p->bias.dtype == p->dtype && p->bias.extent[3] > 1 && rows_are_aligned(&p->bias, x ? x->bias : NULL);
-    m.how.tf32 = device->arch >= 80 && (p->dtype != DLATTN_T_F32 || p->flags & DLATTN_ALLOW_TF32);
+    m.how.tf32 = device->arch >= 80 && p->dtype == DLATTN_T_F32 && p->flags & DLATTN_ALLOW_TF32;
     int32_t status = p->op == DLATTN_OP_BACKWARD ? schedule_backward(&m) : schedule_forward(&m);
     return status == DLATTN_OK ? check_grids(&m) : status;
 }

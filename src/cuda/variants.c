@@ -175,20 +175,19 @@ static void add(request_list *list, const kernel_request *r, const variant *v) {
     list->count++;
 }
 
-/* Plain, split or summed; each feature alone for one type; all together, unaligned. */
+/* Plain and with every feature, one of them split or summed and one not; with each_feature also each alone. */
 static void add_row(request_list *list, const variant *v, int32_t type, bool each_feature) {
     const uint32_t all = 2 * DLATTN_FEATURE_DROPOUT - 1;
-    for (int32_t other = 0; other < 2; other++) {
-        const specialisation plain = {.aligned = true, .split = other, .reduce_dq = other};
-        const specialisation everything = {.split = other, .reduce_dq = other, .features = all};
-        kernel_request r = dlattn__variant_request(v, type, v->head, v->head, &plain);
-        add(list, &r, v);
-        r = dlattn__variant_request(v, type, v->head, v->head, &everything);
-        add(list, &r, v);
-    }
+    const bool other = type == DLATTN_T_F16;
+    const specialisation plain = {.aligned = true, .split = other, .reduce_dq = other};
+    const specialisation everything = {.split = !other, .reduce_dq = !other, .features = all};
+    kernel_request r = dlattn__variant_request(v, type, v->head, v->head, &plain);
+    add(list, &r, v);
+    r = dlattn__variant_request(v, type, v->head, v->head, &everything);
+    add(list, &r, v);
     for (uint32_t feature = 1; each_feature && feature <= all; feature *= 2) {
         const specialisation one = {.aligned = true, .reduce_dq = true, .features = feature};
-        kernel_request r = dlattn__variant_request(v, type, v->head, v->head, &one);
+        r = dlattn__variant_request(v, type, v->head, v->head, &one);
         add(list, &r, v);
     }
 }
@@ -212,8 +211,10 @@ int32_t dlattn__variants_requests(kernel_request *out, const variant **rows, int
         const variant *v = &table[n];
         if (arch < v->first_arch || arch > v->last_arch) continue;
         if (smem_of(v, v->head, v->head, DLATTN_FEATURE_SEGMENTS) > device.smem_bytes) continue;
+        /* The two half types differ in one instruction: both are compiled for 8.0, one elsewhere. */
+        const bool one_half = v->tuned && arch != 80 && (v->types & HALVES) == HALVES;
         for (int32_t type = DLATTN_T_F16; type <= DLATTN_T_F32; type++)
-            if (v->types & 1u << type) add_row(&list, v, type, v->tuned && arch == 80 && type == DLATTN_T_BF16);
+            if (v->types & 1u << type && !(one_half && type == DLATTN_T_F16)) add_row(&list, v, type, v->tuned && arch == 80 && type == DLATTN_T_BF16, arch);
     }
     return list.count;
 }
