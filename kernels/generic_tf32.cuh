@@ -1,10 +1,11 @@
 // generic_tf32.cuh: generic_fma.cuh on tensor cores, sm_80 on: operands have 10 bits of fraction, sums are float32.
 //
-// For float32 inputs where the caller allows it. fp16 and bf16 inputs are exact in TF32, but p and ds are not: rounding them
-// costs fp16 its accuracy rule in short rows, so for these only dbias_generic, where they enter no product, may use it.
+// For float32 inputs where the caller allows it. fp16 and bf16 inputs are exact in TF32, but p and ds are not: rounding
+// them costs fp16 its accuracy rule in short rows, so that for these only dbias_generic may use it, where they enter no
+// product.
 //
-// Of the 8 warps each takes 16 rows and 32 columns of a tile, as four accumulators of mma.sync m16n8k8: a thread owns two
-// rows.
+// Of the 8 warps each takes 16 rows and 32 columns of a tile, as four accumulators of mma.sync m16n8k8: a thread owns
+// two rows.
 #ifndef DLATTN_GENERIC_TF32_CUH
 #define DLATTN_GENERIC_TF32_CUH
 

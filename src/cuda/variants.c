@@ -176,7 +176,7 @@ static void add(request_list *list, const kernel_request *r, const variant *v) {
 }
 
 /* Plain and with every feature, one of them split or summed and one not; with each_feature also each alone. */
-static void add_row(request_list *list, const variant *v, int32_t type, bool each_feature) {
+static void add_row(request_list *list, const variant *v, int32_t type, bool each_feature, int32_t arch) {
     const uint32_t all = 2 * DLATTN_FEATURE_DROPOUT - 1;
     const bool other = type == DLATTN_T_F16;
     const specialisation plain = {.aligned = true, .split = other, .reduce_dq = other};
@@ -185,6 +185,11 @@ static void add_row(request_list *list, const variant *v, int32_t type, bool eac
     add(list, &r, v);
     r = dlattn__variant_request(v, type, v->head, v->head, &everything);
     add(list, &r, v);
+    if (!v->tuned && arch >= 80 && (type == DLATTN_T_F32 || v->kernel == DLATTN_KERNEL_DBIAS)) {
+        const specialisation tf32 = {.tf32 = true};
+        r = dlattn__variant_request(v, type, v->head, v->head, &tf32);
+        add(list, &r, v);
+    }
     for (uint32_t feature = 1; each_feature && feature <= all; feature *= 2) {
         const specialisation one = {.aligned = true, .reduce_dq = true, .features = feature};
         r = dlattn__variant_request(v, type, v->head, v->head, &one);
@@ -214,7 +219,8 @@ int32_t dlattn__variants_requests(kernel_request *out, const variant **rows, int
         /* The two half types differ in one instruction: both are compiled for 8.0, one elsewhere. */
         const bool one_half = v->tuned && arch != 80 && (v->types & HALVES) == HALVES;
         for (int32_t type = DLATTN_T_F16; type <= DLATTN_T_F32; type++)
-            if (v->types & 1u << type && !(one_half && type == DLATTN_T_F16)) add_row(&list, v, type, v->tuned && arch == 80 && type == DLATTN_T_BF16, arch);
+            if (v->types & 1u << type && !(one_half && type == DLATTN_T_F16))
+                add_row(&list, v, type, v->tuned && arch == 80 && type == DLATTN_T_BF16, arch);
     }
     return list.count;
 }
