@@ -11,7 +11,7 @@
 // -D: TYPE, HEAD_D, HEAD_E (D, E rounded up to 16), BM, BN, WARPS, ROW_WARPS, FEATURES, ALIGNED (16-byte rows of q, k, v, dout).
 // Optional: STAGES (tiles of q and dout under way: 2, or 1), DS_STAGES (2: dq follows one tile later, one barrier less),
 // LATE (1: the next tile is asked for after the first product, not before),
-// DQ_COLUMN_WARPS (how dq is cut among the warps), BLOCKS (per multiprocessor), DQ, DK, DV (0: not wanted),
+// DQ_COLUMN_WARPS (warps side by side in dq), BLOCKS (per multiprocessor), DQ, DK, DV (0: not wanted),
 // BIAS_TILE (1: a 16-bit bias with unit key stride and 16-byte aligned rows comes through shared memory).
 #include "backward_sm80.cuh"
 
@@ -49,7 +49,13 @@
 #define D_PART (HEAD_D / ROW_WARPS)      // a warp's columns of dk
 #define E_PART (HEAD_E / ROW_WARPS)      // and of dv
 #ifndef DQ_COLUMN_WARPS
-#define DQ_COLUMN_WARPS (WARPS * 32 <= BM ? 1 : WARPS * 32 / BM)
+// 32 rows a warp, or fewer, so that a warp's columns are a multiple of 16.
+constexpr int dq_column_warps() {
+    int warps = WARPS * 32 <= BM ? 1 : WARPS * 32 / BM;
+    while (warps > 1 && (HEAD_D % (16 * warps) != 0 || WARPS % warps != 0)) warps--;
+    return warps;
+}
+#define DQ_COLUMN_WARPS dq_column_warps()
 #endif
 #define DQ_ROW_WARPS (WARPS / DQ_COLUMN_WARPS)
 #define DQ_ROWS (BM / DQ_ROW_WARPS)
@@ -83,7 +89,6 @@ typedef struct backward_context {
     sequence s;
     dlattn_mask mask;
     dlattn_philox_key key;
-    row_range rows;
     int g, j0;
     bool by_element;  // dropout bits cannot come in blocks: positions are not multiples of 16 and 32
 } backward_context;
@@ -93,9 +98,11 @@ typedef struct row_tile {
     int h, i0;
 } row_tile;
 
-DEVICE bool tile_is_full(const backward_context &c, int i0) {
-    int last = i0 + BM < c.s.M ? i0 + BM : c.s.M;
-    return i0 >= c.rows.full_first && last <= c.rows.full_end;
+// Asked of shared memory, where rows_of_keys has left it: registers are dearer.
+DEVICE bool tile_is_full(const dlattn_params &p, const backward_context &c, int i0) {
+    if (!HAS(p, DLATTN_FEATURE_INTERVAL)) return c.j0 + BN <= c.s.N;
+    const volatile int *found = (const volatile int *)(shared_bytes + FOUND_AT);
+    return i0 >= found[2] && (i0 + BM < c.s.M ? i0 + BM : c.s.M) <= found[3];
 }
 
 // Everything that the scores of a tile of rows need, into stage `stage`.
@@ -116,7 +123,7 @@ DEVICE void load_rows(const dlattn_params &p, const backward_context &c, u32 sha
         copy_async(shared + DELTA_AT + stage * BM * 4 + n * 16, (const float *)p.delta + row + 4 * n, 16);
     }
     n = thread_anew();
-    if (n < BM && (MASKED_BY_ELEMENT || !tile_is_full(c, tile.i0)))
+    if (n < BM && (MASKED_BY_ELEMENT || !tile_is_full(p, c, tile.i0)))
         ((u32 *)(shared_bytes + LIMITS_AT))[stage * BM + n] = tile_limits(p, c.s, c.mask, tile.i0 + n, c.j0, BN);
     if (HAS(p, DLATTN_FEATURE_SEGMENTS) && n < BM && tile.i0 + n < c.s.M)
         ((i64 *)(shared_bytes + Q_SEGMENTS_AT))[stage * BM + n] =
@@ -218,7 +225,7 @@ DEVICE void probabilities(const dlattn_params &p, const backward_context &c, flo
                           const u32 kept[NT / 2], const score_place &place) {
     float slope[MT][NT][4];
     exponents(p, c, s, slope, place);
-    if (MASKED_BY_ELEMENT || !tile_is_full(c, place.tile.i0)) hide(p, c, s, slope, place);
+    if (MASKED_BY_ELEMENT || !tile_is_full(p, c, place.tile.i0)) hide(p, c, s, slope, place);
 #pragma unroll
     for (int n = 0; n < NT; n++)
 #pragma unroll
@@ -376,7 +383,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS) backward_sm80(cons
     c.s = read_sequence(p, pair / p.G);
     if (c.j0 >= c.s.N) return;
     c.mask = mask_of(p, c.s);
-    c.rows = rows_of_keys<WARPS>(p, c.s, c.mask, c.j0, c.j0 + BN, (int *)(shared_bytes + FOUND_AT));
+    const row_range rows = rows_of_keys<WARPS>(p, c.s, c.mask, c.j0, c.j0 + BN, (int *)(shared_bytes + FOUND_AT));
     if (HAS(p, DLATTN_FEATURE_DROPOUT)) {
         c.key = dropout_key(p);
         c.by_element = p.positions && (((c.s.q_position & 15) | (c.s.k_position & 31)) != 0);
@@ -385,7 +392,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS) backward_sm80(cons
     float dk[MT][D_PART / 8][4], dv[MT][E_PART / 8][4];
     clear<MT, D_PART / 8>(dk);
     clear<MT, E_PART / 8>(dv);
-    int first_tile = c.rows.first / BM, tiles = c.rows.end > c.rows.first ? (c.rows.end + BM - 1) / BM - first_tile : 0;
+    int first_tile = rows.first / BM, tiles = rows.end > rows.first ? (rows.end + BM - 1) / BM - first_tile : 0;
     int count = tiles * p.heads_per_group;
     row_tile tile = {c.g * p.heads_per_group, first_tile * BM};
     int last_row = (first_tile + tiles - 1) * BM;

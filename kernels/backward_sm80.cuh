@@ -15,12 +15,13 @@ DEVICE int warp_id() { return __shfl_sync(0xffffffffu, (int)threadIdx.x / 32, 0)
 
 // Visibility ----------------------------------------------------------------------------------------------------------
 
-// Rows [first, end) may see keys of a tile; rows [full_first, full_end) see all of it as far as interval masks say.
+// Rows [first, end) may see keys of a tile.
 typedef struct row_range {
-    int first, end, full_first, full_end;
+    int first, end;
 } row_range;
 
-// The first row of [0, M) for which bound `which` of row_range is reached, M if none. A whole warp asks: 32 rows a round.
+// The first row of [0, M) whose interval 0: ends behind j0, 1: begins at j1 or later, 2: ends at j1 or later, 3: begins behind
+// j0; M if there is none. A whole warp asks: 32 rows a round.
 DEVICE int find_row(const dlattn_mask &m, int M, int which, int j0, int j1) {
     int lo = 0, hi = M;
     while (lo < hi) {
@@ -39,17 +40,18 @@ DEVICE int find_row(const dlattn_mask &m, int M, int which, int j0, int j1) {
     return lo;
 }
 
-// By the whole block, of at least two warps; `found` is shared.
+// The rows that may see keys of [j0, j1), by the whole block. Interval masks leave find_row's four answers in shared memory: rows
+// [found[2], found[3]) see all of the tile.
 template <int WARPS_>
 DEVICE row_range rows_of_keys(const dlattn_params &p, const sequence &s, const dlattn_mask &m, int j0, int j1, int found[4]) {
-    row_range r = {0, j0 < s.N ? s.M : 0, j1 <= s.N ? 0 : s.M, s.M};
-    if (!HAS(p, DLATTN_FEATURE_INTERVAL) || j0 >= s.N) return r;
-    for (int which = (int)threadIdx.x / 32; which < 4; which += WARPS_) {
+    row_range r = {0, s.M};
+    if (!HAS(p, DLATTN_FEATURE_INTERVAL)) return r;
+    for (int which = warp_id(); which < 4; which += WARPS_) {
         int row = find_row(m, s.M, which, j0, j1);
         if (lane_id() == 0) found[which] = row;
     }
     __syncthreads();
-    r.first = found[0], r.end = found[1], r.full_first = found[2], r.full_end = found[3];
+    r.first = found[0], r.end = found[1];
     return r;
 }
 
