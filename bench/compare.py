@@ -222,11 +222,15 @@ def time_row(row, providers: dict, budget: float, peak: float) -> list[dict]:
     return results
 
 
+def times_eager(r: dict, own: dict) -> str:
+    return f", eager {r['eager_ms'] / own['eager_ms']:.2f}x" if "eager_ms" in r else ""
+
+
 def line(results: list[dict]) -> str:
     own = next((r for r in results if r["provider"] == "dlattn"), results[0])
     worst = max(max(r["errors"].values()) for r in results)
     bad = [f"{r['provider']} IS WRONG ({name} {value:.2g})" for r in results for name, value in r["errors"].items() if not value < WRONG]
-    others = [f"{r['provider']} {r['gflops'] * 1e-3:.0f} ({r['ms'] / own['ms']:.2f}x)" for r in results if r is not own]
+    others = [f"{r['provider']} {r['gflops'] * 1e-3:.0f} ({r['ms'] / own['ms']:.2f}x{times_eager(r, own)})" for r in results if r is not own]
     eager = f", eager {own['eager_ms'] * 1e3:.1f} us" if "eager_ms" in own else ""
     return (f"{own['case']:26s} {own['pass']:8s} {own['provider']:6s} {own['ms']:8.3f} ms{eager} {own['gflops'] * 1e-3:6.0f} TF/s  "
             f"host {own['host_us']:5.1f} us  {', '.join(others)}  error {worst:.1e}{'  ' if bad else ''}{'; '.join(bad)}")

@@ -50,11 +50,15 @@ def group_table(document: dict, tag: str) -> str:
     own = [r for r in results if r["provider"] == "dlattn"]
     found = rates(document)
     peers = [peer for peer in PEERS if any(r["provider"] == peer for r in results)]
-    rows = [["case", "pass", "ms", "host µs", "TFLOP/s"] + [NAMES[peer] for peer in peers] + [f"times {NAMES[peer]}" for peer in peers] + ["error"]]
+    eager = {(r["case"], r["pass"], r["provider"]): r["eager_ms"] * 1e3 for r in results if "eager_ms" in r}
+    rows = [["case", "pass", "ms", "host µs", "TFLOP/s"] + [NAMES[peer] for peer in peers] + [f"times {NAMES[peer]}" for peer in peers] +
+            ([f"eager {NAMES[name]}, µs" for name in ("dlattn", *peers)] if eager else []) + ["error"]]
     for r in own:
         others = [found.get((r["case"], r["pass"], peer)) for peer in peers]
         rows.append([f"`{r['case']}`", r["pass"], f"{r['ms']:.3f}", f"{r['host_us']:.1f}", f"{r['gflops'] * 1e-3:.0f}"] +
                     [f"{rate * 1e-3:.0f}" if rate else "" for rate in others] + [f"{r['gflops'] / rate:.2f}" if rate else "" for rate in others] +
+                    ([f"{eager[key]:.1f}" if (key := (r["case"], r["pass"], name)) in eager else "" for name in ("dlattn", *peers)]
+                     if eager else []) +
                     [f"{max(r['errors'].values()):.1e}"])
     return table(rows) if own else ""
 
