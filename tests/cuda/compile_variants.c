@@ -17,6 +17,7 @@
 #include "compile.h"
 #include "dlattn/dlattn.h"
 #include "error.h"
+#include "params.h"
 #include "variants.h"
 
 enum { MOST_REQUESTS = 4096, MOST_THREADS = 64, LOG_BYTES = 65536 };
@@ -116,6 +117,33 @@ static void *work(void *unused) {
     return NULL;
 }
 
+static int64_t value_of(const kernel_request *r, const char *name) {
+    for (int32_t i = 0; i < r->count; i++)
+        if (strcmp(r->defines[i].name, name) == 0) return r->defines[i].value;
+    return 0;
+}
+
+/* Is a request so close to another one of the list that time is better spent on the other? In tuned kernels the two half
+ * types differ in one instruction, and SPLIT or DQ in what follows the loop: bfloat16 is compiled plain without and with
+ * all features with them, float16 the other way round, on 8.0 alone. Each feature alone is compiled as it comes. */
+static bool is_twin(const kernel_request *r, const variant *row, int32_t arch) {
+    if (!row || !row->tuned || !(row->types & 1u << DLATTN_T_BF16)) return false;
+    const bool half = value_of(r, "TYPE") == DLATTN_T_F16, other = value_of(r, "SPLIT") || value_of(r, "DQ");
+    const int64_t features = value_of(r, "FEATURES"), all = 2 * DLATTN_FEATURE_DROPOUT - 1;
+    if (half && arch != 80) return true;
+    return (features == 0 && other != half) || (features == all && other == half);
+}
+
+static void drop_twins(int32_t arch) {
+    int32_t kept = 0;
+    for (int32_t i = 0; i < count; i++) {
+        if (is_twin(&requests[i], rows[i], arch)) continue;
+        requests[kept] = requests[i];
+        rows[kept++] = rows[i];
+    }
+    count = kept;
+}
+
 static void compile_all(int32_t arch, int threads) {
     nvrtc_choice choices[DLATTN_MAX_NVRTCS];
     pthread_t handles[MOST_THREADS];
@@ -134,6 +162,7 @@ static void compile_all(int32_t arch, int threads) {
         atomic_fetch_add(&failures, 1);
         return;
     }
+    drop_twins(arch);
     atomic_store(&next, 0);
     atomic_store(&known_to_pass, 0);
     clock_gettime(CLOCK_MONOTONIC, &start);
