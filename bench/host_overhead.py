@@ -56,7 +56,7 @@ def c_calls(q, out):
     problem = _options.Problem(q, q, q, {})
     result = _result.Result("out", out, (), 0, q, problem.loans)
     outputs = _raw.dlattn_outputs(ctypes.sizeof(_raw.dlattn_outputs), result.address)
-    exec_, needed, library = problem.loans.run.exec, ctypes.c_uint64(), _library.library
+    exec_, needed, library = problem.loans.exec, ctypes.c_uint64(), _library.library
     yield "C: dlattn_forward through ctypes", lambda: library.dlattn_forward(problem.struct, outputs, exec_)
     yield "C: dlattn_forward_workspace through ctypes", lambda: library.dlattn_forward_workspace(
         problem.struct, outputs, exec_, needed, None)
@@ -64,7 +64,7 @@ def c_calls(q, out):
     yield "Python: problem of three tensors", lambda: _options.Problem(q, q, q, {}).loans.release()
 
     def borrow():
-        loans = _run.Loans()
+        loans = _run.Loans.take()
         _tensor.borrow("q", q, loans)
         loans.release()
 

@@ -4,6 +4,7 @@ Streams, workspace, order between frameworks, the exchange table, where NVRTC is
 by test_cuda_torch.py, test_cuda_cupy.py and test_cuda_jax.py.
 """
 import ctypes
+import threading
 
 import dlattn
 import numpy as np
@@ -156,6 +157,34 @@ def test_an_array_of_another_device_is_handed_over_unordered(cuda):
     k = Array(device=1)
     dlattn.attention(Array(), k, k)
     assert k.asked == [None, None]
+
+
+def test_nothing_of_one_call_is_left_in_the_next():
+    """The C structs serve call after call, from any thread, failed ones between."""
+    q = np.random.default_rng(1).standard_normal((1, 9, 2, 8)).astype(np.float32)
+    plain, causal = dlattn.attention(q, q, q), dlattn.attention(q, q, q, causal=True, softcap=2.0, seqlens_k=[5])
+    wrong = []
+
+    def work():
+        for _ in range(100):
+            if not (dlattn.attention(q, q, q, causal=True, softcap=2.0, seqlens_k=[5]) == causal).all():
+                wrong.append("causal")
+            with pytest.raises(dlattn.ShapeError):
+                dlattn.attention(q, q, q[:, :3], window=(1, 1))
+            if not (dlattn.attention(q, q, q) == plain).all():
+                wrong.append("plain")
+
+    threads = [threading.Thread(target=work) for _ in range(3)]
+    [thread.start() for thread in threads]
+    [thread.join() for thread in threads]
+    assert not wrong and (plain != causal).any()
+
+
+def test_more_tensors_than_a_call_has_room_for():
+    q = np.random.default_rng(2).standard_normal((1, 3, 2, 8)).astype(np.float32)
+    out, lse = dlattn.attention(q, q, q, return_lse=True)
+    merged, _ = dlattn.merge([out] * 20, [lse] * 20)
+    assert np.allclose(merged, out, rtol=2.0**-20, atol=0)
 
 
 def test_merge_and_dropout_mask_run_there_too(cuda, monkeypatch):

@@ -17,6 +17,8 @@ q = np.eye(4, dtype="float32").reshape(1, 4, 1, 4)
 out, lse = dlattn.attention(q, q, q, causal=True, return_lse=True)
 assert np.allclose(out[0, 0, 0], q[0, 0, 0]) and np.allclose(lse[0, 0, 0], 0.5)
 assert dlattn.attention_backward(q, q, q, q, out, lse, causal=True).dq.shape == q.shape
+assert "backend: cuda" in dlattn.explain()
+assert b"forward_sm80" in pathlib.Path(dlattn._library.library._name).read_bytes(), "the kernels travel in the library"
 print(dlattn.version())
 """
 

@@ -75,7 +75,7 @@ def attention(q: Array, k: Array, v: Array, *, return_lse: bool = False, out: Op
     shape, word = _tensor.look(q, problem.q_address)
     out_shape = () if out is not None else _out_shape(shape, _tensor.shape_of(v, problem.v_address))
     result = problem.output("out", out, out_shape, dtype_word("out_dtype", out_dtype, word))
-    outputs = _raw.dlattn_outputs(OUTPUTS_SIZE, result.address)
+    outputs = problem.loans.fill_outputs(result.address)
     if not return_lse and lse is None:
         problem.launch(library.dlattn_forward, outputs, library.dlattn_forward_workspace)
         return result.array()
@@ -157,7 +157,7 @@ def merge(outs: Sequence[Array], lses: Sequence[Array], *, layout: str = "bshd",
     Raises:
         ArgumentError, ShapeError, DtypeError, DeviceError, UnsupportedError.
     """
-    loans = Loans()
+    loans = Loans.take()
     out_addresses = [(_tensor.borrow if index else _tensor.lead)(f"outs[{index}]", array, loans)
                      for index, array in enumerate(outs)]
     lse_addresses = [_tensor.borrow(f"lses[{index}]", array, loans) for index, array in enumerate(lses)]

@@ -56,7 +56,7 @@ def explain(q: Optional[Array] = None, k: Optional[Array] = None, v: Optional[Ar
         check(library.dlattn_explain(None, None, None, None, address, TEXT_BYTES))
         return text.value.decode(errors="replace")
     problem = Problem(q, k, v, options)
-    exec_ = problem.exec if problem.loans.run is None else problem.loans.run.exec
+    exec_ = problem.exec if problem.loans.run is None else problem.loans.exec
     shape, word = _tensor.shape_at(problem.q_address), _tensor.word_at(problem.q_address)
     out_shape = _attention._out_shape(shape, _tensor.shape_at(problem.v_address))
     out = problem.outline(out_shape, word)

@@ -56,7 +56,6 @@ TENSORS = ("bias", "mask", "alibi_slopes", "sinks", "rng_state", "cu_seqlens_q",
 INTEGERS = {"seed": (0, 2**64), "offset": (0, 2**64), "max_seqlen_q": (-2**63, 2**63), "max_seqlen_k": (-2**63, 2**63)}
 FLAGS = {"causal": _raw.DLATTN_CAUSAL, "top_left": _raw.DLATTN_TOP_LEFT, "deterministic": _raw.DLATTN_DETERMINISTIC,
          "allow_tf32": _raw.DLATTN_ALLOW_TF32}
-STRUCT_SIZE = ctypes.sizeof(_raw.dlattn_attention)
 LAYOUTS = {"bshd": _raw.DLATTN_BSHD, "bhsd": _raw.DLATTN_BHSD}
 
 
@@ -99,13 +98,13 @@ class Problem:
     __slots__ = ("struct", "loans", "exec", "q", "arrays", "q_address", "v_address", "k_address")
 
     def __init__(self, q, k, v, options: dict):
-        self.loans = loans = Loans()
+        self.loans = loans = Loans.take()
         self.exec, self.q = None, q
         self.arrays = k, v, options
         self.q_address = _tensor.lead("q", q, loans)
         self.k_address = _tensor.borrow("k", k, loans)
         self.v_address = _tensor.borrow("v", v, loans)
-        self.struct = _raw.dlattn_attention(STRUCT_SIZE, self.q_address, self.k_address, self.v_address)
+        self.struct = loans.fill_attention(self.q_address, self.k_address, self.v_address)
         for name, value in options.items():
             if value is not None:
                 self._set(name, value)

@@ -2,21 +2,23 @@
 from __future__ import annotations
 
 import ctypes
+import struct
 from typing import Optional
 
 from . import _frameworks, _nvrtc, _raw
 from ._library import check
 
-EXEC_SIZE = ctypes.sizeof(_raw.dlattn_exec)
-
-
 SLOTS, MOST_DIMS = 8, 8
-_spare: list = []  # sets of SLOTS slots, ready to be used again
+_spare: list = []  # Loans that wait for their next call
+sizeof = ctypes.sizeof
+# These C structs with their first fields set and zeros behind.
+ATTENTION = struct.Struct(f"=qQQQ{sizeof(_raw.dlattn_attention) - 32}x")
+OUTPUTS = struct.Struct(f"=qQ{sizeof(_raw.dlattn_outputs) - 16}x")
+EXEC = struct.Struct(f"=qQ{sizeof(_raw.dlattn_exec) - 16}x")
 
 
 class Slot:
-    """A DLTensor with its address, and room for its shape and strides with theirs. To make one takes longer than to
-    fill it, so they are kept from call to call."""
+    """A DLTensor with its address, and room for its shape and strides with theirs."""
 
     __slots__ = ("tensor", "address", "sizes", "sizes_address")
 
@@ -26,52 +28,67 @@ class Slot:
 
 
 class Loans(list):
-    """What a call has borrowed: whatever must live until it is over, and `run`, its place on CUDA (None: the CPU)."""
+    """What a call has borrowed: whatever must live until it is over, and `run`, its place on CUDA (None: the CPU).
 
-    __slots__ = ("run", "slots", "used")
+    Its C structs are filled anew for each call: to make them would take a third of the time before the launch."""
+
+    __slots__ = ("run", "slots", "used", "attention", "outputs", "exec")
 
     def __init__(self):
         self.run: Optional[Run] = None
-        self.slots, self.used = None, 0
+        self.slots, self.used = [Slot() for _ in range(SLOTS)], 0
+        self.attention, self.outputs, self.exec = _raw.dlattn_attention(), _raw.dlattn_outputs(), _raw.dlattn_exec()
+
+    @staticmethod
+    def take() -> Loans:
+        try:
+            return _spare.pop()
+        except IndexError:  # the first call of all, or one beside another
+            return Loans()
+
+    def release(self) -> None:
+        """The call is over: nothing is kept alive, and tensors and structs serve another one."""
+        self.clear()
+        self.run, self.used = None, 0
+        _spare.append(self)
 
     def slot(self) -> Slot:
-        if self.slots is None:
-            try:
-                self.slots = _spare.pop()
-            except IndexError:
-                self.slots = [Slot() for _ in range(SLOTS)]
-        if self.used == SLOTS:
+        used = self.used
+        if used == SLOTS:
             slot = Slot()
             self.append(slot)
             return slot
-        self.used += 1
-        return self.slots[self.used - 1]
+        self.used = used + 1
+        return self.slots[used]
 
-    def release(self) -> None:
-        """The call is over, and its tensors may serve another one."""
-        if self.slots is not None:
-            _spare.append(self.slots)
-            self.slots = None
+    def fill_attention(self, q: int, k: int, v: int) -> _raw.dlattn_attention:
+        ATTENTION.pack_into(self.attention, 0, ATTENTION.size, q, k, v)
+        return self.attention
+
+    def fill_outputs(self, out: int) -> _raw.dlattn_outputs:
+        OUTPUTS.pack_into(self.outputs, 0, OUTPUTS.size, out)
+        return self.outputs
 
     def launch(self, function, subject, result, exec_=None, workspace=None) -> None:
-        """Calls a function of the library that takes (subject, result, exec); see Problem.launch. The call's tensors
-        are gone afterwards."""
+        """Calls a function of the library that takes (subject, result, exec); see Problem.launch. Ends the loans."""
         run = self.run
         if run is None:
-            check(function(subject, result, exec_))
+            status = function(subject, result, exec_)
         else:
-            self._launch_there(run, function, subject, result, workspace)
-        self.release()
-
-    def _launch_there(self, run: Run, function, subject, result, workspace) -> None:
-        if workspace is not None:
-            needed = ctypes.c_uint64()
-            check(workspace(subject, result, run.exec, needed, None))
-            if needed.value:
-                self.append(run.take_workspace(needed.value))
-        check(function(subject, result, run.exec))
-        if run.others or run.waits:
+            exec_ = self.exec
+            if workspace is not None:
+                needed = ctypes.c_uint64()
+                check(workspace(subject, result, exec_, needed, None))
+                if needed.value:
+                    owner, exec_.workspace = run.framework.workspace(needed.value, run.device, run.stream)
+                    exec_.workspace_bytes = needed.value
+                    self.append(owner)
+            status = function(subject, result, exec_)
+        if status:
+            check(status)
+        if run is not None and (run.others or run.waits):
             run.finish()
+        self.release()
 
 
 class Run:
@@ -79,13 +96,13 @@ class Run:
     come too, so their memory is used in that stream's order alone. A tensor of another framework is ordered by events:
     the call waits for that framework's stream, and that stream then waits for the call."""
 
-    __slots__ = ("framework", "device", "stream", "others", "waits", "exec")
+    __slots__ = ("framework", "device", "stream", "others", "waits")
 
-    def __init__(self, framework, device: int):
+    def __init__(self, framework, device: int, exec_: _raw.dlattn_exec):
         _nvrtc.announce()
         self.framework, self.device, self.others, self.waits = framework, device, (), framework.waits
         self.stream = framework.stream(device)
-        self.exec = _raw.dlattn_exec(EXEC_SIZE, self.stream)
+        EXEC.pack_into(exec_, 0, EXEC.size, self.stream)
 
     def consumer_stream(self, device: int) -> Optional[int]:
         """The stream argument of __dlpack__: 1 is the legacy default stream there, and 0 is not allowed. For a tensor
@@ -103,11 +120,6 @@ class Run:
 
     def empty(self, shape, word: int, like):
         return self.framework.empty(shape, word, self.device, like)
-
-    def take_workspace(self, size: int):
-        owner, self.exec.workspace = self.framework.workspace(size, self.device, self.stream)
-        self.exec.workspace_bytes = size
-        return owner
 
     def finish(self) -> None:
         """After the launch: order what comes next behind it."""

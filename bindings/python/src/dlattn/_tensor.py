@@ -107,9 +107,9 @@ def lead(name: str, array, loans: Loans) -> int:
     if framework is not None:
         device = framework.device_of(array)
         if device is not None:
-            loans.run = Run(framework, device)
+            loans.run = Run(framework, device, loans.exec)
     address = kind.borrow(name, array, loans)[0]
-    if framework is None and _device_type_at(address) in _frameworks.CUDA_DEVICES:
+    if kind.word_of is None and ctypes.c_int32.from_address(address + DEVICE_OFFSET).value in _frameworks.CUDA_DEVICES:
         raise _frameworks.unknown(name, array)
     return address
 
@@ -258,10 +258,6 @@ def _fill(data: int, device: tuple[int, int], word: int, shape, strides, loans: 
 def word_at(address: int) -> int:
     """The dtype of a DLTensor as one number."""
     return ctypes.c_uint32.from_address(address + DTYPE_OFFSET).value
-
-
-def _device_type_at(address: int) -> int:
-    return ctypes.c_int32.from_address(address + DEVICE_OFFSET).value
 
 
 def look(array, address: int) -> tuple[tuple[int, ...], int]:
