@@ -109,8 +109,9 @@ def lead(name: str, array, loans: Loans) -> int:
         if device is not None:
             loans.run = Run(framework, device, loans.exec)
     address = kind.borrow(name, array, loans)[0]
-    if kind.word_of is None and ctypes.c_int32.from_address(address + DEVICE_OFFSET).value in _frameworks.CUDA_DEVICES:
-        raise _frameworks.unknown(name, array)
+    if framework is None and kind.word_of is None:  # neither NumPy's nor a known framework's
+        if ctypes.c_int32.from_address(address + DEVICE_OFFSET).value in _frameworks.CUDA_DEVICES:
+            raise _frameworks.unknown(name, array)
     return address
 
 
