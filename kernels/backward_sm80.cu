@@ -245,7 +245,7 @@ DEVICE void probabilities(const dlattn_params &p, const backward_context &c, flo
 // ds = p (dp - delta), as left operands; dp of dropped scores is 0.
 DEVICE void score_gradients(const dlattn_params &p, const float (*s)[NT][4], const float (*dp)[NT][4],
                             u32 (*packed)[NT / 2][4], const u32 kept[NT / 2], const float *delta) {
-    int t = lane_id() & 3;
+    int t = thread_anew() & 3;
 #pragma unroll
     for (int n = 0; n < NT; n++) {
         float2 row_delta = *(const float2 *)(delta + 8 * n + 2 * t);
@@ -273,6 +273,7 @@ DEVICE u32 exchange_at(int key, int row) { return (u32)((key / 16) * (BM / 16) +
 DEVICE u32 exchange_lane_trans(int lane) { return (u32)((lane & 7) | (lane & 8) << 1 | (lane & 16) >> 1) * 16u; }
 
 DEVICE void store_exchange(u32 shared, const u32 (*packed)[NT / 2][4], int key, int row) {
+    const int lane = thread_anew() & 31;
 #pragma unroll
     for (int m = 0; m < MT; m++)
 #pragma unroll
@@ -281,10 +282,10 @@ DEVICE void store_exchange(u32 shared, const u32 (*packed)[NT / 2][4], int key, 
             u32 block = shared + exchange_at(key + 16 * m, row + 16 * n);
 #if __CUDA_ARCH__ >= 900
             asm volatile("stmatrix.sync.aligned.m8n8.x4.shared.b16 [%0], {%1,%2,%3,%4};"
-                         :: "r"(block + 16 * lane_id()), "r"(x[0]), "r"(x[1]), "r"(x[2]), "r"(x[3]) : "memory");
+                         :: "r"(block + 16 * lane), "r"(x[0]), "r"(x[1]), "r"(x[2]), "r"(x[3]) : "memory");
 #else
 #pragma unroll
-            for (int w = 0; w < 4; w++) store_shared(block + 128 * w + 4 * lane_id(), x[w]);
+            for (int w = 0; w < 4; w++) store_shared(block + 128 * w + 4 * lane, x[w]);
 #endif
         }
 }
@@ -306,6 +307,7 @@ DEVICE void add_own(float (*c)[2 * PAIRS][4], const u32 (*packed)[NT / 2][4], co
 // The rows of the other warps of the group, from shared memory.
 template <int PAIRS, int COLS>
 DEVICE void add_others(float (*c)[2 * PAIRS][4], u32 exchange, const panel<COLS, 16 * PAIRS> &columns, int key, int row_warp) {
+    const int lane_bytes = 16 * (thread_anew() & 31);
 #pragma unroll
     for (int other = 1; other < ROW_WARPS; other++) {
         int row = (row_warp + other) % ROW_WARPS * WARP_ROWS;
@@ -314,7 +316,7 @@ DEVICE void add_others(float (*c)[2 * PAIRS][4], u32 exchange, const panel<COLS,
             u32 x[MT][4];
 #pragma unroll
             for (int m = 0; m < MT; m++)
-                load_fragment(x[m], exchange + exchange_at(key + 16 * m, row + 16 * n) + 16 * lane_id());
+                load_fragment(x[m], exchange + exchange_at(key + 16 * m, row + 16 * n) + lane_bytes);
             add_rows<MT, PAIRS, COLS>(c, x, columns, row + 16 * n);
         }
     }
@@ -325,7 +327,7 @@ DEVICE void add_dq(const dlattn_params &p, const backward_context &c, u32 shared
     int warp = warp_id(), row = warp / DQ_COLUMN_WARPS * DQ_ROWS, col = warp % DQ_COLUMN_WARPS * DQ_COLUMNS;
     const int RT = DQ_ROWS / 16, PAIRS = DQ_COLUMNS / 16, lane = thread_anew() & 31;
     const u32 lane_trans = exchange_lane_trans(lane);
-    panel<HEAD_D, DQ_COLUMNS> k(shared + K_AT, lane_by_rows<HEAD_D>(), col);
+    panel<HEAD_D, DQ_COLUMNS> k(shared + K_AT, rows_anew<HEAD_D>(), col);
     float dq[RT][2 * PAIRS][4];
     u32 a[2][RT][4], b[2][PAIRS][4];
 #pragma unroll
@@ -366,6 +368,10 @@ DEVICE void write_keys(const dlattn_view &t, const sequence &s, int g, int cols,
             }
         }
 }
+
+// This warp's columns of a tile of dout or q: those of its part of dv or dk.
+DEVICE panel<HEAD_E, E_PART> dout_part(u32 dout) { return panel<HEAD_E, E_PART>(dout, rows_anew<HEAD_E>(), warp_id() % ROW_WARPS * E_PART); }
+DEVICE panel<HEAD_D, D_PART> q_part(u32 q) { return panel<HEAD_D, D_PART>(q, rows_anew<HEAD_D>(), warp_id() % ROW_WARPS * D_PART); }
 
 // The warps of one group of keys meet.
 DEVICE void meet_group(int key_warp) {
@@ -408,8 +414,6 @@ extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS) backward_sm80(cons
         if (STAGES == 2) load_rows(p, c, shared, tile, 0);
         copies_commit();
     }
-    const u32 rows_d = lane_by_rows<HEAD_D>(), rows_e = lane_by_rows<HEAD_E>();
-    const u32 columns_d = lane_by_columns<HEAD_D>(), columns_e = lane_by_columns<HEAD_E>();
     const int key = key_warp * WARP_KEYS, row = row_warp * WARP_ROWS;
     row_tile before = tile;
 #pragma unroll 1
@@ -434,25 +438,25 @@ extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS) backward_sm80(cons
         u32 kept[NT / 2], p_packed[MT][NT / 2][4], ds_packed[MT][NT / 2][4];
         float s[MT][NT][4], dp[MT][NT][4];
         if (HAS(p, DLATTN_FEATURE_DROPOUT)) dropout_bits(p, c, kept, tile.h, tile.i0 + row, c.j0 + key);
-        multiply_rows<MT, NT / 2, HEAD_D>(s, shared + K_AT + key * HEAD_D * 2, rows_d, q + row * HEAD_D * 2, columns_d);
+        multiply_rows<MT, NT / 2, HEAD_D>(s, shared + K_AT + key * HEAD_D * 2, rows_anew<HEAD_D>(), q + row * HEAD_D * 2,
+                                          columns_anew<HEAD_D>());
         if (LATE && STAGES == 2 && n + 1 < count) load_rows(p, c, shared, next, stage ^ 1);
         if (LATE) copies_commit();
         const int lane = thread_anew() & 31;
         const score_place place = {tile, stage, tile.i0 + row + 2 * (lane & 3), c.j0 + key + (lane >> 2)};
         probabilities(p, c, s, p_packed, kept, place);
         if (ROW_WARPS > 1 && DV) store_exchange(p_at, p_packed, key, row);
-        panel<HEAD_E, E_PART> dout_part(dout, rows_e, row_warp * E_PART);
-        panel<HEAD_D, D_PART> q_part(q, rows_d, row_warp * D_PART);
-        if (DV) add_own<E_PART / 16, HEAD_E>(dv, p_packed, dout_part, row);
-        multiply_rows<MT, NT / 2, HEAD_E>(dp, shared + V_AT + key * HEAD_E * 2, rows_e, dout + row * HEAD_E * 2, columns_e);
+        if (DV) add_own<E_PART / 16, HEAD_E>(dv, p_packed, dout_part(dout), row);
+        multiply_rows<MT, NT / 2, HEAD_E>(dp, shared + V_AT + key * HEAD_E * 2, rows_anew<HEAD_E>(), dout + row * HEAD_E * 2,
+                                          columns_anew<HEAD_E>());
         score_gradients(p, s, dp, ds_packed, kept, (const float *)(shared_bytes + DELTA_AT) + stage * BM + row);
         if (DQ || (ROW_WARPS > 1 && DK)) store_exchange(ds_at, ds_packed, key, row);
 
-        if (DK) add_own<D_PART / 16, HEAD_D>(dk, ds_packed, q_part, row);
+        if (DK) add_own<D_PART / 16, HEAD_D>(dk, ds_packed, q_part(q), row);
         if (DQ && DS_STAGES == 1) __syncthreads();
         else meet_group(key_warp);
-        if (DV) add_others<E_PART / 16, HEAD_E>(dv, p_at, dout_part, key, row_warp);
-        if (DK) add_others<D_PART / 16, HEAD_D>(dk, ds_at, q_part, key, row_warp);
+        if (DV) add_others<E_PART / 16, HEAD_E>(dv, p_at, dout_part(dout), key, row_warp);
+        if (DK) add_others<D_PART / 16, HEAD_D>(dk, ds_at, q_part(q), key, row_warp);
         if (DQ && DS_STAGES == 1) add_dq(p, c, shared, ds_at, tile);
         before = tile;
         tile = next;

@@ -131,6 +131,20 @@ DEVICE u32 transpose(u32 x) {
     return y;
 }
 
+// lane_by_rows and lane_by_columns of a lane that was just asked for: nothing that follows from it lives longer than the product
+// that needs it.
+template <int COLS>
+DEVICE u32 rows_anew() {
+    int lane = thread_anew() & 31;
+    return chunk_offset<COLS>(lane & 15, lane >> 4);
+}
+
+template <int COLS>
+DEVICE u32 columns_anew() {
+    int lane = thread_anew() & 31;
+    return chunk_offset<COLS>((lane & 7) | (lane >> 4) << 3, (lane >> 3) & 1);
+}
+
 // Panels --------------------------------------------------------------------------------------------------------------
 
 // Columns [first, first + WIDTH) of a tile of COLS columns, first a multiple of WIDTH, for fragment loads. Where the

@@ -101,7 +101,7 @@ DEVICE void write_tile(const dlattn_params &p, const bias_group &g, const float 
 
 extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS) dbias_sm80(const __grid_constant__ dlattn_params p) {
     u32 shared = shared_address(shared_bytes);
-    int warp = (int)threadIdx.x / 32, warp_row = warp / KEY_WARPS * WARP_ROWS, warp_key = warp % KEY_WARPS * WARP_KEYS;
+    int warp = warp_id(), warp_row = warp / KEY_WARPS * WARP_ROWS, warp_key = warp % KEY_WARPS * WARP_KEYS;
     int across = (p.dbias.extent[3] + BN - 1) / BN, down = (p.dbias.extent[2] + BM - 1) / BM;
     int tile = (int)blockIdx.x % (across * down), owner = (int)blockIdx.x / (across * down);
     bias_group g;
@@ -117,8 +117,6 @@ extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS) dbias_sm80(const _
     clear<MT, NT>(sum);
     dlattn_philox_key key;
     if (HAS(p, DLATTN_FEATURE_DROPOUT)) key = dropout_key(p);
-    const u32 rows_d = lane_by_rows<HEAD_D>(), rows_e = lane_by_rows<HEAD_E>();
-    const u32 columns_d = lane_by_columns<HEAD_D>(), columns_e = lane_by_columns<HEAD_E>();
 #if BIAS_TILE
     const tile_bias<BN, WARP_KEYS> bias = {panel<BN, WARP_KEYS>(shared + BIAS_AT + warp_row * BN * 2, lane_by_rows<BN>(), warp_key)};
 #else
@@ -158,8 +156,8 @@ extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS) dbias_sm80(const _
             }
         copies_wait<1>();
         __syncthreads();  // q, k and the limits are here
-        multiply_rows<MT, NT / 2, HEAD_D>(s, shared + Q_AT + warp_row * HEAD_D * 2, rows_d, shared + K_AT + warp_key * HEAD_D * 2,
-                                          columns_d);
+        multiply_rows<MT, NT / 2, HEAD_D>(s, shared + Q_AT + warp_row * HEAD_D * 2, rows_anew<HEAD_D>(), shared + K_AT + warp_key * HEAD_D * 2,
+                                          columns_anew<HEAD_D>());
         __syncthreads();
         bias_pair next = pair;
         advance(p, g, &next);
@@ -170,8 +168,8 @@ extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS) dbias_sm80(const _
         hide_elements(s, p, terms, pair.s, i, j);
         copies_wait<1>();
         __syncthreads();  // dout and v are here
-        multiply_rows<MT, NT / 2, HEAD_E>(dp, shared + DOUT_AT + warp_row * HEAD_E * 2, rows_e,
-                                          shared + V_AT + warp_key * HEAD_E * 2, columns_e);
+        multiply_rows<MT, NT / 2, HEAD_E>(dp, shared + DOUT_AT + warp_row * HEAD_E * 2, rows_anew<HEAD_E>(),
+                                          shared + V_AT + warp_key * HEAD_E * 2, columns_anew<HEAD_E>());
         __syncthreads();
         if (next.there) load_dout_and_v(p, g, next, shared);
         copies_commit();
