@@ -52,11 +52,19 @@ static void count_rows(cuda_schedule *s, const problem *p) {
     s->row_count = s->head_rows * p->H * (p->packed_q ? 1 : p->B);
 }
 
-/* Rows of 16-bit elements that begin at multiples of 16 bytes, which cp.async can copy. */
+/* Rows that begin at multiples of 16 bytes, which cp.async can copy. */
 static bool rows_are_aligned(const operand *o, const void *data) {
+    const int64_t elements = o->dtype == DLATTN_T_F32 ? 4 : 8;
     if (!o->dtype) return true;
-    return (o->stride[3] == 1 || o->extent[3] == 1) && o->stride[0] % 8 == 0 && o->stride[1] % 8 == 0 &&
-           o->stride[2] % 8 == 0 && (uintptr_t)data % 16 == 0;
+    return (o->stride[3] == 1 || o->extent[3] == 1) && o->stride[0] % elements == 0 && o->stride[1] % elements == 0 &&
+           o->stride[2] % elements == 0 && (uintptr_t)data % 16 == 0;
+}
+
+static int32_t choose_bias(const problem *p, const void *data) {
+    if (!p->bias.dtype || p->bias.extent[3] == 1 || !rows_are_aligned(&p->bias, data)) return DLATTN_BIAS_BY_ELEMENTS;
+    return p->bias.dtype == p->dtype      ? DLATTN_BIAS_BY_TILES
+           : p->bias.dtype == DLATTN_T_F32 ? DLATTN_BIAS_BY_FLOAT_TILES
+                                           : DLATTN_BIAS_BY_ELEMENTS;
 }
 
 /* Can a row outside every sequence exist on this side? */
@@ -115,7 +123,7 @@ static int64_t choose_splits(const making *m, const variant *v, row_cut cut) {
 static int32_t schedule_forward(making *m) {
     const problem *p = m->p;
     cuda_schedule *s = m->s;
-    const variant *v = s->main = dlattn__variant_for(DLATTN_KERNEL_FORWARD, p, m->device, m->note, m->note_bytes);
+    const variant *v = s->main = dlattn__variant_for(DLATTN_KERNEL_FORWARD, p, &m->how, m->device, m->note, m->note_bytes);
     if (!v) return DLATTN_ERR_UNSUPPORTED;
     m->how.packed = should_pack(m, v);
     const row_cut cut = cut_rows(m, v);
@@ -148,7 +156,7 @@ static void choose_dq(making *m, const variant *v) {
 static int32_t add_main(making *m) {
     const problem *p = m->p;
     cuda_schedule *s = m->s;
-    const variant *v = s->main = dlattn__variant_for(DLATTN_KERNEL_BACKWARD, p, m->device, m->note, m->note_bytes);
+    const variant *v = s->main = dlattn__variant_for(DLATTN_KERNEL_BACKWARD, p, &m->how, m->device, m->note, m->note_bytes);
     if (!v) return DLATTN_ERR_UNSUPPORTED;
     choose_dq(m, v);
     const int64_t key_tiles = divide_up(p->N, v->keys);
@@ -158,7 +166,7 @@ static int32_t add_main(making *m) {
         const int64_t row_tiles = divide_up(p->M, 64);
         add_step(m, dlattn__convert_request(dlattn__padded_head(v, p->D)), PLAIN_WARPS, row_tiles * p->H * p->B, row_tiles, 0);
     } else if (p->dq.dtype) {
-        v = s->dq = dlattn__variant_for(DLATTN_KERNEL_DQ, p, m->device, m->note, m->note_bytes);
+        v = s->dq = dlattn__variant_for(DLATTN_KERNEL_DQ, p, &m->how, m->device, m->note, m->note_bytes);
         if (!v) return DLATTN_ERR_UNSUPPORTED;
         const int64_t row_tiles = divide_up(p->M, v->rows);
         add_step(m, request_of(m, v), v->warps, row_tiles * p->H * p->B, row_tiles, divide_up(p->N, v->keys));
@@ -182,7 +190,8 @@ static int64_t choose_dbias_splits(const making *m, const variant *v, int64_t bl
 static int32_t add_dbias(making *m) {
     const operand *o = &m->p->dbias;
     cuda_schedule *s = m->s;
-    const variant *v = dlattn__variant_for(DLATTN_KERNEL_DBIAS, m->p, m->device, m->note, m->note_bytes);
+    const variant *v = dlattn__variant_for(DLATTN_KERNEL_DBIAS, m->p, &m->how, m->device, m->note,
+                                           m->note_bytes);
     if (!v) return DLATTN_ERR_UNSUPPORTED;
     if (m->device->arch >= 80 && m->p->dtype != DLATTN_T_F32)
         m->how.tf32 = true; /* products of 16-bit elements are exact; p and ds, which are not, enter no product here */
@@ -239,9 +248,10 @@ int32_t dlattn__schedule(cuda_schedule *out, const problem *p, const buffers *x,
     out->splits = 1;
     count_rows(out, p);
     m.how.features = dlattn__features(p);
-    m.how.aligned = rows_are_aligned(&p->q, x ? x->q : NULL) && rows_are_aligned(&p->k, x ? x->k : NULL) &&
-                    rows_are_aligned(&p->v, x ? x->v : NULL) && rows_are_aligned(&p->dout, x ? x->dout : NULL);
-    m.how.bias_tile = p->bias.dtype == p->dtype && p->bias.extent[3] > 1 && rows_are_aligned(&p->bias, x ? x->bias : NULL);
+    m.how.aligned = p->D % 8 == 0 && p->E % 8 == 0 && rows_are_aligned(&p->q, x ? x->q : NULL) &&
+                    rows_are_aligned(&p->k, x ? x->k : NULL) && rows_are_aligned(&p->v, x ? x->v : NULL) &&
+                    rows_are_aligned(&p->dout, x ? x->dout : NULL);
+    m.how.bias = choose_bias(p, x ? x->bias : NULL);
     m.how.tf32 = device->arch >= 80 && p->dtype == DLATTN_T_F32 && p->flags & DLATTN_ALLOW_TF32;
     int32_t status = p->op == DLATTN_OP_BACKWARD ? schedule_backward(&m) : schedule_forward(&m);
     return status == DLATTN_OK ? check_grids(&m) : status;

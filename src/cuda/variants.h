@@ -16,6 +16,24 @@ enum {
     DLATTN_KERNEL_DBIAS        /* dbias, stationary on its tiles */
 };
 
+/* How a dense bias reaches a tuned kernel. */
+enum {
+    DLATTN_BIAS_BY_ELEMENTS = 0, /* any strides; also when there is none */
+    DLATTN_BIAS_BY_TILES = 1,    /* q's type, aligned rows: through shared memory */
+    DLATTN_BIAS_BY_FLOAT_TILES = 2 /* the same of float32 */
+};
+
+/* How a row is specialised for a problem. */
+typedef struct specialisation {
+    bool aligned;   /* rows of whole 16-byte pieces */
+    bool split;     /* forward: the keys are cut, parts go to the workspace */
+    bool packed;    /* forward: a tile's rows are (i, head of the group) */
+    bool reduce_dq; /* backward: dq is summed by reductions */
+    bool tf32;      /* readable kernels: products on tensor cores */
+    int32_t bias;   /* DLATTN_BIAS_BY_X */
+    uint32_t features; /* DLATTN_FEATURE_X */
+} specialisation;
+
 enum { DLATTN_MAX_CHOICES = 6 };
 
 /* One row: a kernel with the tile that was best. Its launches have 32 * warps threads. */
@@ -26,29 +44,20 @@ typedef struct variant {
     int32_t first_arch, last_arch;
     uint32_t types;    /* of q, one bit per DLATTN_T_X */
     int32_t head;      /* the largest D and E */
+    int32_t most_rows; /* only for so few query rows on one key head; 0: for any number */
+    uint32_t avoided;  /* DLATTN_FEATURE_X that another row computes faster */
     int32_t rows, keys, warps;
     int32_t residents; /* blocks that share a multiprocessor */
     kernel_define choices[DLATTN_MAX_CHOICES]; /* what else the kernel's author left open; the rest is zero */
-    /* Dynamic shared memory for padded head sizes and features; INT32_MAX: not this row. NULL: none. */
-    int32_t (*smem_bytes)(const struct variant *v, int64_t head_d, int64_t head_e, uint32_t features);
+    /* Dynamic shared memory for padded head sizes; INT32_MAX: not this row. NULL: none. */
+    int32_t (*smem_bytes)(const struct variant *v, int64_t head_d, int64_t head_e, const struct specialisation *how);
     bool tuned;        /* must compile without spills */
     const char *bench; /* the file of bench/results that chose the tile; "" for the readable kernels */
 } variant;
 
-/* How a row is specialised for a problem. */
-typedef struct specialisation {
-    bool aligned; /* rows of whole 16-byte pieces */
-    bool split;   /* forward: the keys are cut, parts go to the workspace */
-    bool packed;  /* forward: a tile's rows are (i, head of the group) */
-    bool reduce_dq;
-    bool bias_tile; /* bias has q's type and aligned rows: it comes through shared memory */
-    bool tf32;      /* readable kernels: products on tensor cores */
-    uint32_t features; /* DLATTN_FEATURE_X */
-} specialisation;
-
 /* The first row that computes `kernel` of p on the device, or NULL with the reasons in `note`. */
-const variant *dlattn__variant_for(int32_t kernel, const problem *p, const cuda_device *device, char *note,
-                                   int64_t note_bytes);
+const variant *dlattn__variant_for(int32_t kernel, const problem *p, const specialisation *how,
+                                   const cuda_device *device, char *note, int64_t note_bytes);
 
 /* The request of a row. D and E are those of the problem. */
 kernel_request dlattn__variant_request(const variant *v, int32_t type, int64_t D, int64_t E, const specialisation *how);
@@ -60,8 +69,11 @@ int32_t dlattn__variants_requests(kernel_request *out, const variant **rows, int
 /* D or E as the row's kernel computes it. */
 int64_t dlattn__padded_head(const variant *v, int64_t size);
 
-/* Is `name` the name of a row, or "auto"? */
-bool dlattn__variant_named(const char *name);
+/* Bytes of dynamic shared memory of the row for head sizes D and E. */
+int32_t dlattn__variant_smem(const variant *v, int64_t D, int64_t E, const specialisation *how);
+
+/* Row n of the table; NULL past its end. */
+const variant *dlattn__variant_row(int32_t n);
 
 /* Requests of the kernels that have no variants (blank, combine and so on), by entry. */
 kernel_request dlattn__plain_request(const char *file, const char *entry);
