@@ -1,9 +1,9 @@
 /* compile_variants.c: compiles every kernel of the table with the real NVRTC, for architectures that need not be here.
  *
  * usage: compile_variants [--threads N] [--all] [--passed FOLDER] ARCH ...      ARCH: 75, 80, 86, 89, 90, 100, 120
- * Fails on an error, and in tuned kernels on spills, local memory or serialised wgmma. --all prints each kernel's use of
- * registers. --passed: kernels that passed are remembered there by the digest of all they are made of, and not compiled
- * again. DLATTN_NVRTC says which NVRTC. */
+ * Fails on an error, and in tuned kernels on spills, local memory or serialised wgmma (must_not_spill says in which).
+ * --all prints each kernel's use of registers. --passed: kernels that passed are remembered there by the digest of all
+ * they are made of, and not compiled again. DLATTN_NVRTC says which NVRTC. */
 #include <pthread.h>
 #include <stdatomic.h>
 #include <stdbool.h>
@@ -61,6 +61,19 @@ static void report(const kernel_request *r, const char *verdict, const kernel_us
     pthread_mutex_unlock(&print_lock);
 }
 
+static int64_t value_of(const kernel_request *r, const char *name) {
+    for (int32_t i = 0; i < r->count; i++)
+        if (strcmp(r->defines[i].name, name) == 0) return r->defines[i].value;
+    return 0;
+}
+
+/* Must the kernel keep to its registers? A tuned one with at most one feature: those are the ones that are timed. With all
+ * features at once some values have to wait in local memory. */
+static bool must_not_spill(const kernel_request *r, const variant *row) {
+    const int64_t features = value_of(r, "FEATURES");
+    return row && row->tuned && (features & (features - 1)) == 0;
+}
+
 /* Did it pass? */
 static bool compile_one(const kernel_request *r, const variant *row, char *log) {
     kernel_image image;
@@ -76,7 +89,7 @@ static bool compile_one(const kernel_request *r, const variant *row, char *log) 
         known = dlattn__log_usage(&use, log, r->entry);
         if (!known)
             verdict = "ptxas says nothing about this entry";
-        else if (row && row->tuned && (use.stack_bytes || use.spill_store_bytes || use.spill_load_bytes))
+        else if (must_not_spill(r, row) && (use.stack_bytes || use.spill_store_bytes || use.spill_load_bytes))
             verdict = "spills or local memory in a tuned kernel";
         else if (row && row->tuned && serialised(log))
             verdict = "wgmma is serialised in a tuned kernel";
@@ -117,20 +130,16 @@ static void *work(void *unused) {
     return NULL;
 }
 
-static int64_t value_of(const kernel_request *r, const char *name) {
-    for (int32_t i = 0; i < r->count; i++)
-        if (strcmp(r->defines[i].name, name) == 0) return r->defines[i].value;
-    return 0;
-}
-
 /* Is a request so close to another one of the list that time is better spent on the other? In tuned kernels the two half
  * types differ in one instruction, and SPLIT or DQ in what follows the loop: bfloat16 is compiled plain without and with
- * all features with them, float16 the other way round, on 8.0 alone. Each feature alone is compiled as it comes. */
+ * all features with them, float16 the other way round. What is more than plain is compiled for 8.0, if the row serves it:
+ * the others differ in the machine code, not in the source. */
 static bool is_twin(const kernel_request *r, const variant *row, int32_t arch) {
     if (!row || !row->tuned || !(row->types & 1u << DLATTN_T_BF16)) return false;
     const bool half = value_of(r, "TYPE") == DLATTN_T_F16, other = value_of(r, "SPLIT") || value_of(r, "DQ");
     const int64_t features = value_of(r, "FEATURES"), all = 2 * DLATTN_FEATURE_DROPOUT - 1;
-    if (half && arch != 80) return true;
+    const bool has_80 = row->first_arch <= 80 && row->last_arch >= 80;
+    if (arch != 80 && (half || (features && has_80))) return true;
     return (features == 0 && other != half) || (features == all && other == half);
 }
 
