@@ -29,7 +29,7 @@ class Gradients(NamedTuple):
 
 
 def _out_shape(q: tuple, v: tuple) -> tuple:
-    return q if q[-1:] == v[-1:] else q[:-1] + v[-1:]
+    return q if q and v and q[-1] == v[-1] else q[:-1] + v[-1:]
 
 
 def _lse_shape(q: tuple, layout: int) -> tuple:

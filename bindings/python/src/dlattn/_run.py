@@ -32,12 +32,13 @@ class Loans(list):
 
     Its C structs are filled anew for each call: to make them would take a third of the time before the launch."""
 
-    __slots__ = ("run", "slots", "used", "attention", "outputs", "exec")
+    __slots__ = ("run", "slots", "used", "attention", "outputs", "exec", "needed")
 
     def __init__(self):
         self.run: Optional[Run] = None
         self.slots, self.used = [Slot() for _ in range(SLOTS)], 0
         self.attention, self.outputs, self.exec = _raw.dlattn_attention(), _raw.dlattn_outputs(), _raw.dlattn_exec()
+        self.needed = ctypes.c_uint64()  # bytes of workspace
 
     @staticmethod
     def take() -> Loans:
@@ -77,11 +78,11 @@ class Loans(list):
         else:
             exec_ = self.exec
             if workspace is not None:
-                needed = ctypes.c_uint64()
-                check(workspace(subject, result, exec_, needed, None))
-                if needed.value:
-                    owner, exec_.workspace = run.framework.workspace(needed.value, run.device, run.stream)
-                    exec_.workspace_bytes = needed.value
+                check(workspace(subject, result, exec_, self.needed, None))
+                size = self.needed.value
+                if size:
+                    owner, exec_.workspace = run.framework.workspace(size, run.device, run.stream)
+                    exec_.workspace_bytes = size
                     self.append(owner)
             status = function(subject, result, exec_)
         if status:
