@@ -236,6 +236,13 @@ def line(results: list[dict]) -> str:
             f"host {own['host_us']:5.1f} us  {', '.join(others)}  error {worst:.1e}{'  ' if bad else ''}{'; '.join(bad)}")
 
 
+def write(document: dict, path) -> None:
+    """After every row: a run that is cut off leaves what it has."""
+    if path:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps(document, indent=1) + "\n")
+
+
 def main():
     options = read_options()
     sys.path[:0] = [str(Path(__file__).parent), str(TOP / "bindings" / "python" / "src")]
@@ -262,7 +269,10 @@ def main():
     before, about = gemm(), machine()
     print(f"{about['gpu']}, driver {about['driver']}, PyTorch {torch.__version__}; product of 8192^3: {before * 1e-3:.0f} TFLOP/s", flush=True)
     clock.start()
-    results = []
+    document = {"machine": about, "commit": options.commit or commit(), "date": time.strftime("%Y-%m-%d", time.gmtime()),
+                "versions": {"dlattn": known["dlattn"].version, "torch": torch.__version__, "cudnn": str(torch.backends.cudnn.version()),
+                             "python": platform.python_version()},
+                "peaks": {"gemm_gflops_before": before, "gemm_gflops_after": before}, "clock": {}, "results": []}
     for row in chosen:
         names = ["dlattn"] + [name for name in row.peers if name in wanted and not (options.quick and name == "flex")]
         try:
@@ -273,20 +283,19 @@ def main():
         for which in ("forward", "backward"):
             if part := [r for r in found if r["pass"] == which]:
                 print(line(part), flush=True)
-        results += found
+        document["results"] += found
+        document["clock"] = clock.summary()
+        write(document, options.json)
     clock.over.set()
-    document = {"machine": about, "commit": options.commit or commit(), "date": time.strftime("%Y-%m-%d", time.gmtime()),
-                "versions": {"dlattn": known["dlattn"].version, "torch": torch.__version__, "cudnn": str(torch.backends.cudnn.version()),
-                             "python": platform.python_version()},
-                "peaks": {"gemm_gflops_before": before, "gemm_gflops_after": gemm()}, "clock": clock.summary(), "results": results}
+    document["peaks"]["gemm_gflops_after"] = gemm()
+    write(document, options.json)
+    results = document["results"]
     from gpu_goals import print_goals
 
     print_goals(document)
     print(f"{len(results)} results in {time.time() - begun:.0f} s, {compiling:.0f} of them compiling; {document['clock']}; product after: "
           f"{document['peaks']['gemm_gflops_after'] * 1e-3:.0f} TFLOP/s")
     if options.json:
-        options.json.parent.mkdir(parents=True, exist_ok=True)
-        options.json.write_text(json.dumps(document, indent=1) + "\n")
         print(f"{len(results)} results in {options.json}")
 
 
