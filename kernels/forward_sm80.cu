@@ -35,12 +35,22 @@ static_assert(!PACKED || ((FEATURES) & ~(DLATTN_FEATURE_INTERVAL | DLATTN_FEATUR
 #define BIAS_WARP_BYTES (16 * MT * BN * 2 * BIAS)
 #define LIMITS_AT (BIAS_AT + WARPS * BIAS_WARP_BYTES)
 #define RANGES_AT (LIMITS_AT + BM * 8)                    // of each warp's rows
-#define SEGMENTS_AT (RANGES_AT + WARPS * 16)              // of two tiles of keys, in turns
+#define FACTS_AT (RANGES_AT + WARPS * 16)
+#define SEGMENTS_AT (FACTS_AT + 128)                      // of two tiles of keys, in turns
 #define SEGMENT_RANGES_AT (SEGMENTS_AT + 2 * BN * 8)      // of each warp's rows; and as much again while they are found
 static_assert(BM * HEAD_E * 2 <= BIAS_AT, "the result fits");
 
 // What is derived from x is computed again where it is needed, instead of being kept in registers through the loop.
 DEVICE void forget(u32 &x) { asm volatile("" : "+r"(x)); }
+
+// What score terms and element masks ask for in every tile. It waits in shared memory: registers are scarce.
+typedef struct loop_facts {
+    score_context context;
+    sequence s;
+    dlattn_philox_key key;
+    int row0, h;
+} loop_facts;
+static_assert(sizeof(loop_facts) <= 128, "room for the facts");
 
 typedef struct block_place {
     int row0, split, h, b; // first row of the tile; h: kv head when PACKED
@@ -159,15 +169,17 @@ DEVICE key_range meet_segments(key_range seen, unsigned char *memory, const dlat
     return hull;
 }
 
-// Does this warp see any, or all, of the keys [j0, j0 + BN)?
+// Does this warp see any of the keys [j0, j0 + BN)? Its range is read anew each time: registers are scarce.
 DEVICE bool reaches(const unsigned char *memory, int j0) {
     const key_range own = ((const key_range *)(memory + RANGES_AT))[thread_anew() / 32];
     return j0 < own.hi && j0 + BN > own.lo;
 }
 
-DEVICE bool is_full(const unsigned char *memory, int j0) {
+// Hides what the intervals hide, where they do: most tiles are free of it, most others at one end only.
+DEVICE void hide_ends(float (&s)[MT][NT][4], const unsigned char *memory, int j0) {
     const key_range own = ((const key_range *)(memory + RANGES_AT))[thread_anew() / 32];
-    return own.full_lo <= j0 && j0 + BN <= own.full_hi;
+    if (j0 < own.full_lo) hide_before(s, (const limits *)(memory + LIMITS_AT), j0);
+    if (j0 + BN > own.full_hi) hide_after(s, (const limits *)(memory + LIMITS_AT), j0);
 }
 
 // Q's rows [row0, row0 + BM) to shared memory.
@@ -209,11 +221,12 @@ DEVICE int own_key() { return thread_anew() % 4 * 2; }
 DEVICE u32 own_bias() { return BIAS_AT + thread_anew() / 32 * BIAS_WARP_BYTES; }
 
 // What a tile of keys brings along: its segments, and this warp's tile of bias.
-DEVICE void load_terms(u32 memory, const dlattn_params &p, const score_context &context, int row0, int rows, int j0, int N) {
-    if (SEGMENTS) load_segments<THREADS>(memory + SEGMENTS_AT + j0 / BN % 2 * (BN * 8), p, context, j0, N);
+DEVICE void load_terms(u32 memory, const dlattn_params &p, const loop_facts &facts, int j0) {
+    if (SEGMENTS) load_segments<THREADS>(memory + SEGMENTS_AT + j0 / BN % 2 * (BN * 8), p, facts.context, j0, facts.s.N);
 #if BIAS
     __syncwarp(); // the last one has been read
-    load_bias<16 * MT>(memory + own_bias(), p, context, row0 + thread_anew() / 32 * (16 * MT), rows, j0, N);
+    load_bias<16 * MT>(memory + own_bias(), p, facts.context, facts.row0 + thread_anew() / 32 * (16 * MT), facts.s.M, j0,
+                       facts.s.N);
 #endif
     if (SEGMENTS || BIAS) copies_commit();
 }
@@ -224,6 +237,13 @@ DEVICE void next_keys(u32 k_tile, const tile_source &keys, int j0, bool more, co
     __syncthreads();
     if (more) load_tile_and_step_back<BN, HEAD_D, THREADS, ALIGNED>(k_tile, keys, j0, column);
     copies_commit();
+}
+
+// From scores to powers of two, the sign of the scale being absorbed in Q. Computed anew where it is needed.
+DEVICE float factor_of(const dlattn_params &p) {
+    float scale = p.scale;
+    asm volatile("" : "+f"(scale));
+    return SCORED ? LOG2_E : scale == 0.0f ? LOG2_E : fabsf(scale) * LOG2_E;
 }
 
 // s = Q K^T for this warp's rows. q: Q's fragments, read here unless they stay in registers.
@@ -372,13 +392,23 @@ extern "C" __global__ void __launch_bounds__(THREADS) forward_sm80(const __grid_
     const u32 segments = q_tile + SEGMENTS_AT;
 
     load_queries(q_tile, p, s, place.h, place.row0, rows);
-    const score_context context = score_context_of(p, s, PACKED ? place.h * p.heads_per_group : place.h);
+    loop_facts *const facts = (loop_facts *)(memory + FACTS_AT);
+    if (((FEATURES) & ~DLATTN_FEATURE_INTERVAL) != 0) {
+        if (threadIdx.x == 0) {
+            facts->context = score_context_of(p, s, PACKED ? place.h * p.heads_per_group : place.h);
+            facts->s = s;
+            if (HAS(p, DLATTN_FEATURE_DROPOUT)) facts->key = dropout_key(p);
+            facts->row0 = place.row0;
+            facts->h = place.h;
+        }
+        __syncthreads();
+    }
 
     // Which tiles of keys.
     key_range seen = {0, s.N, 0, s.N};
     if (INTERVAL) seen = find_ranges(memory, p, s, place.row0, rows);
-    if (SEGMENTS) seen = meet_segments(seen, memory, p, context, place.row0, rows);
-    int first = smaller(seen.lo, seen.hi) / BN, last = (seen.hi + BN - 1) / BN;
+    if (SEGMENTS) seen = meet_segments(seen, memory, p, facts->context, place.row0, rows);
+    int first = INTERVAL || SEGMENTS ? smaller(seen.lo, seen.hi) / BN : 0, last = (seen.hi + BN - 1) / BN;
     if (SPLIT) {
         const int count = last - first, begin = first;
         first = begin + (int)((i64)count * place.split / p.splits);
@@ -390,19 +420,14 @@ extern "C" __global__ void __launch_bounds__(THREADS) forward_sm80(const __grid_
         const int stage = (last - 1) % STAGES, j0 = (last - 1) * BN;
         load_tile_and_step_back<BN, HEAD_D, THREADS, ALIGNED>(k_tiles + stage * K_BYTES, keys, j0, &k_column);
         if (STAGES == 2) load_tile_and_step_back<BN, HEAD_E, THREADS, ALIGNED>(v_tiles + stage * V_BYTES, values, j0, &v_column);
-        load_terms(q_tile, p, context, place.row0, rows, j0, s.N);
+        load_terms(q_tile, p, *facts, j0);
     }
     copies_commit();
 
-    float scale = p.scale;
-    if (!SCORED && !(scale > 0.0f)) {
+    if (!SCORED && !(p.scale > 0.0f)) {
         copies_wait<0>();
-        absorb_sign(q_tile, scale);
-        scale = scale < 0.0f ? -scale : 1.0f;
+        absorb_sign(q_tile, p.scale);
     }
-    const float factor = SCORED ? LOG2_E : scale * LOG2_E; // from scores to powers of two
-    dlattn_philox_key key = {0, 0, 0};
-    if (HAS(p, DLATTN_FEATURE_DROPOUT)) key = dropout_key(p);
 
     u32 q[Q_REGISTERS ? DEPTH : 1][MT][4];
     const u32 q_own = q_tile + warp_row * (HEAD_D * 2);
@@ -441,25 +466,27 @@ extern "C" __global__ void __launch_bounds__(THREADS) forward_sm80(const __grid_
                                        ((const segment_range *)(memory + SEGMENT_RANGES_AT))[thread_anew() / 32], j0, s.N);
         if (meeting == SEGMENTS_APART || (INTERVAL && !reaches(memory, j0))) { // nothing for this warp: it only helps to copy
             if (STAGES == 1) next_keys(k_tile, keys, j0 - BN, n > first, &k_column);
-            if (n > first) load_terms(q_tile, p, context, place.row0, rows, j0 - BN, s.N);
+            if (n > first) load_terms(q_tile, p, *facts, j0 - BN);
             continue;
         }
         float scores[MT][NT][4];
         multiply_keys(scores, q, q_own, k_tile);
         if (STAGES == 1) next_keys(k_tile, keys, j0 - BN, n > first, &k_column);
-        if (SCORED) score_tile(scores, p, context, place.row0 + own_row(), j0 + own_key(), s.M, s.N, q_tile + own_bias());
-        if (n > first) load_terms(q_tile, p, context, place.row0, rows, j0 - BN, s.N);
-        if (SEGMENTS && meeting == SEGMENTS_MIXED) hide_other_segments(scores, p, context, segments + n % 2 * (BN * 8), place.row0 + own_row(), s.M);
-        if (HAS(p, DLATTN_FEATURE_MASK)) hide_masked(scores, p, context, place.row0 + own_row(), j0 + own_key(), s.M, s.N);
-        if (INTERVAL) {
-            if (!is_full(memory, j0)) hide_outside(scores, (const limits *)(memory + LIMITS_AT), j0);
-        } else if (j0 + BN > s.N) {
-            hide_past(scores, j0 + own_key(), s.N);
-        }
-        softmax_step(scores, o, m, l, factor);
-        if (HAS(p, DLATTN_FEATURE_DROPOUT)) drop_tile(scores, p, key, s, place.h, place.row0 + own_row(), j0 + own_key());
+        if (SCORED)
+            score_tile(scores, p, facts->context, facts->row0 + own_row(), j0 + own_key(), facts->s.M, facts->s.N,
+                       q_tile + own_bias());
+        if (n > first) load_terms(q_tile, p, *facts, j0 - BN);
+        if (SEGMENTS && meeting == SEGMENTS_MIXED)
+            hide_other_segments(scores, p, facts->context, segments + n % 2 * (BN * 8), facts->row0 + own_row(), facts->s.M);
+        if (HAS(p, DLATTN_FEATURE_MASK))
+            hide_masked(scores, p, facts->context, facts->row0 + own_row(), j0 + own_key(), facts->s.M, facts->s.N);
+        if (INTERVAL) hide_ends(scores, memory, j0);
+        else if (j0 + BN > s.N) hide_past(scores, j0 + own_key(), s.N);
+        softmax_step(scores, o, m, l, factor_of(p));
+        if (HAS(p, DLATTN_FEATURE_DROPOUT))
+            drop_tile(scores, p, facts->key, facts->s, facts->h, facts->row0 + own_row(), j0 + own_key());
         multiply_values(o, scores, v_tile);
     }
     copies_wait<0>(); // Q's copy, when there was no key
-    finish(shared_address(memory), o, m, l, factor, p);
+    finish(shared_address(memory), o, m, l, factor_of(p), p);
 }

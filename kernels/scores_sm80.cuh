@@ -30,29 +30,48 @@ DEVICE int larger(int a, int b) { return a > b ? a : b; }
 #define TANH_4 0.01798874441f
 
 DEVICE float tanh_of(float x) {
-    float y = fabsf(x), square = x * x, power, inverse;
-    const float small = fmaf(fmaf(fmaf(fmaf(TANH_4, square, TANH_3), square, TANH_2), square, TANH_1) * square, x, x);
-    power = exp2_approx(y * (2.0f * LOG2_E));
-    asm("rcp.approx.ftz.f32 %0, %1;" : "=f"(inverse) : "f"(power + 1.0f));
-    return y < 0.5f ? small : copysignf(fmaf(-2.0f, inverse, 1.0f), x);
+    const float y = fabsf(x), square = x * x;
+    float large, small = fmaf(fmaf(fmaf(fmaf(TANH_4, square, TANH_3), square, TANH_2), square, TANH_1) * square, x, x);
+    // One after the other, in registers that are soon free: all scores of a tile at once would need more than there are.
+    asm volatile("{\n\t.reg .f32 e;\n\t"
+                 "ex2.approx.ftz.f32 e, %1;\n\t"
+                 "add.ftz.f32 e, e, 0f3F800000;\n\t"
+                 "rcp.approx.ftz.f32 e, e;\n\t"
+                 "fma.rn.ftz.f32 %0, e, 0fC0000000, 0f3F800000;\n\t}"
+                 : "=f"(large) : "f"(y * (2.0f * LOG2_E)));
+    return y < 0.5f ? small : copysignf(large, x);
 }
 
-// s = softcap * tanh(s * scale / softcap). Where the whole warp stays below |x| = 1/2, it is s times a polynomial in s^2.
+// s = softcap * tanh(s * scale / softcap), 16 rows at a time. Where the whole warp stays below |x| = 1/2, it is s times a
+// polynomial in s^2. (The tile at once would need more registers than there are, smaller pieces wait longer for each other.)
 template <int MT, int NT>
 DEVICE void cap_tile(float (&s)[MT][NT][4], float scale, float softcap) {
     asm volatile("" : "+f"(scale), "+f"(softcap)); // no constants kept through the loop
     const float inward = scale / softcap, square = inward * inward;
-    float top = 0.0f;
-    EACH_SCORE(MT, NT) top = fmaxf(top, fabsf(s[a][n][c]));
-    if (__all_sync(0xffffffffu, top * fabsf(inward) < 0.5f && square < 1e8f)) {
-        const float c1 = TANH_1 * square * scale, c2 = TANH_2 * square * square * scale;
-        const float c3 = TANH_3 * square * square * square * scale, c4 = TANH_4 * square * square * square * square * scale;
-        EACH_SCORE(MT, NT) {
-            const float x = s[a][n][c], w = x * x;
-            s[a][n][c] = x * fmaf(fmaf(fmaf(fmaf(c4, w, c3), w, c2), w, c1), w, scale);
+#pragma unroll
+    for (int a = 0; a < MT; a++) {
+        float tops[4] = {0.0f, 0.0f, 0.0f, 0.0f}; // four, so that each waits less for the last
+#pragma unroll
+        for (int n = 0; n < NT; n++)
+#pragma unroll
+            for (int c = 0; c < 4; c++) tops[c] = fmaxf(tops[c], fabsf(s[a][n][c]));
+        const float top = fmaxf(fmaxf(tops[0], tops[1]), fmaxf(tops[2], tops[3]));
+        if (__all_sync(0xffffffffu, top * fabsf(inward) < 0.5f && square < 1e8f)) {
+            const float c1 = TANH_1 * square * scale, c2 = TANH_2 * square * square * scale;
+            const float c3 = TANH_3 * square * square * square * scale, c4 = TANH_4 * square * square * square * square * scale;
+#pragma unroll
+            for (int n = 0; n < NT; n++)
+#pragma unroll
+                for (int c = 0; c < 4; c++) {
+                    const float x = s[a][n][c], w = x * x;
+                    s[a][n][c] = x * fmaf(fmaf(fmaf(fmaf(c4, w, c3), w, c2), w, c1), w, scale);
+                }
+        } else {
+#pragma unroll
+            for (int n = 0; n < NT; n++)
+#pragma unroll
+                for (int c = 0; c < 4; c++) s[a][n][c] = softcap * tanh_of(s[a][n][c] * inward);
         }
-    } else {
-        EACH_SCORE(MT, NT) s[a][n][c] = softcap * tanh_of(s[a][n][c] * inward);
     }
 }
 
@@ -137,22 +156,39 @@ DEVICE void score_tile(float (&s)[MT][NT][4], const dlattn_params &p, const scor
 #endif
 }
 
-// Hides keys outside each row's limits, of a tile that starts at key j0. `rows`: the limits of the block's rows.
+// Hides keys before each row's lower limit, or from its upper limit on, of a tile that starts at key j0. `rows`: the limits of
+// the block's rows.
 template <int MT, int NT>
-DEVICE void hide_outside(float (&s)[MT][NT][4], const limits *rows, int j0) {
+DEVICE void hide_before(float (&s)[MT][NT][4], const limits *rows, int j0) {
     const int thread = thread_anew(), j = j0 + thread % 4 * 2;
     rows += thread / 32 * (16 * MT) + thread % 32 / 4;
 #pragma unroll
     for (int a = 0; a < MT; a++)
 #pragma unroll
         for (int half = 0; half < 2; half++) {
-            const limits row = rows[16 * a + 8 * half];
-            const u32 count = (u32)(row.hi - row.lo);
+            const int lo = rows[16 * a + 8 * half].lo - j;
 #pragma unroll
             for (int n = 0; n < NT; n++)
 #pragma unroll
                 for (int c = 2 * half; c < 2 * half + 2; c++)
-                    if ((u32)(j - row.lo + KEY_OF(n, c)) >= count) s[a][n][c] = -INFINITE;
+                    if (KEY_OF(n, c) < lo) s[a][n][c] = -INFINITE;
+        }
+}
+
+template <int MT, int NT>
+DEVICE void hide_after(float (&s)[MT][NT][4], const limits *rows, int j0) {
+    const int thread = thread_anew(), j = j0 + thread % 4 * 2;
+    rows += thread / 32 * (16 * MT) + thread % 32 / 4;
+#pragma unroll
+    for (int a = 0; a < MT; a++)
+#pragma unroll
+        for (int half = 0; half < 2; half++) {
+            const int hi = rows[16 * a + 8 * half].hi - j;
+#pragma unroll
+            for (int n = 0; n < NT; n++)
+#pragma unroll
+                for (int c = 2 * half; c < 2 * half + 2; c++)
+                    if (KEY_OF(n, c) >= hi) s[a][n][c] = -INFINITE;
         }
 }
 

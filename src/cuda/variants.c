@@ -17,11 +17,11 @@ static int64_t choice(const variant *v, const char *name, int64_t otherwise) {
 
 /* ---- shared memory, as each kernel lays it out ------------------------------------------------------------------------ */
 
-/* Q, the ring of K and V, the bias, then limits of rows and segments. The result passes through the memory of the tiles:
+/* Q, the ring of K and V, the bias, then limits of rows, the block's facts and segments. The result passes through the memory of the tiles:
  * where it does not fit, the row does not serve. */
 static int32_t forward_sm80_smem(const variant *v, int64_t head_d, int64_t head_e, const specialisation *how) {
     const int64_t tiles = 2 * v->rows * head_d + 2 * choice(v, "STAGES", 1) * v->keys * (head_d + head_e);
-    int64_t bytes = tiles + 2 * v->rows * v->keys * how->bias + 8 * v->rows + 16 * v->warps;
+    int64_t bytes = tiles + 2 * v->rows * v->keys * how->bias + 8 * v->rows + 16 * v->warps + 128;
     if (how->features & DLATTN_FEATURE_SEGMENTS) bytes += 16 * v->keys + 32 * v->warps;
     return 2 * v->rows * head_e > tiles ? INT32_MAX : (int32_t)bytes;
 }
