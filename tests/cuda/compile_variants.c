@@ -1,8 +1,10 @@
 /* compile_variants.c: compiles every kernel of the table with the real NVRTC, for architectures that need not be here.
  *
- * usage: compile_variants [--threads N] [--all] [--passed FOLDER] ARCH ...      ARCH: 75, 80, 86, 89, 90, 100, 120
+ * usage: compile_variants [--threads N] [--verbose] [--everything] [--passed FOLDER] ARCH ...
+ * ARCH: 75, 80, 86, 89, 90, 100, 120
  * Fails on an error, and in tuned kernels on spills, local memory or serialised wgmma (must_not_spill says in which).
- * --all prints each kernel's use of registers. --passed: kernels that passed are remembered there by the digest of all
+ * --verbose prints each kernel's use of registers. --everything: each feature and type for each row and architecture, half
+ * an hour of two cores; else what is_twin leaves. --passed: kernels that passed are remembered there by the digest of all
  * they are made of, and not compiled again. DLATTN_NVRTC says which NVRTC. */
 #include <pthread.h>
 #include <stdatomic.h>
@@ -28,7 +30,7 @@ static kernel_request requests[MOST_REQUESTS];
 static const variant *rows[MOST_REQUESTS];
 static int32_t count;
 static atomic_int next, failures;
-static bool print_all;
+static bool verbose, everything;
 static const char *passed_folder;
 static atomic_int known_to_pass;
 static pthread_mutex_t print_lock = PTHREAD_MUTEX_INITIALIZER;
@@ -95,7 +97,7 @@ static bool compile_one(const kernel_request *r, const variant *row, char *log) 
             verdict = "wgmma is serialised in a tuned kernel";
     }
     if (verdict) atomic_fetch_add(&failures, 1);
-    if (verdict || print_all) report(r, verdict ? verdict : "ok", known ? &use : NULL, seconds_since(&start));
+    if (verdict || verbose) report(r, verdict ? verdict : "ok", known ? &use : NULL, seconds_since(&start));
     return !verdict;
 }
 
@@ -130,17 +132,15 @@ static void *work(void *unused) {
     return NULL;
 }
 
-/* Is a request so close to another one of the list that time is better spent on the other? In tuned kernels the two half
- * types differ in one instruction, and SPLIT or DQ in what follows the loop: bfloat16 is compiled plain without and with
- * all features with them, float16 the other way round. What is more than plain is compiled for 8.0, if the row serves it:
- * the others differ in the machine code, not in the source. */
+/* Can the request be left out of three minutes? Each row is compiled plain for each architecture. Features are compiled for
+ * one architecture and the head size that is used most: they change the source, which is the same for the others. The two
+ * half types differ in one instruction. */
 static bool is_twin(const kernel_request *r, const variant *row, int32_t arch) {
-    if (!row || !row->tuned || !(row->types & 1u << DLATTN_T_BF16)) return false;
-    const bool half = value_of(r, "TYPE") == DLATTN_T_F16, other = value_of(r, "SPLIT") || value_of(r, "DQ");
-    const int64_t features = value_of(r, "FEATURES"), all = 2 * DLATTN_FEATURE_DROPOUT - 1;
-    const bool has_80 = row->first_arch <= 80 && row->last_arch >= 80;
-    if (arch != 80 && (half || (features && has_80))) return true;
-    return (features == 0 && other != half) || (features == all && other == half);
+    if (!row || !row->tuned) return false;
+    const int32_t home = row->first_arch <= 80 && row->last_arch >= 80 ? 80 : row->first_arch;
+    const bool half = value_of(r, "TYPE") == DLATTN_T_F16 && row->types & 1u << DLATTN_T_BF16;
+    if (value_of(r, "FEATURES")) return arch != home || row->head != 128 || half;
+    return half && arch != home;
 }
 
 static void drop_twins(int32_t arch) {
@@ -171,7 +171,7 @@ static void compile_all(int32_t arch, int threads) {
         atomic_fetch_add(&failures, 1);
         return;
     }
-    drop_twins(arch);
+    if (!everything) drop_twins(arch);
     atomic_store(&next, 0);
     atomic_store(&known_to_pass, 0);
     clock_gettime(CLOCK_MONOTONIC, &start);
@@ -195,8 +195,10 @@ int main(int argc, char **argv) {
         } else if (strcmp(argv[i], "--passed") == 0 && i + 1 < argc) {
             passed_folder = argv[++i];
             mkdir(passed_folder, 0777);
-        } else if (strcmp(argv[i], "--all") == 0) {
-            print_all = true;
+        } else if (strcmp(argv[i], "--everything") == 0) {
+            everything = true;
+        } else if (strcmp(argv[i], "--verbose") == 0) {
+            verbose = true;
         } else {
             compile_all(atoi(argv[i]), threads);
             done++;
