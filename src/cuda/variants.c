@@ -109,10 +109,10 @@ const variant *dlattn__variant_row(int32_t n) { return n < NUM_VARIANTS ? &table
 
 /* ---- the choice ------------------------------------------------------------------------------------------------------- */
 
-/* Few sizes, so that few kernels are compiled. */
+/* Few sizes, so that few kernels are compiled; where warps share rows, whole columns of 16 for each of them. */
 int64_t dlattn__padded_head(const variant *v, int64_t size) {
-    if (v->kernel != DLATTN_KERNEL_FORWARD && size > 128) return size > 192 ? 256 : 192;
-    return (size + 31) / 32 * 32;
+    const int64_t shared = 16 * choice(v, "ROW_WARPS", 1), unit = shared > 32 ? shared : 32;
+    return (size + unit - 1) / unit * unit;
 }
 
 int32_t dlattn__variant_smem(const variant *v, int64_t D, int64_t E, const specialisation *how) {

@@ -58,7 +58,7 @@ int32_t dlattn__variants_requests(kernel_request *out, const variant **rows, int
         kernel_request r = dlattn__plain_request(plain[n].file, plain[n].entry);
         add(&list, &r, NULL);
     }
-    for (int64_t head = 32; head <= 256; head += head < 128 ? 32 : 64) {
+    for (int64_t head = 32; head <= 256; head += 32) {
         kernel_request r = dlattn__convert_request(head);
         add(&list, &r, NULL);
     }
