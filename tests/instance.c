@@ -113,7 +113,7 @@ static void add_interleaved(instance *x, int id, DLDataType dtype, int32_t ndim,
         memcpy(t->shape, shape, (size_t)ndim * sizeof *shape);
         memcpy(t->strides, strides, (size_t)ndim * sizeof *strides);
         t->shape[head_dim] = heads[n];
-        t->dl.data = x->buffers[number].memory + at[n] * strides[head_dim] * dtype.bits / 8;
+        t->dl.data = x->buffers[number].memory + (count ? at[n] * strides[head_dim] * dtype.bits / 8 : 0);
     }
 }
 
