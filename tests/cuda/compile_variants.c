@@ -133,14 +133,14 @@ static void *work(void *unused) {
 }
 
 /* Can the request be left out of three minutes? Each row is compiled plain for each architecture. Features are compiled for
- * one architecture and the head size that is used most: they change the source, which is the same for the others. The two
- * half types differ in one instruction. */
+ * one architecture and the head size that is used most: they change the source, which is the same for the others. So is
+ * float16 beside bfloat16, which differ in one instruction. */
 static bool is_twin(const kernel_request *r, const variant *row, int32_t arch) {
     if (!row || !row->tuned) return false;
     const int32_t home = row->first_arch <= 80 && row->last_arch >= 80 ? 80 : row->first_arch;
     const bool half = value_of(r, "TYPE") == DLATTN_T_F16 && row->types & 1u << DLATTN_T_BF16;
     if (value_of(r, "FEATURES")) return arch != home || row->head != 128 || half;
-    return half && arch != home;
+    return half && (arch != home || row->head != 128);
 }
 
 static void drop_twins(int32_t arch) {
