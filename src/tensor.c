@@ -66,24 +66,28 @@ static void types_text(char *text, size_t bytes, uint32_t set) {
     }
 }
 
-static int32_t read_dtype(tensor *t, const role *role, DLDataType type) {
-    const char *found = NULL;
+/* The sentence of a dtype that the role may not have. Away from the path of every call. */
+static __attribute__((noinline, cold)) int32_t fail_dtype(const tensor *t, const role *role, DLDataType type,
+                                                          const char *found) {
     char expected[128] = "", code[48];
-    if (type.lanes != 1)
-        return dlattn__fail(DLATTN_ERR_DTYPE, "%s has %d lanes, expected 1", t->name, (int)type.lanes);
-    t->dtype = DLATTN_T_NONE;
-    for (int i = 0; i < NUM_TYPES; i++)
-        if (types[i].code == type.code && types[i].bits == type.bits) {
-            t->dtype = types[i].dtype;
-            found = types[i].name;
-        }
-    if (t->dtype != DLATTN_T_NONE && (role->types & 1u << t->dtype)) return DLATTN_OK;
     types_text(expected, sizeof expected, role->types);
     if (!found) {
         snprintf(code, sizeof code, "code %d with %d bits", (int)type.code, (int)type.bits);
         found = code;
     }
     return dlattn__fail(DLATTN_ERR_DTYPE, "%s has dtype %s, expected %s", t->name, found, expected);
+}
+
+static int32_t read_dtype(tensor *t, const role *role, DLDataType type) {
+    if (type.lanes != 1)
+        return dlattn__fail(DLATTN_ERR_DTYPE, "%s has %d lanes, expected 1", t->name, (int)type.lanes);
+    t->dtype = DLATTN_T_NONE;
+    for (int i = 0; i < NUM_TYPES; i++) {
+        if (types[i].code != type.code || types[i].bits != type.bits) continue;
+        t->dtype = types[i].dtype;
+        return role->types & 1u << t->dtype ? DLATTN_OK : fail_dtype(t, role, type, types[i].name);
+    }
+    return fail_dtype(t, role, type, NULL);
 }
 
 static int32_t read_rank(tensor *t, const role *role, const DLTensor *dl) {
@@ -218,7 +222,7 @@ static int32_t read_data(tensor *t, const role *role, const DLTensor *dl) {
             return dlattn__fail(DLATTN_ERR_ARGUMENT,
                                 "%s has byte_offset %" PRIu64 " and strides that leave the address space, expected "
                                 "elements inside it", t->name, dl->byte_offset);
-        if (first % (uintptr_t)size_of(t->dtype))
+        if (first & (uintptr_t)(size_of(t->dtype) - 1))
             return dlattn__fail(DLATTN_ERR_ARGUMENT, "%s starts at an address that is no multiple of %d, the size of "
                                 "its dtype %s", t->name, (int)size_of(t->dtype), dlattn__dtype_name(t->dtype));
     }
