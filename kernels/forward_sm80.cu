@@ -147,7 +147,7 @@ DEVICE key_range meet_segments(key_range seen, unsigned char *memory, const dlat
         own.hi = ranges[w].hi > own.hi ? ranges[w].hi : own.hi;
     }
 #pragma unroll 4
-    for (int j = seen.lo + (int)threadIdx.x; j < seen.hi; j += THREADS) {
+    for (int j = smaller(seen.lo, seen.hi) + (int)threadIdx.x; j < seen.hi; j += THREADS) { // lo is huge when no key is seen
         const i64 segment = load_int(p.kv_segments, c.kv_segments_at + j * p.kv_segments.stride[1]);
         if (own.lo <= segment && segment <= own.hi) {
             hull.lo = smaller(hull.lo, j);
@@ -415,12 +415,13 @@ extern "C" __global__ void __launch_bounds__(THREADS) forward_sm80(const __grid_
         last = begin + (int)((i64)count * (place.split + 1) / p.splits);
     }
 
-    const u16 *k_column = column_of<HEAD_D>(keys, (last - 1) * BN), *v_column = column_of<HEAD_E>(values, (last - 1) * BN);
+    const int top = last - 1;
+    const u16 *k_column = column_of<HEAD_D>(keys, top * BN), *v_column = column_of<HEAD_E>(values, top * BN);
     if (last > first) {
-        const int stage = (last - 1) % STAGES, j0 = (last - 1) * BN;
-        load_tile_and_step_back<BN, HEAD_D, THREADS, ALIGNED>(k_tiles + stage * K_BYTES, keys, j0, &k_column);
-        if (STAGES == 2) load_tile_and_step_back<BN, HEAD_E, THREADS, ALIGNED>(v_tiles + stage * V_BYTES, values, j0, &v_column);
-        load_terms(q_tile, p, *facts, j0);
+        load_tile_and_step_back<BN, HEAD_D, THREADS, ALIGNED>(k_tiles + top % STAGES * K_BYTES, keys, top * BN, &k_column);
+        if (STAGES == 2)
+            load_tile_and_step_back<BN, HEAD_E, THREADS, ALIGNED>(v_tiles + top % 2 * V_BYTES, values, top * BN, &v_column);
+        load_terms(q_tile, p, *facts, top * BN);
     }
     copies_commit();
 
@@ -446,45 +447,44 @@ extern "C" __global__ void __launch_bounds__(THREADS) forward_sm80(const __grid_
 #pragma unroll
     for (int a = 0; a < MT; a++) m[a][0] = m[a][1] = -INFINITE;
 
-    for (int n = last - 1; n >= first; n--) {
+    for (int n = top; n >= first; n--) {
         const u32 k_tile = k_tiles + (STAGES == 2 ? n % 2 * K_BYTES : 0), v_tile = v_tiles + (STAGES == 2 ? n % 2 * V_BYTES : 0);
-        const int j0 = n * BN;
         copies_wait<0>();
         __syncthreads();
         if (STAGES == 1) {
-            load_tile_and_step_back<BN, HEAD_E, THREADS, ALIGNED>(v_tile, values, j0, &v_column);
+            load_tile_and_step_back<BN, HEAD_E, THREADS, ALIGNED>(v_tile, values, n * BN, &v_column);
             copies_commit();
         } else if (n > first) {
-            load_tile_and_step_back<BN, HEAD_D, THREADS, ALIGNED>(k_tiles + (n - 1) % 2 * K_BYTES, keys, j0 - BN, &k_column);
-            load_tile_and_step_back<BN, HEAD_E, THREADS, ALIGNED>(v_tiles + (n - 1) % 2 * V_BYTES, values, j0 - BN, &v_column);
+            load_tile_and_step_back<BN, HEAD_D, THREADS, ALIGNED>(k_tiles + (n - 1) % 2 * K_BYTES, keys, (n - 1) * BN, &k_column);
+            load_tile_and_step_back<BN, HEAD_E, THREADS, ALIGNED>(v_tiles + (n - 1) % 2 * V_BYTES, values, (n - 1) * BN, &v_column);
             copies_commit();
         }
         // The ranges of a warp are read anew each time: registers are scarce.
         int meeting = SEGMENTS_EQUAL;
         if (SEGMENTS)
             meeting = compare_segments(segments + n % 2 * (BN * 8), p,
-                                       ((const segment_range *)(memory + SEGMENT_RANGES_AT))[thread_anew() / 32], j0, s.N);
-        if (meeting == SEGMENTS_APART || (INTERVAL && !reaches(memory, j0))) { // nothing for this warp: it only helps to copy
-            if (STAGES == 1) next_keys(k_tile, keys, j0 - BN, n > first, &k_column);
-            if (n > first) load_terms(q_tile, p, *facts, j0 - BN);
+                                       ((const segment_range *)(memory + SEGMENT_RANGES_AT))[thread_anew() / 32], n * BN, s.N);
+        if (meeting == SEGMENTS_APART || (INTERVAL && !reaches(memory, n * BN))) { // nothing for this warp: it only helps to copy
+            if (STAGES == 1) next_keys(k_tile, keys, (n - 1) * BN, n > first, &k_column);
+            if (n > first) load_terms(q_tile, p, *facts, (n - 1) * BN);
             continue;
         }
         float scores[MT][NT][4];
         multiply_keys(scores, q, q_own, k_tile);
-        if (STAGES == 1) next_keys(k_tile, keys, j0 - BN, n > first, &k_column);
+        if (STAGES == 1) next_keys(k_tile, keys, (n - 1) * BN, n > first, &k_column);
         if (SCORED)
-            score_tile(scores, p, facts->context, facts->row0 + own_row(), j0 + own_key(), facts->s.M, facts->s.N,
+            score_tile(scores, p, facts->context, facts->row0 + own_row(), n * BN + own_key(), facts->s.M, facts->s.N,
                        q_tile + own_bias());
-        if (n > first) load_terms(q_tile, p, *facts, j0 - BN);
+        if (n > first) load_terms(q_tile, p, *facts, (n - 1) * BN);
         if (SEGMENTS && meeting == SEGMENTS_MIXED)
             hide_other_segments(scores, p, facts->context, segments + n % 2 * (BN * 8), facts->row0 + own_row(), facts->s.M);
         if (HAS(p, DLATTN_FEATURE_MASK))
-            hide_masked(scores, p, facts->context, facts->row0 + own_row(), j0 + own_key(), facts->s.M, facts->s.N);
-        if (INTERVAL) hide_ends(scores, memory, j0);
-        else if (j0 + BN > s.N) hide_past(scores, j0 + own_key(), s.N);
+            hide_masked(scores, p, facts->context, facts->row0 + own_row(), n * BN + own_key(), facts->s.M, facts->s.N);
+        if (INTERVAL) hide_ends(scores, memory, n * BN);
+        else if (n * BN + BN > s.N) hide_past(scores, n * BN + own_key(), s.N);
         softmax_step(scores, o, m, l, factor_of(p));
         if (HAS(p, DLATTN_FEATURE_DROPOUT))
-            drop_tile(scores, p, facts->key, facts->s, facts->h, facts->row0 + own_row(), j0 + own_key());
+            drop_tile(scores, p, facts->key, facts->s, facts->h, facts->row0 + own_row(), n * BN + own_key());
         multiply_values(o, scores, v_tile);
     }
     copies_wait<0>(); // Q's copy, when there was no key

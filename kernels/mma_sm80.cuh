@@ -246,7 +246,7 @@ DEVICE void load_tile(u32 tile, const tile_source &from, int row) {
         load_column<ROWS, COLS, THREADS>(tile, from, row, column_of<COLS>(from, row));
     } else {
         const int CHUNKS = COLS / 8, COUNT = ROWS * CHUNKS;
-#pragma unroll
+#pragma unroll 2 // more at once would need too many registers
         for (int base = 0; base < COUNT; base += THREADS) {
             const int n = base + (int)threadIdx.x, r = n / CHUNKS, c = n % CHUNKS;
             if (COUNT % THREADS != 0 && n >= COUNT) break;

@@ -261,13 +261,41 @@ DEVICE void hide_other_segments(float (&s)[MT][NT][4], const dlattn_params &p, c
         }
 }
 
-// Hides what the mask tensor hides.
+// Hides what the mask tensor hides. A tile inside it with dense rows is read at constant distances from one address a row;
+// else a loop that is not unrolled collects 16 bits at a time, because addresses for all would need too many registers.
 template <int MT, int NT>
 DEVICE void hide_masked(float (&s)[MT][NT][4], const dlattn_params &p, const score_context &context, int i, int j, int M, int N) {
     const unsigned char *mask = (const unsigned char *)p.mask.data + context.mask_at;
-    EACH_SCORE(MT, NT) {
-        const int row = smaller(i + ROW_OF(a, c), M - 1), key = smaller(j + KEY_OF(n, c), N - 1);
-        if (!mask[row * p.mask.stride[2] + key * p.mask.stride[3]]) s[a][n][c] = -INFINITE;
+    const bool dense = p.mask.stride[3] == 1 && j - lane_id() % 4 * 2 + 8 * NT <= N;
+#pragma unroll
+    for (int a = 0; a < MT; a++) {
+        if (dense) {
+#pragma unroll
+            for (int half = 0; half < 2; half++) {
+                const unsigned char *row = mask + smaller(i + ROW_OF(a, 2 * half), M - 1) * p.mask.stride[2] + j;
+#pragma unroll
+                for (int n = 0; n < NT; n++)
+#pragma unroll
+                    for (int odd = 0; odd < 2; odd++)
+                        if (!row[KEY_OF(n, odd)]) s[a][n][2 * half + odd] = -INFINITE;
+            }
+            continue;
+        }
+#pragma unroll
+        for (int first = 0; first < NT; first += 4) {
+            u32 hidden = 0;
+#pragma unroll 4
+            for (int bit = 0; bit < 16; bit++) {
+                const int n = first + bit / 4, c = bit % 4;
+                const int row = smaller(i + ROW_OF(a, c), M - 1), key = smaller(j + KEY_OF(n, c), N - 1);
+                if (!mask[row * p.mask.stride[2] + key * p.mask.stride[3]]) hidden |= 1u << bit;
+            }
+#pragma unroll
+            for (int n = first; n < first + 4 && n < NT; n++)
+#pragma unroll
+                for (int c = 0; c < 4; c++)
+                    if (hidden >> (4 * (n - first) + c) & 1u) s[a][n][c] = -INFINITE;
+        }
     }
 }
 
