@@ -234,6 +234,14 @@ CASE(positions_chunk_of_prefill_bf16, .dtype = BF16, .H = 4, .G = 2, .M = 33, .N
 /* ---- bias and mask ----------------------------------------------------------------------------------------------- */
 CASE(bias_full, .B = 2, .H = 4, .G = 2, .bias = "bhmn")
 CASE(bias_broadcast_batch_dbias, .B = 3, .H = 4, .G = 2, .bias = "1hmn")
+CASE(bias_by_sequence, .B = 3, .H = 16, .G = 8, .M = 40, .N = 70, .bias = "1hmn")
+CASE(bias_by_sequence_lengths, .B = 3, .H = 8, .G = 8, .M = 40, .N = 300, .flags = DLATTN_CAUSAL, .use_q = 1, .use_k = 1,
+     .q_used = {0, 33, 40}, .k_used = {300, 150, 17}, .bias = "1hmn", .softcap = 3)
+CASE(bias_by_sequence_packed, .B = 3, .H = 8, .G = 8, .packed_q = 1, .packed_k = 1, .q_lengths = {11, 23, 5}, .k_lengths = {17, 9, 30},
+     .bias = "1hmn", .mask = "b11n", .dropout = 0.3, .seed = 4)
+CASE(bias_by_sequence_bf16, .dtype = BF16, .B = 2, .H = 8, .G = 8, .M = 33, .N = 61, .D = 32, .E = 32, .bias = "1hmn", .bias_f32 = 1,
+     .strides = NEGATIVE)
+CASE(bias_by_sequence_f64, .dtype = F64, .B = 2, .H = 8, .G = 8, .bias = "1hmn", .strides = GAPS)
 CASE(bias_broadcast_head_dbias, .B = 2, .H = 6, .G = 2, .bias = "b1mn")
 CASE(bias_broadcast_batch_head_dbias, .B = 3, .H = 4, .G = 2, .bias = "11mn")
 CASE(bias_rank_two_dbias, .B = 2, .H = 4, .bias = "mn")

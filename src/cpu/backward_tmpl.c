@@ -26,7 +26,9 @@ typedef struct backward_scratch {
     rows_summary *summaries;   /* of the item's row tiles */
     int64_t ldk, ldv;          /* reals: pad_lanes of D and E */
     real *dq_sum;              /* this item's slice, of its first head */
-    bool dq_wanted, dk_wanted, dv_wanted, dbias_wanted;
+    bool dq_wanted, dk_wanted, dv_wanted;
+    dbias_sink *sink;          /* NULL: another phase computes dbias, or nobody does */
+    bool dbias_begins;         /* dbias holds nothing yet: what no score reaches is written too, as 0 */
 } backward_scratch;
 
 static int64_t carve(backward_scratch *s, const problem *p, char *base) {
@@ -52,7 +54,7 @@ int64_t NAME(backward_scratch)(const problem *p) {
     return carve(&s, p, (char *)0);
 }
 
-/* ---- dbias, where the bias is broadcast over nothing ---------------------------------------------------------------- */
+/* ---- dbias, where the bias is broadcast over nothing, or over the sequences alone ----------------------------------- */
 
 /* Row r of the tile, all its keys: what nobody computed is 0. `to` holds a row of zeros. */
 static void store_dbias(void *to, const backward_tile *t, int64_t r, const real *ds, int64_t v0, int64_t v1) {
@@ -62,6 +64,18 @@ static void store_dbias(void *to, const backward_tile *t, int64_t r, const real 
     if (v0 > 0) row_store(at, o->stride[3], o->dtype, (const real *)to, v0);
     if (end > v0) row_store(at + v0 * step, o->stride[3], o->dtype, ds + v0, end - v0);
     if (end < t->n) row_store(at + end * step, o->stride[3], o->dtype, (const real *)to, t->n - end);
+}
+
+/* The same where an earlier sequence has written: dS is added. Such a dbias is made of the kernel's own numbers. */
+static void add_dbias(void *to, const backward_tile *t, int64_t r, const real *ds, int64_t v0, int64_t v1) {
+    const operand *o = &t->job->p->dbias;
+    real *at = (real *)dlattn__at(o, t->job->x->dbias, 0, t->rows[r].h, t->rows[r].i, t->j0);
+    const int64_t end = v1 < t->n ? v1 : t->n;
+    int64_t k = v0;
+    (void)to;
+    if (o->stride[3] == 1)
+        for (; k + L <= end; k += L) v_store(at + k, v_add(v_load(at + k), v_load(ds + k)));
+    for (; k < end; k++) at[k * o->stride[3]] += ds[k];
 }
 
 /* Zeros at rows [i0, i1) and keys [j0, j1) of the heads of the group. */
@@ -177,7 +191,7 @@ static bool take_rows(backward_scratch *s, int64_t first) {
     const int64_t M = t->group.sequence.M, j1 = t->j0 + t->n;
     const bool seen = m->any.lo < j1 && m->any.hi > t->j0;
     t->count = t->group.rows - first < BWD_ROWS ? t->group.rows - first : BWD_ROWS;
-    if (!seen && !s->dbias_wanted) return false;
+    if (!seen && !s->dbias_begins) return false;
     if (m->all.lo > t->j0 || m->all.hi < j1) {
         dlattn__rows_fill(t->rows, t->job->p, &t->group, first, t->count);
     } else { /* all see all of the tile: nothing to look up */
@@ -197,12 +211,12 @@ static void keys_against_rows(backward_scratch *s) {
     int16_t span[TILE_KEYS / MR + 2][2];
     for (int64_t first = 0; first < t->group.rows; first += BWD_ROWS) {
         if (!take_rows(s, first)) {
-            for (int64_t r = 0; s->dbias_wanted && r < t->count; r++) store_dbias(s->zeros, t, r, NULL, 0, 0);
+            for (int64_t r = 0; s->dbias_begins && r < t->count; r++) store_dbias(s->zeros, t, r, NULL, 0, 0);
             continue;
         }
         backward_tile_rows(t);
-        backward_tile_pass(t, s->dbias_wanted ? store_dbias : NULL, s->zeros);
-        for (int64_t b = 0; s->dbias_wanted && b < t->blocks; b++)
+        backward_tile_pass(t, s->sink, s->zeros);
+        for (int64_t b = 0; s->dbias_begins && b < t->blocks; b++)
             for (int64_t r = b * MR; t->ranges[b].v0 == t->ranges[b].v1 && r < t->count && r < (b + 1) * MR; r++)
                 store_dbias(s->zeros, t, r, NULL, 0, 0);
         row_spans(t, span);
@@ -241,8 +255,11 @@ void NAME(backward)(const cpu_job *job, int64_t item, void *scratch) {
     s.dq_wanted = p->dq.dtype != DLATTN_T_NONE;
     s.dk_wanted = p->dk.dtype != DLATTN_T_NONE;
     s.dv_wanted = p->dv.dtype != DLATTN_T_NONE;
-    s.dbias_wanted = p->dbias.dtype != DLATTN_T_NONE && !dlattn__dbias_separate(p);
-    t->scores_only = !s.dq_wanted && !s.dk_wanted && !s.dbias_wanted;
+    s.sink = NULL;
+    if (p->dbias.dtype && !dlattn__dbias_separate(p)) s.sink = store_dbias;
+    if (job->shape.by_sequence) s.sink = t->group.b == 0 ? store_dbias : add_dbias;
+    s.dbias_begins = s.sink == store_dbias;
+    t->scores_only = !s.dq_wanted && !s.dk_wanted && !s.sink;
     if (t->scores_only && !s.dv_wanted) return;
 
     const int64_t from = piece * job->shape.piece_keys, to = from + job->shape.piece_keys, N = t->group.sequence.N;
@@ -262,5 +279,5 @@ void NAME(backward)(const cpu_job *job, int64_t item, void *scratch) {
         if (s.dk_wanted) store_keys(t, &p->dk, job->x->dk, s.dk, s.ldk, p->D, p->scale);
         if (s.dv_wanted) store_keys(t, &p->dv, job->x->dv, s.dv, s.ldv, p->E, 1);
     }
-    if (s.dbias_wanted) blank_dbias_ends(t, s.zeros, from, to, piece == pieces - 1);
+    if (s.dbias_begins) blank_dbias_ends(t, s.zeros, from, to, piece == pieces - 1);
 }

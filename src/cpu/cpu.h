@@ -15,6 +15,7 @@ typedef struct cpu_shape {
     int64_t pieces;        /* parts of the keys, each piece_keys long (a multiple of tile_keys) */
     int64_t piece_keys;
     bool decode;           /* few rows: forward by dot products */
+    bool by_sequence;      /* backward: one sequence after the other, because they add into one dbias */
 } cpu_shape;
 
 typedef struct cpu_job {
@@ -54,7 +55,7 @@ typedef struct cpu_kernels {
     cpu_item *dsinks;     /* items: H */
 } cpu_kernels;
 
-/* Number of items of the separate dbias phase; 0 when the main phase writes dbias itself. */
+/* Number of items of the separate dbias phase; 0 when no dimension of the bias is broadcast. */
 int64_t dlattn__dbias_items(const problem *p);
 
 /* The best kernels of this machine (or of the forced ISA) for a dtype, NULL when there are none. `pairs`: bfloat16 by

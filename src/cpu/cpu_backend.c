@@ -20,7 +20,7 @@ typedef struct decision {
     cpu_shape shape;
     shared_part shared;
     int64_t scratch_bytes; /* per thread */
-    int64_t items;         /* of the main phase */
+    int64_t items;         /* of the main phase; when it goes by sequence, of one sequence */
 } decision;
 
 static int64_t round_up_64(int64_t bytes) { return (bytes + 63) / 64 * 64; }
@@ -50,8 +50,8 @@ static decision decide_backward(const problem *p) {
     d.kernels = dlattn__cpu_kernels_for(p->dtype, true);
     d.shape = dlattn__cpu_shape(p, d.kernels, false);
     d.scratch_bytes = d.kernels->backward_scratch(p);
-    if (dlattn__dbias_items(p)) d.scratch_bytes = larger(d.scratch_bytes, d.kernels->dbias_scratch(p));
-    d.items = p->B * p->G * d.shape.pieces;
+    if (dlattn__dbias_items(p) && !d.shape.by_sequence) d.scratch_bytes = larger(d.scratch_bytes, d.kernels->dbias_scratch(p));
+    d.items = (d.shape.by_sequence ? 1 : p->B) * p->G * d.shape.pieces;
     const int64_t rows = p->B * p->H * p->M, real_bytes = d.kernels->real_bytes;
     d.shared.delta = d.shared.lse2 = round_up_64(rows * real_bytes);
     if (p->dq.dtype)
@@ -113,18 +113,24 @@ static void cpu_tell(plan *out) {
 typedef struct phase {
     const cpu_job *job;
     cpu_item *item;
+    int64_t first;
 } phase;
 
 static void run_phase_item(void *context, int64_t index, int32_t slot) {
     const phase *f = context;
     const uint64_t mode = dlattn__float_mode_begin();
-    f->item(f->job, index, f->job->scratch + f->job->scratch_bytes * slot);
+    f->item(f->job, f->first + index, f->job->scratch + f->job->scratch_bytes * slot);
     dlattn__float_mode_end(mode);
 }
 
-static void run_phase(const cpu_job *job, cpu_item *item, int64_t items, int32_t threads) {
-    phase f = {job, item};
+/* Items [first, first + items). */
+static void run_items(const cpu_job *job, cpu_item *item, int64_t first, int64_t items, int32_t threads) {
+    phase f = {job, item, first};
     dlattn__parallel(threads, items, run_phase_item, &f);
+}
+
+static void run_phase(const cpu_job *job, cpu_item *item, int64_t items, int32_t threads) {
+    run_items(job, item, 0, items, threads);
 }
 
 static void run_forward(const cpu_job *job, const decision *d, int32_t threads) {
@@ -135,9 +141,11 @@ static void run_forward(const cpu_job *job, const decision *d, int32_t threads) 
 static void run_backward(const cpu_job *job, const decision *d, int32_t threads) {
     const problem *p = job->p;
     run_phase(job, d->kernels->delta, p->B * p->H, threads);
-    run_phase(job, d->kernels->backward, d->items, threads);
+    for (int64_t b = 0; b < (job->shape.by_sequence ? p->B : 1); b++)
+        run_items(job, d->kernels->backward, b * d->items, d->items, threads);
     if (p->dq.dtype) run_phase(job, d->kernels->reduce_dq, p->B * p->H, threads);
-    if (dlattn__dbias_items(p)) run_phase(job, d->kernels->dbias, dlattn__dbias_items(p), threads);
+    if (dlattn__dbias_items(p) && !job->shape.by_sequence)
+        run_phase(job, d->kernels->dbias, dlattn__dbias_items(p), threads);
     if (p->dsinks.dtype) run_phase(job, d->kernels->dsinks, p->H, threads);
 }
 

@@ -22,4 +22,12 @@ static inline bool dlattn__dbias_separate(const problem *p) {
     return false;
 }
 
+/* Summed over the sequences alone, in numbers that sums may be kept in: the main pass can take the sequences one after the
+ * other, the first writes and the others add. */
+static inline bool dlattn__dbias_over_sequences(const problem *p) {
+    if (p->dbias.dtype != (p->dtype == DLATTN_T_F64 ? DLATTN_T_F64 : DLATTN_T_F32) || p->B < 2) return false;
+    return dlattn__dbias_broadcast(p, 0) && !dlattn__dbias_broadcast(p, 1) && !dlattn__dbias_broadcast(p, 2) &&
+           !dlattn__dbias_broadcast(p, 3);
+}
+
 #endif
