@@ -56,13 +56,13 @@ static int32_t dbias_sm80_smem(const variant *v, int64_t head_d, int64_t head_e,
 #define ALL_TYPES (HALVES | 1u << DLATTN_T_F32)
 #define NEWEST 9999
 
-#define FORWARD(first, last, types, head, small, avoided, rows, keys, warps, residents)                         \
+#define FORWARD(first, last, types, head, small, avoided, rows, keys, warps, residents, bench)                  \
     {"sm80", "forward_sm80.cu", "forward_sm80", DLATTN_KERNEL_FORWARD, first, last, types, head, small, avoided, \
-     rows, keys, warps, residents, {{"STAGES", 1}, {"Q_REGISTERS", 0}}, forward_sm80_smem, true, ""}
+     rows, keys, warps, residents, {{"STAGES", 1}, {"Q_REGISTERS", 0}}, forward_sm80_smem, true, bench}
 
-#define BACKWARD(head, rows, keys, warps, ...)                                                                        \
+#define BACKWARD(head, rows, keys, warps, bench, ...)                                                                 \
     {"sm80", "backward_sm80.cu", "backward_sm80", DLATTN_KERNEL_BACKWARD, 80, NEWEST, HALVES, head, false, 0, rows, keys, \
-     warps, 1, {__VA_ARGS__}, backward_sm80_smem, true, ""}
+     warps, 1, {__VA_ARGS__}, backward_sm80_smem, true, bench}
 
 #define DQ(head, rows, keys, warps, stages)                                                                           \
     {"sm80", "backward_dq_sm80.cu", "backward_dq_sm80", DLATTN_KERNEL_DQ, 80, NEWEST, HALVES, head, false, 0, rows, keys, \
@@ -75,25 +75,28 @@ static int32_t dbias_sm80_smem(const variant *v, int64_t head_d, int64_t head_e,
 #define GENERIC(kernel, file, entry) \
     {"generic", file, entry, kernel, 75, NEWEST, ALL_TYPES, 256, false, 0, 64, 64, 8, 1, {{0}}, NULL, false, ""}
 
+#define H100 "gpu_h100.json"
+#define NONE ""
+
 static const variant table[] = {
-    FORWARD(80, NEWEST, HALVES, 64, true, 0, 64, 128, 4, 2),
-    FORWARD(80, NEWEST, HALVES, 128, true, 0, 64, 64, 4, 2),
-    FORWARD(80, NEWEST, HALVES, 64, false, 0, 128, 128, 4, 2),
-    FORWARD(80, NEWEST, HALVES, 128, false, 0, 128, 64, 4, 2),
-    FORWARD(80, NEWEST, HALVES, 192, false, 0, 128, 64, 8, 1),
-    FORWARD(80, NEWEST, HALVES, 256, false, DLATTN_FEATURE_DROPOUT, 128, 80, 8, 1), /* 80 keys break the blocks of dropout */
-    FORWARD(80, NEWEST, HALVES, 256, false, 0, 128, 64, 8, 1),
-    FORWARD(80, NEWEST, HALVES, 256, false, 0, 64, 64, 4, 1), /* for less shared memory */
-    FORWARD(80, NEWEST, HALVES, 256, false, 0, 64, 32, 4, 1),
-    FORWARD(75, 79, F16, 64, false, 0, 128, 64, 4, 1),
-    FORWARD(75, 79, F16, 128, false, 0, 64, 64, 4, 1),
-    FORWARD(75, 79, F16, 192, false, 0, 64, 32, 4, 1),
-    BACKWARD(32, 32, 128, 4, {"ROW_WARPS", 1}, {"BLOCKS", 2}, {"DQ_COLUMN_WARPS", 2}),
-    BACKWARD(64, 32, 128, 4, {"ROW_WARPS", 1}, {"BLOCKS", 2}, {"DS_STAGES", 2}),
-    BACKWARD(96, 64, 64, 4, {"ROW_WARPS", 1}, {"BLOCKS", 2}),
-    BACKWARD(128, 64, 128, 8, {"ROW_WARPS", 2}),
-    BACKWARD(256, 64, 64, 8, {"ROW_WARPS", 4}),
-    BACKWARD(256, 64, 64, 8, {"ROW_WARPS", 4}, {"STAGES", 1}), /* for less shared memory */
+    FORWARD(80, NEWEST, HALVES, 64, true, 0, 64, 128, 4, 2, H100),
+    FORWARD(80, NEWEST, HALVES, 128, true, 0, 64, 64, 4, 2, H100),
+    FORWARD(80, NEWEST, HALVES, 64, false, 0, 128, 128, 4, 2, H100),
+    FORWARD(80, NEWEST, HALVES, 128, false, 0, 128, 64, 4, 2, H100),
+    FORWARD(80, NEWEST, HALVES, 192, false, 0, 128, 64, 8, 1, NONE),
+    FORWARD(80, NEWEST, HALVES, 256, false, DLATTN_FEATURE_DROPOUT, 128, 80, 8, 1, H100), /* 80 keys break the blocks of dropout */
+    FORWARD(80, NEWEST, HALVES, 256, false, 0, 128, 64, 8, 1, NONE),
+    FORWARD(80, NEWEST, HALVES, 256, false, 0, 64, 64, 4, 1, NONE), /* for less shared memory */
+    FORWARD(80, NEWEST, HALVES, 256, false, 0, 64, 32, 4, 1, NONE),
+    FORWARD(75, 79, F16, 64, false, 0, 128, 64, 4, 1, NONE),
+    FORWARD(75, 79, F16, 128, false, 0, 64, 64, 4, 1, NONE),
+    FORWARD(75, 79, F16, 192, false, 0, 64, 32, 4, 1, NONE),
+    BACKWARD(32, 32, 128, 4, NONE, {"ROW_WARPS", 1}, {"BLOCKS", 2}, {"DQ_COLUMN_WARPS", 2}),
+    BACKWARD(64, 32, 128, 4, H100, {"ROW_WARPS", 1}, {"BLOCKS", 2}, {"DS_STAGES", 2}),
+    BACKWARD(96, 64, 64, 4, NONE, {"ROW_WARPS", 1}, {"BLOCKS", 2}),
+    BACKWARD(128, 64, 128, 8, H100, {"ROW_WARPS", 2}),
+    BACKWARD(256, 64, 64, 8, H100, {"ROW_WARPS", 4}),
+    BACKWARD(256, 64, 64, 8, NONE, {"ROW_WARPS", 4}, {"STAGES", 1}), /* for less shared memory */
     DQ(128, 64, 64, 4, 2),
     DQ(256, 64, 64, 4, 1),
     DQ(256, 64, 32, 4, 1),
@@ -104,6 +107,8 @@ static const variant table[] = {
     GENERIC(DLATTN_KERNEL_DBIAS, "dbias_generic.cu", "dbias_generic"),
 };
 enum { NUM_VARIANTS = (int)(sizeof table / sizeof table[0]) };
+
+int32_t dlattn__variant_home(const variant *v) { return v->bench[0] ? 90 : v->first_arch; }
 
 const variant *dlattn__variant_row(int32_t n) { return n < NUM_VARIANTS ? &table[n] : NULL; }
 

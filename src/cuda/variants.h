@@ -51,8 +51,8 @@ typedef struct variant {
     kernel_define choices[DLATTN_MAX_CHOICES]; /* what else the kernel's author left open; the rest is zero */
     /* Dynamic shared memory for padded head sizes; INT32_MAX: not this row. NULL: none. */
     int32_t (*smem_bytes)(const struct variant *v, int64_t head_d, int64_t head_e, const struct specialisation *how);
-    bool tuned;        /* must compile without spills */
-    const char *bench; /* the file of bench/results that chose the tile; "" for the readable kernels */
+    bool tuned;        /* for tensor cores, specialised by head sizes and features; else readable and general */
+    const char *bench; /* the file of bench/results that chose the tile: there it must not spill; "": none did yet */
 } variant;
 
 /* The first row that computes `kernel` of p on the device, or NULL with the reasons in `note`. */
@@ -71,6 +71,9 @@ int64_t dlattn__padded_head(const variant *v, int64_t size);
 
 /* Bytes of dynamic shared memory of the row for head sizes D and E. */
 int32_t dlattn__variant_smem(const variant *v, int64_t D, int64_t E, const specialisation *how);
+
+/* The architecture on which the row's tile was chosen; where none was, the oldest that it is written for. */
+int32_t dlattn__variant_home(const variant *v);
 
 /* Row n of the table; NULL past its end. */
 const variant *dlattn__variant_row(int32_t n);

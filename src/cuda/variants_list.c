@@ -64,11 +64,9 @@ int32_t dlattn__variants_requests(kernel_request *out, const variant **rows, int
     }
     for (int32_t n = 0; (v = dlattn__variant_row(n)); n++) {
         if (arch < v->first_arch || arch > v->last_arch) continue;
-        /* The two half types differ in one instruction: both are compiled for 8.0, one elsewhere. */
-        const bool bf16_only = v->tuned && arch != 80 && v->types & 1u << DLATTN_T_BF16;
         for (int32_t type = DLATTN_T_F16; type <= DLATTN_T_F32; type++)
-            if (v->types & 1u << type && !(bf16_only && type == DLATTN_T_F16))
-                add_row(&list, v, type, v->tuned && arch == 80 && type == DLATTN_T_BF16);
+            if (v->types & 1u << type)
+                add_row(&list, v, type, v->tuned && arch == dlattn__variant_home(v) && type == DLATTN_T_BF16);
     }
     return list.count;
 }

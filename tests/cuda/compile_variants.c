@@ -26,6 +26,7 @@ enum { MOST_REQUESTS = 4096, MOST_THREADS = 64, LOG_BYTES = 65536 };
 
 static nvrtc_copies copies;
 static nvrtc_choice choice; /* the copy and the architecture of this round */
+static int32_t current_arch;
 static kernel_request requests[MOST_REQUESTS];
 static const variant *rows[MOST_REQUESTS];
 static int32_t count;
@@ -69,11 +70,11 @@ static int64_t value_of(const kernel_request *r, const char *name) {
     return 0;
 }
 
-/* Must the kernel keep to its registers? A tuned one with at most one feature: those are the ones that are timed. With all
- * features at once some values have to wait in local memory. */
+/* Must the kernel keep to its registers? Where its tile was measured, with at most one feature. With all features at once
+ * some values have to wait in local memory. */
 static bool must_not_spill(const kernel_request *r, const variant *row) {
     const int64_t features = value_of(r, "FEATURES");
-    return row && row->tuned && (features & (features - 1)) == 0;
+    return row && row->bench[0] && current_arch == dlattn__variant_home(row) && (features & (features - 1)) == 0;
 }
 
 /* Did it pass? */
@@ -137,7 +138,7 @@ static void *work(void *unused) {
  * float16 beside bfloat16, which differ in one instruction. */
 static bool is_twin(const kernel_request *r, const variant *row, int32_t arch) {
     if (!row || !row->tuned) return false;
-    const int32_t home = row->first_arch <= 80 && row->last_arch >= 80 ? 80 : row->first_arch;
+    const int32_t home = dlattn__variant_home(row);
     const bool half = value_of(r, "TYPE") == DLATTN_T_F16 && row->types & 1u << DLATTN_T_BF16;
     if (value_of(r, "FEATURES")) return arch != home || row->head != 128 || half;
     return half && (arch != home || row->head != 128);
@@ -165,6 +166,7 @@ static void compile_all(int32_t arch, int threads) {
         return;
     }
     choice = choices[0];
+    current_arch = arch;
     count = dlattn__variants_requests(requests, rows, MOST_REQUESTS, arch);
     if (count < 1 || count > MOST_REQUESTS) {
         printf("%d requests for %d, expected 1 to %d\n", (int)count, (int)arch, MOST_REQUESTS);
