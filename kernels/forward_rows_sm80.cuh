@@ -21,7 +21,7 @@ typedef struct block_place {
 DEVICE block_place place_of(const dlattn_params &p, u32 block) {
     const u32 heads = (PACKED ? p.G : p.H) * p.B, splits = SPLIT ? p.splits : 1, tiles = p.row_tiles;
     u32 together = 1;
-    if (INTERVAL) together = larger(32, (16 << 20) / (p.D + p.E) / larger(p.N, 1));
+    if (INTERVAL) together = smaller(larger(32, (16 << 20) / (p.D + p.E) / larger(p.N, 1)), heads);
     const u32 chunk = block / (together * tiles * splits), rest = block - chunk * (together * tiles * splits);
     const u32 count = smaller(together, heads - chunk * together), head = chunk * together + rest / splits % count;
     const u32 tile = rest / splits / count;

@@ -61,7 +61,8 @@ DEVICE void cap_tile(float (&s)[MT][NT][4], float scale, float softcap) {
         const float top = fmaxf(fmaxf(tops[0], tops[1]), fmaxf(tops[2], tops[3]));
         if (__all_sync(0xffffffffu, top * fabsf(inward) < 0.5f && square < 1e8f)) {
             const float c1 = TANH_1 * square * scale, c2 = TANH_2 * square * square * scale;
-            const float cube = square * square * square, c3 = TANH_3 * cube * scale, c4 = TANH_4 * cube * square * scale;
+            const float cube = square * square * square;
+            const float c3 = TANH_3 * cube * scale, c4 = TANH_4 * cube * square * scale;
 #pragma unroll
             for (int n = 0; n < NT; n++)
 #pragma unroll
@@ -269,8 +270,8 @@ DEVICE void hide_other_segments(float (&s)[MT][NT][4], const dlattn_params &p, c
 // row; else a loop that is not unrolled collects 16 bits at a time, because addresses for all would need too many
 // registers.
 template <int MT, int NT>
-DEVICE void hide_masked(float (&s)[MT][NT][4], const dlattn_params &p, const score_context &context, int i, int j, int M,
-                        int N) {
+DEVICE void hide_masked(float (&s)[MT][NT][4], const dlattn_params &p, const score_context &context, int i, int j,
+                        int M, int N) {
     const unsigned char *mask = (const unsigned char *)p.mask.data + context.mask_at;
     const bool dense = p.mask.stride[3] == 1 && j - lane_id() % 4 * 2 + 8 * NT <= N;
 #pragma unroll
