@@ -33,6 +33,9 @@
 #ifndef DV
 #define DV 1
 #endif
+#ifndef FRESH
+#define FRESH (ROW_WARPS > 2 || HEAD_D % 64 != 0 || HEAD_D > 128)
+#endif
 #ifndef LATE
 #define LATE 0
 #endif
@@ -421,6 +424,16 @@ DEVICE void write_keys(const dlattn_view &t, const sequence &s, int g, int cols,
 DEVICE panel<HEAD_E, E_PART> dout_part(u32 dout, u32 rows_e) { return panel<HEAD_E, E_PART>(dout, rows_e, warp_id() % ROW_WARPS * E_PART); }
 DEVICE panel<HEAD_D, D_PART> q_part(u32 q, u32 rows_d) { return panel<HEAD_D, D_PART>(q, rows_d, warp_id() % ROW_WARPS * D_PART); }
 
+// The lane's address for the products of one tile. For some shapes ptxas would keep all that follows from it in registers
+// through the loop, and spill; so it is mixed with bits of the count of tiles that are always 0.
+template <int BIT>
+DEVICE u32 fresh(u32 lane, int count) {
+    if (!FRESH) return lane;
+    u32 zero;
+    asm volatile("shr.u32 %0, %1, %2;" : "=r"(zero) : "r"(count), "n"(BIT));
+    return lane ^ zero;
+}
+
 // The warps of one group of keys meet.
 DEVICE void meet_group(int key_warp) {
     if (ROW_WARPS > 1) asm volatile("bar.sync %0, %1;" :: "r"(key_warp + 1), "n"(32 * ROW_WARPS) : "memory");
@@ -492,18 +505,18 @@ extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS) backward_sm80(cons
         const score_place place = {tile, stage, tile.i0 + row + 2 * (lane & 3), c.j0 + key + (lane >> 2)};
         probabilities(p, c, s, p_packed, kept, place);
         if (ROW_WARPS > 1 && DV) store_exchange(p_at, p_packed, key, row);
-        if (DV) add_own<E_PART / 16, HEAD_E>(dv, p_packed, dout_part(dout, rows_e), row);
+        if (DV) add_own<E_PART / 16, HEAD_E>(dv, p_packed, dout_part(dout, fresh<29>(rows_e, n)), row);
         multiply_rows<MT, NT / 2, HEAD_E>(dp, shared + V_AT + key * HEAD_E * 2, rows_e, dout + row * HEAD_E * 2,
                                           columns_e);
         score_gradients(p, s, dp, ds_packed, kept, (const float *)(shared_bytes + DELTA_AT) + stage * BM + row);
         if (DQ || (ROW_WARPS > 1 && DK)) store_exchange(ds_at, ds_packed, key, row);
 
-        if (DK) add_own<D_PART / 16, HEAD_D>(dk, ds_packed, q_part(q, rows_d), row);
+        if (DK) add_own<D_PART / 16, HEAD_D>(dk, ds_packed, q_part(q, fresh<30>(rows_d, n)), row);
         if (DQ && DS_STAGES == 1) __syncthreads();
         else meet_group(key_warp);
-        if (DV) add_others<E_PART / 16, HEAD_E>(dv, p_at, dout_part(dout, rows_e), key, row_warp);
-        if (DK) add_others<D_PART / 16, HEAD_D>(dk, ds_at, q_part(q, rows_d), key, row_warp);
-        if (DQ && DS_STAGES == 1) add_dq(p, c, shared, ds_at, rows_d, tile);
+        if (DV) add_others<E_PART / 16, HEAD_E>(dv, p_at, dout_part(dout, fresh<29>(rows_e, n)), key, row_warp);
+        if (DK) add_others<D_PART / 16, HEAD_D>(dk, ds_at, q_part(q, fresh<30>(rows_d, n)), key, row_warp);
+        if (DQ && DS_STAGES == 1) add_dq(p, c, shared, ds_at, fresh<31>(rows_d, n), tile);
         before = tile;
         tile = next;
     }
