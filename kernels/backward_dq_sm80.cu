@@ -86,8 +86,10 @@ extern "C" __global__ void __launch_bounds__(THREADS) backward_dq_sm80(const __g
     float dq[MT][HEAD_D / 8][4];
     clear<MT, HEAD_D / 8>(dq);
     if (first < end) {
-        load_tile_in_steps<BM, HEAD_D, THREADS, ALIGNED>(shared + Q_AT, tile_source_of(p.q, c.s.b, c.s.q_begin, c.h, c.s.M, p.D), c.i0);
-        load_tile_in_steps<BM, HEAD_E, THREADS, ALIGNED>(shared + DOUT_AT, tile_source_of(p.dout, c.s.b, c.s.q_begin, c.h, c.s.M, p.E), c.i0);
+        tile_source q = tile_source_of(p.q, c.s.b, c.s.q_begin, c.h, c.s.M, p.D);
+        tile_source dout = tile_source_of(p.dout, c.s.b, c.s.q_begin, c.h, c.s.M, p.E);
+        load_tile_in_steps<BM, HEAD_D, THREADS, ALIGNED>(shared + Q_AT, q, c.i0);
+        load_tile_in_steps<BM, HEAD_E, THREADS, ALIGNED>(shared + DOUT_AT, dout, c.i0);
         if (STAGES == 2) load_keys(p, c, shared, first * BN, 0);
         copies_commit();
     }

@@ -10,8 +10,8 @@
 //
 // -D: TYPE, HEAD_D, HEAD_E (D, E rounded up to 16), BM, BN, WARPS, ROW_WARPS, FEATURES, ALIGNED (16-byte rows of q, k, v, dout).
 // Optional: STAGES (tiles of q and dout under way: 2, or 1), DS_STAGES (2: dq follows one tile later, one barrier less),
-// LATE (1: the next tile is asked for after the first product, not before),
-// DQ_COLUMN_WARPS (warps side by side in dq), BLOCKS (per multiprocessor), DQ, DK, DV (0: not wanted),
+// LATE (1: the next tile is asked for after the first product, not before), FRESH (1: lanes' addresses are made anew for each
+// tile), DQ_COLUMN_WARPS (warps side by side in dq), BLOCKS (per multiprocessor), DQ, DK, DV (0: not wanted),
 // BIAS_TILE (1: a 16-bit bias with unit key stride and 16-byte aligned rows comes through shared memory).
 #include "backward_sm80.cuh"
 
@@ -246,7 +246,8 @@ DEVICE void exponents(const dlattn_params &p, const backward_context &c, float (
 #pragma unroll
         for (int m = 0; m < MT; m++) {
             if (BIAS_TILE && n % 2 == 0)
-                load_fragment_trans(words[m], fragment_address<BN>(bias_tile, lane_by_columns<BN>(), first_row + 8 * n, first_key + 16 * m));
+                load_fragment_trans(words[m], fragment_address<BN>(bias_tile, lane_by_columns<BN>(), first_row + 8 * n,
+                                                                   first_key + 16 * m));
             float y[4];
 #pragma unroll
             for (int x = 0; x < 4; x++) {

@@ -6,7 +6,8 @@
 //
 // -D: TYPE, HEAD_D, HEAD_E, BM, BN, WARPS, ROW_WARPS (warps are ROW_WARPS x WARPS / ROW_WARPS parts of the tile), FEATURES,
 // ALIGNED, BLOCKS (per multiprocessor), BIAS_TILE (1: a 16-bit bias with unit key stride and 16-byte aligned rows is read
-// once for all pairs; it must be broadcast where dbias is, as bias and dbias have one shape). Grid: ceil(extent[2] / BM) * ceil(extent[3] / BN) * extent[1] * extent[0] of dbias.
+// once for all pairs; it must be broadcast where dbias is, as bias and dbias have one shape).
+// Grid: ceil(extent[2] / BM) * ceil(extent[3] / BN) * extent[1] * extent[0] of dbias.
 #include "gradient_sm80.cuh"
 
 #ifndef BLOCKS

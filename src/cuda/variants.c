@@ -93,8 +93,8 @@ static const variant table[] = {
     FORWARD(75, 79, F16, 192, false, 0, 64, 32, 4, 1, NONE),
     BACKWARD(32, 32, 128, 4, NONE, {"ROW_WARPS", 1}, {"BLOCKS", 2}, {"DQ_COLUMN_WARPS", 2}),
     BACKWARD(64, 32, 128, 4, H100, {"ROW_WARPS", 1}, {"BLOCKS", 2}, {"DS_STAGES", 2}),
-    BACKWARD(96, 64, 64, 4, NONE, {"ROW_WARPS", 1}, {"BLOCKS", 2}),
-    BACKWARD(128, 64, 128, 8, H100, {"ROW_WARPS", 2}),
+    BACKWARD(96, 64, 64, 8, NONE, {"ROW_WARPS", 2}),
+    BACKWARD(128, 64, 128, 8, H100, {"ROW_WARPS", 2}, {"LATE", 1}),
     BACKWARD(256, 64, 64, 8, H100, {"ROW_WARPS", 4}),
     BACKWARD(256, 64, 64, 8, NONE, {"ROW_WARPS", 4}, {"STAGES", 1}), /* for less shared memory */
     DQ(128, 64, 64, 4, 2),
