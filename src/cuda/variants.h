@@ -44,7 +44,7 @@ typedef struct variant {
     int32_t first_arch, last_arch;
     uint32_t types;    /* of q, one bit per DLATTN_T_X */
     int32_t head;      /* the largest D and E */
-    bool small;        /* only where its tile holds all rows of a key head, or larger tiles would be too few */
+    int32_t most_rows; /* only for so few query rows on one key head; 0: for any number */
     uint32_t avoided;  /* DLATTN_FEATURE_X that another row computes faster */
     int32_t rows, keys, warps;
     int32_t residents; /* blocks that share a multiprocessor */
@@ -52,7 +52,7 @@ typedef struct variant {
     /* Dynamic shared memory for padded head sizes; INT32_MAX: not this row. NULL: none. */
     int32_t (*smem_bytes)(const struct variant *v, int64_t head_d, int64_t head_e, const struct specialisation *how);
     bool tuned;        /* for tensor cores, specialised by head sizes and features; else readable and general */
-    const char *bench; /* the file of bench/results that chose the tile: there it must not spill; "": none did yet */
+    const char *bench; /* the file of bench/results that timed the tile: there it must not spill; "": none did yet */
 } variant;
 
 /* The first row that computes `kernel` of p on the device, or NULL with the reasons in `note`. */
@@ -72,7 +72,7 @@ int64_t dlattn__padded_head(const variant *v, int64_t size);
 /* Bytes of dynamic shared memory of the row for head sizes D and E. */
 int32_t dlattn__variant_smem(const variant *v, int64_t D, int64_t E, const specialisation *how);
 
-/* The architecture on which the row's tile was chosen; where none was, the oldest that it is written for. */
+/* The architecture on which the row's tile was timed; where none was, the oldest that it is written for. */
 int32_t dlattn__variant_home(const variant *v);
 
 /* Row n of the table; NULL past its end. */
