@@ -86,10 +86,11 @@ def speed_by_length(document: dict, finish, plot, path: Path) -> None:
                     points = [(length, found[key] * 1e-3) for length in lengths if (key := (f"{kind}_d{size}_s{length}", which, provider)) in found]
                     if points:
                         axis.plot(*zip(*points), style, marker=marker, markersize=4, color=COLOURS[provider], label=f"{NAMES[provider]}, {kind}")
-            axis.set(xscale="log", title=f"{which}, head size {size}", ylim=(0, None), xlim=(850, 20000))
+            axis.set(xscale="log", title=f"{which}, head size {size}", xlim=(850, 20000))
             axis.set_xticks(lengths, [f"{length // 1024}k" for length in lengths])
             axis.minorticks_off()
             axis.grid(alpha=0.3)
+        across[0].set_ylim(0, None)  # last: setting a limit ends the scaling that the axes of a row share
         across[0].set_ylabel("TFLOP/s")
     for axis in axes[1]:
         axis.set_xlabel("tokens of a sequence")
@@ -116,7 +117,7 @@ def ratio_to_peers(document: dict, finish, plot, path: Path) -> None:
                 axis.barh(at, value, height * 0.9, color=COLOURS[peer])
                 axis.text(value + 0.02, at, f"{value:.2f}", va="center", fontsize=5.5)
         axis.axvline(1, color="black", linewidth=0.8)
-        axis.set(title=which, xlim=(0, None), ylim=(-0.6, len(cases) - 0.4))
+        axis.set(title=which, ylim=(-0.6, len(cases) - 0.4))
         axis.grid(alpha=0.3, axis="x")
     axes[0].set_yticks(range(len(cases)), cases, fontsize=7)
     handles = [plot.Rectangle((0, 0), 1, 1, color=COLOURS[peer]) for peer in PEERS]
