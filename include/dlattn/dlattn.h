@@ -83,7 +83,8 @@
  * was found and what was expected, goes to exec->message if given and to the thread-local dlattn_last_error(). After
  * an error nothing has been written to any output.
  *
- * DETERMINISM. On the CPU the same call gives the same bits, for any number of threads and any strides.
+ * DETERMINISM. On the CPU the same call gives the same bits, for any number of threads and any strides. On one model of
+ * GPU every forward does; of a backward dq may differ in its last bits from run to run, unless DLATTN_DETERMINISTIC.
  *
  * MANNERS. The library never prints (unless DLATTN_LOG=1), never exits, creates no stream, allocates no device memory
  * and never synchronises. Every function is safe from any thread. Environment: DLATTN_NUM_THREADS, DLATTN_CPU_ISA
@@ -197,7 +198,8 @@ typedef struct dlattn_gradients {
  * stream            the CUDA stream (NULL: legacy default stream); must be NULL on the CPU.
  * workspace         16-byte aligned memory on the tensors' device, workspace_bytes long; contents undefined before and
  *                   after. It serves one call at a time. On the CPU it may be NULL: the library then takes host
- *                   memory for the call and keeps a spare of at most 64 MiB for the next one.
+ *                   memory for the call and keeps a spare of at most 64 MiB for the next one. On CUDA it may be NULL
+ *                   where the query's *minimum_bytes is 0, as it is for every forward.
  * message           receives the sentence of an error (always NUL-terminated), at most message_bytes.
  * num_threads       CPU threads; 0: DLATTN_NUM_THREADS, else what affinity and cgroup quota allow. */
 typedef struct dlattn_exec {
@@ -266,8 +268,9 @@ DLATTN_API int32_t dlattn_backward(const dlattn_attention *attention, const dlat
 
 /* dlattn_forward_workspace, dlattn_backward_workspace: how much workspace a call uses at best (*bytes) and at least
  * (*minimum_bytes; either pointer may be NULL). With less than *bytes the call uses fewer threads and gives the same
- * results. Reads shapes, strides, dtypes, devices and num_threads; data, byte_offset and stream are ignored, and data
- * may be NULL. Errors: as the call itself, without those that need data. Since 0.1. */
+ * results; on CUDA it cuts the keys into fewer parts and sums dq another way, and is as exact. device_id -1 asks for a
+ * bound that holds on every CUDA device, and needs no driver. Reads shapes, strides, dtypes, devices and num_threads; data,
+ * byte_offset and stream are ignored, and data may be NULL. Errors: as the call itself, without those that need data. Since 0.1. */
 DLATTN_API int32_t dlattn_forward_workspace(const dlattn_attention *attention, const dlattn_outputs *outputs,
                                             const dlattn_exec *exec, uint64_t *bytes, uint64_t *minimum_bytes);
 DLATTN_API int32_t dlattn_backward_workspace(const dlattn_attention *attention, const dlattn_gradients *gradients,
@@ -290,7 +293,8 @@ DLATTN_API int32_t dlattn_explain(const dlattn_attention *attention, const dlatt
 /* dlattn_merge: joins the results of a problem split over its keys:
  *     merged lse = log(sum_p exp(lse_p)), merged out = sum_p exp(lse_p - merged lse) * out_p
  * merged->lse may be NULL. It adds no sink: pass the sinks to exactly one part. A row that is empty in all parts has
- * out 0 and lse -inf. Errors: ARGUMENT, SHAPE, DTYPE, DEVICE, UNSUPPORTED. Since 0.1. */
+ * out 0 and lse -inf. On CUDA at most 48 parts. Errors: ARGUMENT, SHAPE, DTYPE, DEVICE, UNSUPPORTED, CUDA, COMPILE.
+ * Since 0.1. */
 DLATTN_API int32_t dlattn_merge(const dlattn_parts *parts, const dlattn_outputs *merged, const dlattn_exec *exec);
 
 /* dlattn_dropout_mask: writes which scores dropout keeps, by the specification above, for tests and debugging.
