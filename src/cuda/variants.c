@@ -114,9 +114,11 @@ const variant *dlattn__variant_row(int32_t n) { return n < NUM_VARIANTS ? &table
 
 /* ---- the choice ------------------------------------------------------------------------------------------------------- */
 
-/* Few sizes, so that few kernels are compiled; where warps share rows, whole columns of 16 for each of them. */
+/* Few sizes, so that few kernels are compiled. Warps of the backward that share keys take 16 columns each, or twice. */
 int64_t dlattn__padded_head(const variant *v, int64_t size) {
-    const int64_t shared = 16 * choice(v, "ROW_WARPS", 1), unit = shared > 32 ? shared : 32;
+    const int64_t shared = v->kernel == DLATTN_KERNEL_BACKWARD ? 16 * choice(v, "ROW_WARPS", 1) : 0;
+    const int64_t unit = shared > 32 ? shared : 32;
+    if (v->kernel != DLATTN_KERNEL_FORWARD && size > 128) return size > 192 ? 256 : 192;
     return (size + unit - 1) / unit * unit;
 }
 

@@ -168,3 +168,19 @@ Test(cuda_schedule, a_bound_covers_every_device) {
         }
     }
 }
+
+Test(cuda_schedule, unequal_head_sizes_fit_the_warps) {
+    static const int64_t sizes[] = {1, 16, 33, 64, 80, 96, 128, 130, 192, 200, 256};
+    for (size_t d = 0; d < sizeof sizes / sizeof sizes[0]; d++)
+        for (size_t e = 0; e < sizeof sizes / sizeof sizes[0]; e++) {
+            problem p = make_backward(DLATTN_T_F16, 1, 4, 2, 100, 100, sizes[d]);
+            p.E = sizes[e];
+            const cuda_schedule s = made(&p, 90, UINT64_MAX);
+            if (!s.main->tuned) continue;
+            const kernel_request *r = &s.steps[1].request; /* after backward_prepare */
+            cr_assert_str_eq(r->entry, "backward_sm80");
+            const int64_t shared = 16 * defined(r, "ROW_WARPS"), D = defined(r, "HEAD_D"), E = defined(r, "HEAD_E");
+            cr_expect(D >= p.D && E >= p.E && D % shared == 0 && E % shared == 0, "%d, %d: %d, %d for warps of %d", (int)p.D,
+                      (int)p.E, (int)D, (int)E, (int)shared);
+        }
+}
