@@ -58,22 +58,22 @@ static int32_t dbias_sm80_smem(const variant *v, int64_t head_d, int64_t head_e,
 
 #define FORWARD(first, last, types, head, most_rows, avoided, rows, keys, warps, residents, bench)                  \
     {"sm80", "forward_sm80.cu", "forward_sm80", DLATTN_KERNEL_FORWARD, first, last, types, head, most_rows, avoided, \
-     rows, keys, warps, residents, {{"STAGES", 1}, {"Q_REGISTERS", 0}}, forward_sm80_smem, true, bench}
+     rows, keys, warps, residents, {{"STAGES", 1}, {"Q_REGISTERS", 0}}, forward_sm80_smem, true, bench, 0}
 
-#define BACKWARD(head, rows, keys, warps, bench, ...)                                                                 \
+#define BACKWARD(head, rows, keys, warps, bench, stack, ...)                                                          \
     {"sm80", "backward_sm80.cu", "backward_sm80", DLATTN_KERNEL_BACKWARD, 80, NEWEST, HALVES, head, 0, 0, rows, keys, \
-     warps, 1, {__VA_ARGS__}, backward_sm80_smem, true, bench}
+     warps, 1, {__VA_ARGS__}, backward_sm80_smem, true, bench, stack}
 
 #define DQ(head, rows, keys, warps, stages)                                                                           \
     {"sm80", "backward_dq_sm80.cu", "backward_dq_sm80", DLATTN_KERNEL_DQ, 80, NEWEST, HALVES, head, 0, 0, rows, keys, \
-     warps, 1, {{"STAGES", stages}}, dq_sm80_smem, true, ""}
+     warps, 1, {{"STAGES", stages}}, dq_sm80_smem, true, "", 0}
 
 #define DBIAS(head, rows, keys, warps, row_warps)                                                                   \
     {"sm80", "dbias_sm80.cu", "dbias_sm80", DLATTN_KERNEL_DBIAS, 80, NEWEST, HALVES, head, 0, 0, rows, keys, warps, \
-     1, {{"ROW_WARPS", row_warps}}, dbias_sm80_smem, true, ""}
+     1, {{"ROW_WARPS", row_warps}}, dbias_sm80_smem, true, "", 0}
 
 #define GENERIC(kernel, file, entry) \
-    {"generic", file, entry, kernel, 75, NEWEST, ALL_TYPES, 256, 0, 0, 64, 64, 8, 1, {{0}}, NULL, false, ""}
+    {"generic", file, entry, kernel, 75, NEWEST, ALL_TYPES, 256, 0, 0, 64, 64, 8, 1, {{0}}, NULL, false, "", 0}
 
 #define H100 "gpu_h100.json"
 #define NONE ""
@@ -91,12 +91,12 @@ static const variant table[] = {
     FORWARD(75, 79, F16, 64, 0, 0, 128, 64, 4, 1, NONE),
     FORWARD(75, 79, F16, 128, 0, 0, 64, 64, 4, 1, NONE),
     FORWARD(75, 79, F16, 192, 0, 0, 64, 32, 4, 1, NONE),
-    BACKWARD(32, 32, 128, 4, NONE, {"ROW_WARPS", 1}, {"BLOCKS", 2}, {"DQ_COLUMN_WARPS", 2}),
-    BACKWARD(64, 32, 128, 4, H100, {"ROW_WARPS", 1}, {"BLOCKS", 2}, {"DS_STAGES", 2}),
-    BACKWARD(96, 64, 64, 4, NONE, {"ROW_WARPS", 1}, {"BLOCKS", 2}),
-    BACKWARD(128, 64, 128, 8, H100, {"ROW_WARPS", 2}),
-    BACKWARD(256, 64, 64, 8, H100, {"ROW_WARPS", 4}),
-    BACKWARD(256, 64, 64, 8, NONE, {"ROW_WARPS", 4}, {"STAGES", 1}), /* for less shared memory */
+    BACKWARD(32, 32, 128, 4, NONE, 0, {"ROW_WARPS", 1}, {"BLOCKS", 2}, {"DQ_COLUMN_WARPS", 2}),
+    BACKWARD(64, 32, 128, 4, H100, 8, {"ROW_WARPS", 1}, {"BLOCKS", 2}, {"DS_STAGES", 2}),
+    BACKWARD(96, 64, 64, 4, NONE, 0, {"ROW_WARPS", 1}, {"BLOCKS", 2}),
+    BACKWARD(128, 64, 128, 8, H100, 16, {"ROW_WARPS", 2}),
+    BACKWARD(256, 64, 64, 8, H100, 0, {"ROW_WARPS", 4}),
+    BACKWARD(256, 64, 64, 8, NONE, 0, {"ROW_WARPS", 4}, {"STAGES", 1}), /* for less shared memory */
     DQ(128, 64, 64, 4, 2),
     DQ(256, 64, 64, 4, 1),
     DQ(256, 64, 32, 4, 1),

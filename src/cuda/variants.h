@@ -53,6 +53,7 @@ typedef struct variant {
     int32_t (*smem_bytes)(const struct variant *v, int64_t head_d, int64_t head_e, const struct specialisation *how);
     bool tuned;        /* for tensor cores, specialised by head sizes and features; else readable and general */
     const char *bench; /* the file of bench/results that timed the tile: there it must not spill; "": none did yet */
+    int32_t stack_bytes; /* a debt: what it is known to spill there all the same; a test fails on more. 0 is the aim */
 } variant;
 
 /* The first row that computes `kernel` of p on the device, or NULL with the reasons in `note`. */

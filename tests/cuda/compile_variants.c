@@ -2,7 +2,7 @@
  *
  * usage: compile_variants [--threads N] [--verbose] [--everything] [--passed FOLDER] ARCH ...
  * ARCH: 75, 80, 86, 89, 90, 100, 120
- * Fails on an error, and in tuned kernels on spills, local memory or serialised wgmma (must_not_spill says in which).
+ * Fails on an error, and in tuned kernels on spills, local memory or serialised wgmma (`spills` says in which).
  * --verbose prints each kernel's use of registers. --everything: each feature and type for each row and architecture, half
  * an hour of two cores; else what is_twin leaves. --passed: kernels that passed are remembered there by the digest of all
  * they are made of, and not compiled again. DLATTN_NVRTC says which NVRTC. */
@@ -70,11 +70,13 @@ static int64_t value_of(const kernel_request *r, const char *name) {
     return 0;
 }
 
-/* Must the kernel keep to its registers? Where its tile was timed, plain or with an interval mask, as most calls are. With
- * more features some values may have to wait in local memory; --verbose tells how many. */
-static bool must_not_spill(const kernel_request *r, const variant *row) {
+/* Does the kernel spill more than it may? Where its tile was timed, plain or with an interval mask, as most calls are, it may
+ * not, but for the debt that its row tells. With more features some values may have to wait in local memory; --verbose tells
+ * how many. */
+static bool spills(const kernel_request *r, const variant *row, const kernel_usage *use) {
     const bool common = (value_of(r, "FEATURES") & ~(int64_t)DLATTN_FEATURE_INTERVAL) == 0;
-    return row && row->bench[0] && current_arch == dlattn__variant_home(row) && common;
+    if (!row || !row->bench[0] || current_arch != dlattn__variant_home(row) || !common) return false;
+    return use->stack_bytes > row->stack_bytes || (row->stack_bytes == 0 && use->spill_store_bytes + use->spill_load_bytes > 0);
 }
 
 /* Did it pass? */
@@ -92,7 +94,7 @@ static bool compile_one(const kernel_request *r, const variant *row, char *log) 
         known = dlattn__log_usage(&use, log, r->entry);
         if (!known)
             verdict = "ptxas says nothing about this entry";
-        else if (must_not_spill(r, row) && (use.stack_bytes || use.spill_store_bytes || use.spill_load_bytes))
+        else if (spills(r, row, &use))
             verdict = "spills or local memory in a tuned kernel";
         else if (row && row->tuned && serialised(log))
             verdict = "wgmma is serialised in a tuned kernel";
