@@ -93,6 +93,9 @@ static inline int64_t dlattn__read_int(const operand *o, const void *data, int64
     return ((const int64_t *)data)[index * o->stride[0]];
 }
 
+/* The interval masks that are set: a set of DLATTN_MASK_X of kernels/shared/masks/mask.h. */
+uint32_t dlattn__mask_kinds(const problem *p);
+
 /* Sequence b, read from host memory. Lengths have been checked by dlattn__problem_check_lengths. */
 sequence dlattn__sequence(const problem *p, const buffers *x, int64_t b);
 

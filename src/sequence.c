@@ -1,4 +1,5 @@
-/* sequence.c: where sequence b of the batch lies and what positions it has, read from host memory. */
+/* sequence.c: where sequence b of the batch lies, what positions it has, and which masks speak of them. */
+#include "masks/mask.h"
 #include "problem.h"
 
 static int64_t smaller(int64_t a, int64_t b) { return a < b ? a : b; }
@@ -23,4 +24,13 @@ sequence dlattn__sequence(const problem *p, const buffers *x, int64_t b) {
         s.k_position = 0;
     }
     return s;
+}
+
+uint32_t dlattn__mask_kinds(const problem *p) {
+    uint32_t kinds = 0;
+    if (p->flags & DLATTN_CAUSAL) kinds |= DLATTN_MASK_CAUSAL;
+    if (p->flags & DLATTN_WINDOW) kinds |= DLATTN_MASK_WINDOW;
+    if (p->flags & DLATTN_BLOCK_WINDOW) kinds |= DLATTN_MASK_BLOCK_WINDOW;
+    if (p->flags & DLATTN_POSITIONS) kinds |= DLATTN_MASK_POSITIVE;
+    return kinds;
 }

@@ -8,10 +8,7 @@
 
 static dlattn_mask interval_mask(const problem *p, const sequence *s) {
     dlattn_mask m = {0};
-    if (p->flags & DLATTN_CAUSAL) m.kinds |= DLATTN_MASK_CAUSAL;
-    if (p->flags & DLATTN_WINDOW) m.kinds |= DLATTN_MASK_WINDOW;
-    if (p->flags & DLATTN_BLOCK_WINDOW) m.kinds |= DLATTN_MASK_BLOCK_WINDOW;
-    if (p->flags & DLATTN_POSITIONS) m.kinds |= DLATTN_MASK_POSITIVE;
+    m.kinds = dlattn__mask_kinds(p);
     m.num_keys = s->N;
     m.q_position = s->q_position;
     m.k_position = s->k_position;

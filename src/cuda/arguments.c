@@ -79,7 +79,7 @@ dlattn_view dlattn__view(const operand *o, const void *data) {
 
 uint32_t dlattn__features(const problem *p) {
     uint32_t f = 0;
-    if (p->flags & (DLATTN_CAUSAL | DLATTN_WINDOW | DLATTN_BLOCK_WINDOW | DLATTN_POSITIONS)) f |= DLATTN_FEATURE_INTERVAL;
+    if (dlattn__mask_kinds(p)) f |= DLATTN_FEATURE_INTERVAL;
     if (p->softcap > 0) f |= DLATTN_FEATURE_SOFTCAP;
     if (p->alibi_slopes.dtype) f |= DLATTN_FEATURE_ALIBI;
     if (p->bias.dtype) f |= DLATTN_FEATURE_BIAS;
@@ -90,10 +90,7 @@ uint32_t dlattn__features(const problem *p) {
 }
 
 static void fill_masks(dlattn_params *out, const problem *p) {
-    if (p->flags & DLATTN_CAUSAL) out->mask_kinds |= DLATTN_MASK_CAUSAL;
-    if (p->flags & DLATTN_WINDOW) out->mask_kinds |= DLATTN_MASK_WINDOW;
-    if (p->flags & DLATTN_BLOCK_WINDOW) out->mask_kinds |= DLATTN_MASK_BLOCK_WINDOW;
-    if (p->flags & DLATTN_POSITIONS) out->mask_kinds |= DLATTN_MASK_POSITIVE;
+    out->mask_kinds = dlattn__mask_kinds(p);
     out->top_left = (p->flags & DLATTN_TOP_LEFT) != 0;
     out->positions = (p->flags & DLATTN_POSITIONS) != 0;
     out->window_left = p->window_left;
