@@ -52,9 +52,7 @@ typedef struct CUlaunchConfig {
     X(CUDA_SUCCESS, 0)                                                 \
     X(CUDA_ERROR_INVALID_VALUE, 1)                                     \
     X(CUDA_ERROR_OUT_OF_MEMORY, 2)                                     \
-    X(CUDA_ERROR_NOT_INITIALIZED, 3)                                   \
     X(CUDA_ERROR_NO_DEVICE, 100)                                       \
-    X(CUDA_ERROR_INVALID_DEVICE, 101)                                  \
     X(CUDA_ERROR_INVALID_IMAGE, 200)                                   \
     X(CUDA_ERROR_INVALID_CONTEXT, 201)                                 \
     X(CUDA_ERROR_NO_BINARY_FOR_GPU, 209)                               \
@@ -64,22 +62,14 @@ typedef struct CUlaunchConfig {
     X(CUDA_ERROR_JIT_COMPILATION_DISABLED, 223)                        \
     X(CUDA_ERROR_INVALID_SOURCE, 300)                                  \
     X(CUDA_ERROR_NOT_FOUND, 500)                                       \
-    X(CU_DEVICE_ATTRIBUTE_CLOCK_RATE, 13)                              \
     X(CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT, 16)                    \
-    X(CU_DEVICE_ATTRIBUTE_L2_CACHE_SIZE, 38)                           \
-    X(CU_DEVICE_ATTRIBUTE_MAX_THREADS_PER_MULTIPROCESSOR, 39)          \
     X(CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR, 75)                \
     X(CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MINOR, 76)                \
-    X(CU_DEVICE_ATTRIBUTE_MAX_SHARED_MEMORY_PER_MULTIPROCESSOR, 81)    \
-    X(CU_DEVICE_ATTRIBUTE_MAX_REGISTERS_PER_MULTIPROCESSOR, 82)        \
     X(CU_DEVICE_ATTRIBUTE_MAX_SHARED_MEMORY_PER_BLOCK_OPTIN, 97)       \
     X(CU_FUNC_ATTRIBUTE_LOCAL_SIZE_BYTES, 3)                           \
     X(CU_FUNC_ATTRIBUTE_NUM_REGS, 4)                                   \
     X(CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES, 8)              \
-    X(CU_FUNC_ATTRIBUTE_PREFERRED_SHARED_MEMORY_CARVEOUT, 9)           \
-    X(CU_POINTER_ATTRIBUTE_CONTEXT, 1)                                 \
     X(CU_POINTER_ATTRIBUTE_MEMORY_TYPE, 2)                             \
-    X(CU_POINTER_ATTRIBUTE_IS_MANAGED, 8)                              \
     X(CU_POINTER_ATTRIBUTE_DEVICE_ORDINAL, 9)                          \
     X(CU_MEMORYTYPE_HOST, 1)                                           \
     X(CU_MEMORYTYPE_DEVICE, 2)                                         \
@@ -87,8 +77,6 @@ typedef struct CUlaunchConfig {
     X(CU_STREAM_CAPTURE_MODE_GLOBAL, 0)                                \
     X(CU_STREAM_CAPTURE_MODE_THREAD_LOCAL, 1)                          \
     X(CU_STREAM_CAPTURE_MODE_RELAXED, 2)                               \
-    X(CU_STREAM_CAPTURE_STATUS_NONE, 0)                                \
-    X(CU_STREAM_CAPTURE_STATUS_ACTIVE, 1)                              \
     X(CU_LAUNCH_ATTRIBUTE_CLUSTER_DIMENSION, 4)                        \
     X(CU_LAUNCH_ATTRIBUTE_PROGRAMMATIC_STREAM_SERIALIZATION, 6)        \
     X(CU_JIT_ERROR_LOG_BUFFER, 5)                                      \
@@ -115,30 +103,23 @@ enum { DLATTN_OLDEST_DRIVER = 12000 };
     X(cuDeviceGetName, (char *name, int bytes, CUdevice device))                                                \
     X(cuDeviceGetAttribute, (int *value, CUdevice_attribute attribute, CUdevice device))                        \
     X(cuDevicePrimaryCtxRetain, (CUcontext *context, CUdevice device))                                          \
-    X(cuDevicePrimaryCtxGetState, (CUdevice device, unsigned int *flags, int *active))                          \
     X(cuCtxGetCurrent, (CUcontext *context))                                                                    \
     X(cuCtxPushCurrent, (CUcontext context))                                                                    \
     X(cuCtxPopCurrent, (CUcontext *context))                                                                    \
     X(cuCtxGetDevice, (CUdevice *device))                                                                       \
     X(cuCtxGetId, (CUcontext context, unsigned long long *id))                                                  \
     X(cuStreamGetCtx, (CUstream stream, CUcontext *context))                                                    \
-    X(cuStreamIsCapturing, (CUstream stream, CUstreamCaptureStatus *status))                                    \
     X(cuThreadExchangeStreamCaptureMode, (CUstreamCaptureMode *mode))                                           \
     X(cuModuleLoadDataEx, (CUmodule *module, const void *image, unsigned int count, CUjit_option *options,      \
                            void **values))                                                                      \
-    X(cuModuleUnload, (CUmodule module))                                                                        \
     X(cuModuleGetFunction, (CUfunction *function, CUmodule module, const char *name))                           \
     X(cuFuncGetAttribute, (int *value, CUfunction_attribute attribute, CUfunction function))                    \
     X(cuFuncSetAttribute, (CUfunction function, CUfunction_attribute attribute, int value))                     \
-    X(cuOccupancyMaxActiveBlocksPerMultiprocessor, (int *blocks, CUfunction function, int block_threads,        \
-                                                    size_t dynamic_smem_bytes))                                 \
     X(cuLaunchKernel, (CUfunction function, unsigned int grid_x, unsigned int grid_y, unsigned int grid_z,      \
                        unsigned int block_x, unsigned int block_y, unsigned int block_z,                        \
                        unsigned int smem_bytes, CUstream stream, void **parameters, void **extra))              \
     X(cuLaunchKernelEx, (const CUlaunchConfig *config, CUfunction function, void **parameters, void **extra))   \
-    X(cuMemsetD8Async, (CUdeviceptr address, unsigned char value, size_t count, CUstream stream))               \
     X(cuMemsetD32Async, (CUdeviceptr address, unsigned int value, size_t count, CUstream stream))               \
-    X(cuPointerGetAttribute, (void *value, CUpointer_attribute attribute, CUdeviceptr address))                 \
     X(cuPointerGetAttributes, (unsigned int count, CUpointer_attribute *attributes, void **values,              \
                                CUdeviceptr address))
 
