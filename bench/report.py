@@ -15,6 +15,7 @@ import matplotlib.pyplot as plt
 
 import gpu_report
 from goals import Results, judge
+from gpu_report import table
 
 TOP = Path(__file__).resolve().parents[1]
 COLOURS = {"dlattn": "#1b6ca8", "torch": "#d1495b", "jax": "#7a9e3a"}
@@ -33,12 +34,6 @@ def heading(results: Results) -> str:
     flags = " ".join(flag for flag in machine["isa_flags"] if flag in ("avx2", "avx512f", "avx512_bf16", "amx_bf16", "asimd", "sve", "bf16"))
     return (f"{machine['cpu']}, {machine['threads']} of {machine['cores']} cores ({flags}); multiply-add peak {peaks['f32']:.0f} GFLOP/s, "
             f"bf16 {peaks['bf16']:.0f}; pure reads {peaks['read']:.1f} GB/s. {versions}; commit {document['commit']}, {document['date']}.")
-
-
-def table(rows: list[list[str]]) -> str:
-    lines = ["| " + " | ".join(row) + " |" for row in rows]
-    lines.insert(1, "|" + "---|" + "---:|" * (len(rows[0]) - 1))
-    return "\n".join(lines)
 
 
 def goals_table(results: Results) -> str:
