@@ -73,26 +73,25 @@ static const int32_t used_q[B] = {5, 0, TOKENS}, used_k[B] = {0, TOKENS, 7};
 static bool used_query(int64_t b, int64_t token) { return token < used_q[b]; }
 static bool used_key(int64_t b, int64_t token) { return token < used_k[b]; }
 
-Test(blank, rows_past_a_padded_sequence) {
-    problem p = problem_of(DLATTN_OP_FORWARD, false);
+/* Poisons every output and blanks those of a padded problem with the lengths above. */
+static void blank_padded(int32_t op) {
+    problem p = problem_of(op, false);
     buffers x = buffers_of();
     p.seqlens_q = p.seqlens_k = lengths();
     x.seqlens_q = used_q;
     x.seqlens_k = used_k;
     poison();
     dlattn__cpu_blank(&p, &x);
+}
+
+Test(blank, rows_past_a_padded_sequence) {
+    blank_padded(DLATTN_OP_FORWARD);
     expect_rows(out, B, used_query, "out");
     expect_lse(B, used_query);
 }
 
 Test(blank, gradients_each_by_their_own_side) {
-    problem p = problem_of(DLATTN_OP_BACKWARD, false);
-    buffers x = buffers_of();
-    p.seqlens_q = p.seqlens_k = lengths();
-    x.seqlens_q = used_q;
-    x.seqlens_k = used_k;
-    poison();
-    dlattn__cpu_blank(&p, &x);
+    blank_padded(DLATTN_OP_BACKWARD);
     expect_rows(dq, B, used_query, "dq");
     expect_rows(dk, B, used_key, "dk");
     expect_rows(dv, B, used_key, "dv");
