@@ -85,8 +85,9 @@ DEVICE void share_scores(tile_memory *t, const fragment &scores) {
     for (int n = 0; n < 16; n++) t->scores[own_place(n)] = rounded(scores[n]);
 }
 
-// sums[slice][row][c] += sum over keys of t->scores[row][key] * x[key][c], all slices of x's columns.
-DEVICE void add_rows(fragment (&sums)[WIDE_SLICES], tile_memory *t, const tile_source &x) {
+// All slices of x's columns come by turns: sums[slice] += the scores, or with TRANSPOSED their transpose, times the slice.
+template <bool TRANSPOSED>
+DEVICE void add_slices(fragment (&sums)[WIDE_SLICES], tile_memory *t, const tile_source &x) {
     panel<WIDE> next;
     fetch(next, x, 0);
 #pragma unroll
@@ -97,25 +98,16 @@ DEVICE void add_rows(fragment (&sums)[WIDE_SLICES], tile_memory *t, const tile_s
         place<WIDE, WIDE_STRIDE>(t->wide, next, x, c0);
         fetch(next, x, c0 + WIDE);
         __syncthreads();
-        multiply_rows(sums[slice], t);
+        if (TRANSPOSED) multiply_columns(sums[slice], t);
+        else multiply_rows(sums[slice], t);
     }
 }
 
+// sums[slice][row][c] += sum over keys of t->scores[row][key] * x[key][c], all slices of x's columns.
+DEVICE void add_rows(fragment (&sums)[WIDE_SLICES], tile_memory *t, const tile_source &x) { add_slices<false>(sums, t, x); }
+
 // sums[slice][key][c] += sum over rows of t->scores[row][key] * x[row][c]: the transposed product.
-DEVICE void add_columns(fragment (&sums)[WIDE_SLICES], tile_memory *t, const tile_source &x) {
-    panel<WIDE> next;
-    fetch(next, x, 0);
-#pragma unroll
-    for (int slice = 0; slice < WIDE_SLICES; slice++) {
-        const int c0 = slice * WIDE;
-        if (c0 >= x.columns) break;
-        __syncthreads();
-        place<WIDE, WIDE_STRIDE>(t->wide, next, x, c0);
-        fetch(next, x, c0 + WIDE);
-        __syncthreads();
-        multiply_columns(sums[slice], t);
-    }
-}
+DEVICE void add_columns(fragment (&sums)[WIDE_SLICES], tile_memory *t, const tile_source &x) { add_slices<true>(sums, t, x); }
 
 DEVICE void clear(fragment (&sums)[WIDE_SLICES]) {
 #pragma unroll

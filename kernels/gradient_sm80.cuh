@@ -8,16 +8,6 @@
 
 #include "backward_sm80.cuh"
 
-#define EACH_SCORE(MT, NT)                          \
-    _Pragma("unroll") for (int a = 0; a < MT; a++)  \
-    _Pragma("unroll") for (int n = 0; n < NT; n++)  \
-    _Pragma("unroll") for (int c = 0; c < 4; c++)
-
-#define ROW_OF(a, c) (16 * (a) + 8 * ((c) / 2))
-#define KEY_OF(n, c) (8 * (n) + (c) % 2)
-
-DEVICE int smaller(int a, int b) { return a < b ? a : b; }
-
 // Bias from global memory, clamped to the sequence.
 typedef struct global_bias {
     DEVICE_MEMBER void row(u32 (&)[4], int, int) const {}

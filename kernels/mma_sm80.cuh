@@ -17,6 +17,19 @@
 #error "sm_75 has no bf16 mma: the generic kernel serves it"
 #endif
 
+// A tile of scores s[MT][NT][4]: 16 MT rows by 8 NT keys of one warp. Element c of (a, n) lies ROW_OF and KEY_OF past the
+// thread's own first row and key.
+#define EACH_SCORE(MT, NT)                          \
+    _Pragma("unroll") for (int a = 0; a < MT; a++)  \
+    _Pragma("unroll") for (int n = 0; n < NT; n++)  \
+    _Pragma("unroll") for (int c = 0; c < 4; c++)
+
+#define ROW_OF(a, c) (16 * (a) + 8 * ((c) / 2))
+#define KEY_OF(n, c) (8 * (n) + (c) % 2)
+
+DEVICE int smaller(int a, int b) { return a < b ? a : b; }
+DEVICE int larger(int a, int b) { return a > b ? a : b; }
+
 DEVICE u32 shared_address(const void *p) { return (u32)__cvta_generic_to_shared(p); }
 
 DEVICE int lane_id() { return (int)(threadIdx.x & 31); }

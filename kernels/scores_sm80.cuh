@@ -9,19 +9,8 @@
 #include "mma_sm80.cuh"
 #include "scores.cuh"
 
-#define EACH_SCORE(MT, NT)                          \
-    _Pragma("unroll") for (int a = 0; a < MT; a++)  \
-    _Pragma("unroll") for (int n = 0; n < NT; n++)  \
-    _Pragma("unroll") for (int c = 0; c < 4; c++)
-
-#define ROW_OF(a, c) (16 * (a) + 8 * ((c) / 2))
-#define KEY_OF(n, c) (8 * (n) + (c) % 2)
-
 // Do the features change the score beyond its scale?
 #define FEATURES_SCORED (DLATTN_FEATURE_SOFTCAP | DLATTN_FEATURE_ALIBI | DLATTN_FEATURE_BIAS)
-
-DEVICE int smaller(int a, int b) { return a < b ? a : b; }
-DEVICE int larger(int a, int b) { return a > b ? a : b; }
 
 // tanh: x + x^3 P(x^2) up to 1/2 (P interpolates at Chebyshev nodes, relative error 5.3e-8), 1 - 2 / (1 + exp(2x)) beyond.
 #define TANH_1 -0.3333331108f
