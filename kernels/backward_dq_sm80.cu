@@ -43,17 +43,17 @@ DEVICE void load_keys(const dlattn_params &p, const row_context &c, u32 shared, 
 // From q.k in s and dout.v in dp to ds, before scale, in dp.
 DEVICE void score_gradients(const dlattn_params &p, const row_context &c, float (&s)[MT][NT][4], float (&dp)[MT][NT][4], int j0) {
     int j = j0 + 2 * (lane_id() & 3), warp_row = warp_id() * 16 * MT;
-    float slope[MT][NT][4];
-    exponents_of(p, c.s, c.terms, global_bias(), s, slope, c.lse2, c.row, j);
+    const float kept = HAS(p, DLATTN_FEATURE_DROPOUT) ? p.dropout_scale : 1.0f;
+    if (HAS(p, DLATTN_FEATURE_DROPOUT)) drop_elements(dp, p, c.key, c.s, c.h, c.row, j);
+    const row_context &rows = c;
+    EACH_SCORE(MT, NT) dp[a][n][c] = fmaf(dp[a][n][c], kept, -rows.delta[a][c / 2]);
+    exponents_of<true>(p, c.s, c.terms, global_bias(), s, dp, c.lse2, c.row, j);
     if (MASKED_BY_ELEMENT || !dlattn_mask_full(&c.mask, c.i0, smaller(c.i0 + BM, c.s.M), j0, j0 + BN))
         hide_outside(s, (const limits *)(shared_bytes + LIMITS_AT) + warp_row, j);
     hide_elements(s, p, c.terms, c.s, c.row, j);
-    if (HAS(p, DLATTN_FEATURE_DROPOUT)) drop_elements(dp, p, c.key, c.s, c.h, c.row, j);
-    const float kept = HAS(p, DLATTN_FEATURE_DROPOUT) ? p.dropout_scale : 1.0f;
-    const row_context &rows = c;
     EACH_SCORE(MT, NT) {
-        dp[a][n][c] = exp2_approx(s[a][n][c]) * fmaf(dp[a][n][c], kept, -rows.delta[a][c / 2]);
-        if (HAS(p, DLATTN_FEATURE_SOFTCAP)) dp[a][n][c] *= s[a][n][c] == -INFINITE ? 0.0f : slope[a][n][c];
+        const float y = exp2_approx(s[a][n][c]) * dp[a][n][c];
+        dp[a][n][c] = HAS(p, DLATTN_FEATURE_SOFTCAP) && s[a][n][c] == -INFINITE ? 0.0f : y;  // the slope may be NaN there
     }
 }
 
@@ -86,12 +86,15 @@ extern "C" __global__ void __launch_bounds__(THREADS) backward_dq_sm80(const __g
     float dq[MT][HEAD_D / 8][4];
     clear<MT, HEAD_D / 8>(dq);
     if (first < end) {
-        load_tile_in_steps<BM, HEAD_D, THREADS, ALIGNED>(shared + Q_AT, tile_source_of(p.q, c.s.b, c.s.q_begin, c.h, c.s.M, p.D), c.i0);
-        load_tile_in_steps<BM, HEAD_E, THREADS, ALIGNED>(shared + DOUT_AT, tile_source_of(p.dout, c.s.b, c.s.q_begin, c.h, c.s.M, p.E),
-                                                         c.i0);
+        tile_source q = tile_source_of(p.q, c.s.b, c.s.q_begin, c.h, c.s.M, p.D);
+        tile_source dout = tile_source_of(p.dout, c.s.b, c.s.q_begin, c.h, c.s.M, p.E);
+        load_tile_in_steps<BM, HEAD_D, THREADS, ALIGNED>(shared + Q_AT, q, c.i0);
+        load_tile_in_steps<BM, HEAD_E, THREADS, ALIGNED>(shared + DOUT_AT, dout, c.i0);
         if (STAGES == 2) load_keys(p, c, shared, first * BN, 0);
         copies_commit();
     }
+    const u32 rows_d = lane_by_rows<HEAD_D>(), rows_e = lane_by_rows<HEAD_E>();
+    const u32 columns_d = lane_by_columns<HEAD_D>(), columns_e = lane_by_columns<HEAD_E>();
 #pragma unroll 1
     for (int tile = first; tile < end; tile++) {
         int stage = STAGES == 2 ? (tile - first) & 1 : 0;
@@ -106,10 +109,10 @@ extern "C" __global__ void __launch_bounds__(THREADS) backward_dq_sm80(const __g
         copies_commit();
         const u32 k = shared + K_AT + stage * BN * HEAD_D * 2, v = shared + V_AT + stage * BN * HEAD_E * 2;
         float s[MT][NT][4], dp[MT][NT][4];
-        multiply_rows<MT, NT / 2, HEAD_D>(s, shared + Q_AT + warp_row * HEAD_D * 2, rows_anew<HEAD_D>(), k, columns_anew<HEAD_D>());
-        multiply_rows<MT, NT / 2, HEAD_E>(dp, shared + DOUT_AT + warp_row * HEAD_E * 2, rows_anew<HEAD_E>(), v, columns_anew<HEAD_E>());
+        multiply_rows<MT, NT / 2, HEAD_D>(s, shared + Q_AT + warp_row * HEAD_D * 2, rows_d, k, columns_d);
+        multiply_rows<MT, NT / 2, HEAD_E>(dp, shared + DOUT_AT + warp_row * HEAD_E * 2, rows_e, v, columns_e);
         score_gradients(p, c, s, dp, tile * BN);
-        panel<HEAD_D, HEAD_D> keys(k, rows_anew<HEAD_D>(), 0);
+        panel<HEAD_D, HEAD_D> keys(k, rows_d, 0);
 #pragma unroll
         for (int n = 0; n < NT / 2; n++) {
             u32 ds[MT][4];

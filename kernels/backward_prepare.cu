@@ -5,7 +5,8 @@
 //     delta = sum_e dout * out - dlse,     lse2 = lse * log2(e)
 //
 // for every row up to the end of its sequence's last 128: rows past the sequence and rows with lse -inf get delta 0 and
-// lse2 +inf, which makes all their probabilities exact zeros, whatever dout, out and dlse hold there.
+// lse2 +inf, which makes all their probabilities exact zeros, whatever dout, out and dlse hold there. Where dq is summed
+// (p.dq_columns), it writes the zeros that the sums begin with.
 //
 // Entry dsinks: 512 threads, grid H, no options, after backward_prepare. dsinks[h] = -sum exp(sink - lse) * delta.
 #include "sequence.cuh"
@@ -79,6 +80,12 @@ DEVICE void finish_row(const dlattn_params &p, const row_terms &r, i64 row, int 
     ((float *)p.lse2)[row] = empty ? INFINITE : r.lse * LOG2_E;
 }
 
+// The sums of dq of ROWS rows, which lie together whatever their order (dq_sum.cuh).
+DEVICE void clear_dq_sum(const dlattn_params &p, i64 row) {
+    float4 *sums = (float4 *)((float *)p.dq_sum + row * p.dq_columns);
+    for (int n = (int)threadIdx.x; n < ROWS / 4 * p.dq_columns; n += LANES * WARPS) sums[n] = make_float4(0.0f, 0.0f, 0.0f, 0.0f);
+}
+
 extern "C" __global__ void __launch_bounds__(LANES *WARPS) backward_prepare(const __grid_constant__ dlattn_params p) {
     const u32 blocks = (u32)((p.M + DLATTN_ROW_ALIGNMENT - 1) / DLATTN_ROW_ALIGNMENT) * (DLATTN_ROW_ALIGNMENT / ROWS);
     const int i0 = (int)(blockIdx.x % blocks) * ROWS, h = (int)(blockIdx.x / blocks % p.H);
@@ -92,6 +99,7 @@ extern "C" __global__ void __launch_bounds__(LANES *WARPS) backward_prepare(cons
     while (chunk && lanes / 2 * chunk >= p.E && lanes > 8) lanes /= 2;
     const int lane = (int)threadIdx.x % lanes, step = LANES * WARPS / lanes; // step: 8, 16 or 32
     const i64 row = row_of(p, s, h, i0);
+    clear_dq_sum(p, row);
     for (int r = (int)threadIdx.x / lanes; r < ROWS; r += 2 * step) { // two rows at a time, for more loads under way
         const row_terms one = read_row(p, s, h, i0 + r, lane, chunk);
         const row_terms two = read_row(p, s, h, i0 + r + step, lane, chunk);

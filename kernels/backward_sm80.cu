@@ -10,8 +10,8 @@
 //
 // -D: TYPE, HEAD_D, HEAD_E (D, E rounded up to 16), BM, BN, WARPS, ROW_WARPS, FEATURES, ALIGNED (16-byte rows of q, k, v, dout).
 // Optional: STAGES (tiles of q and dout under way: 2, or 1), DS_STAGES (2: dq follows one tile later, one barrier less),
-// LATE (1: the next tile is asked for after the first product, not before),
-// DQ_COLUMN_WARPS (warps side by side in dq), BLOCKS (per multiprocessor), DQ, DK, DV (0: not wanted),
+// LATE (1: the next tile is asked for after the first product, not before), FRESH (1: lanes' addresses are made anew for each
+// tile), DQ_COLUMN_WARPS (warps side by side in dq), BLOCKS (per multiprocessor), DQ, DK, DV (0: not wanted),
 // BIAS_TILE (1: a 16-bit bias with unit key stride and 16-byte aligned rows comes through shared memory).
 #include "backward_sm80.cuh"
 
@@ -32,6 +32,9 @@
 #endif
 #ifndef DV
 #define DV 1
+#endif
+#ifndef FRESH
+#define FRESH (ROW_WARPS > 2 || HEAD_D % 64 != 0 || HEAD_D > 128)
 #endif
 #ifndef LATE
 #define LATE 0
@@ -77,7 +80,9 @@ static_assert(DLATTN_ROW_ALIGNMENT % BM == 0 && BN <= 256 && BN % 16 == 0 && WAR
 #define DELTA_AT (LSE_AT + STAGES * BM * 4)
 #define LIMITS_AT (DELTA_AT + STAGES * BM * 4)
 #define FOUND_AT (LIMITS_AT + STAGES * BM * 4)
-#define Q_SEGMENTS_AT (FOUND_AT + 16)
+#define POSITIONS_AT (FOUND_AT + 16)  // q_position, k_position
+#define KEY_AT (POSITIONS_AT + 16)     // dropout: k0, k1, offset, by_element
+#define Q_SEGMENTS_AT (KEY_AT + 32)
 #define K_SEGMENTS_AT (Q_SEGMENTS_AT + ((FEATURES) & DLATTN_FEATURE_SEGMENTS ? STAGES * BM * 8 : 0))
 #define END_AT (K_SEGMENTS_AT + ((FEATURES) & DLATTN_FEATURE_SEGMENTS ? BN * 8 : 0))
 #define BIAS_AT ((END_AT + 127) / 128 * 128)  // STAGES * BM * BN * 2 bytes
@@ -87,11 +92,29 @@ extern __shared__ __align__(128) unsigned char shared_bytes[];
 // What the whole block knows.
 typedef struct backward_context {
     sequence s;
-    dlattn_mask mask;
-    dlattn_philox_key key;
     int g, j0;
-    bool by_element;  // dropout bits cannot come in blocks: positions are not multiples of 16 and 32
 } backward_context;
+
+// What is rarely needed waits in shared memory: registers are dearer. The sequence with its positions:
+DEVICE sequence placed(const backward_context &c) {
+    const volatile i64 *positions = (const volatile i64 *)(shared_bytes + POSITIONS_AT);
+    sequence s = c.s;
+    s.q_position = positions[0];
+    s.k_position = positions[1];
+    return s;
+}
+
+DEVICE void keep_context(const dlattn_params &p, const sequence &s) {
+    if (threadIdx.x != 0) return;
+    ((i64 *)(shared_bytes + POSITIONS_AT))[0] = s.q_position;
+    ((i64 *)(shared_bytes + POSITIONS_AT))[1] = s.k_position;
+    if (!HAS(p, DLATTN_FEATURE_DROPOUT)) return;
+    dlattn_philox_key key = dropout_key(p);
+    u32 *words = (u32 *)(shared_bytes + KEY_AT);
+    words[0] = key.k0, words[1] = key.k1, words[2] = key.offset_low;
+    // The bits cannot come in blocks where positions are not multiples of 16 and 32.
+    words[3] = p.positions && ((s.q_position & 15) | (s.k_position & 31)) != 0;
+}
 
 // A tile of rows under way: query head and first row.
 typedef struct row_tile {
@@ -124,7 +147,7 @@ DEVICE void load_rows(const dlattn_params &p, const backward_context &c, u32 sha
     }
     n = thread_anew();
     if (n < BM && (MASKED_BY_ELEMENT || !tile_is_full(p, c, tile.i0)))
-        ((u32 *)(shared_bytes + LIMITS_AT))[stage * BM + n] = tile_limits(p, c.s, c.mask, tile.i0 + n, c.j0, BN);
+        ((u32 *)(shared_bytes + LIMITS_AT))[stage * BM + n] = tile_limits(p, placed(c), tile.i0 + n, c.j0, BN);
     if (HAS(p, DLATTN_FEATURE_SEGMENTS) && n < BM && tile.i0 + n < c.s.M)
         ((i64 *)(shared_bytes + Q_SEGMENTS_AT))[stage * BM + n] =
             load_int(p.q_segments, at(p.q_segments, c.s.b, tile.i0 + n));
@@ -134,12 +157,15 @@ DEVICE void load_rows(const dlattn_params &p, const backward_context &c, u32 sha
 // of octet w, rows 2 (lane % 4) and the next of octet o; bit 2w + o, 16 + 2w + o for the second row.
 DEVICE void dropout_bits(const dlattn_params &p, const backward_context &c, u32 kept[NT / 2], int h, int i, int j) {
     u32 head = (u32)(c.s.b * p.H + h);
-    i64 row = i + (p.positions ? c.s.q_position : 0), key = j + (p.positions ? c.s.k_position : 0);
+    const volatile u32 *words = (const volatile u32 *)(shared_bytes + KEY_AT);
+    const dlattn_philox_key philox = {words[0], words[1], words[2]};
+    const sequence s = placed(c);
+    i64 row = i + (p.positions ? s.q_position : 0), key = j + (p.positions ? s.k_position : 0);
     int g = lane_id() >> 2, t = lane_id() & 3;
 #pragma unroll
     for (int n = 0; n < NT / 2; n++) {
-        if (!c.by_element) {
-            kept[n] = transpose(kept_of_block(c.key, head, row + 16 * n, key, p.dropout_threshold));
+        if (!words[3]) {
+            kept[n] = transpose(kept_of_block(philox, head, row + 16 * n, key, p.dropout_threshold));
             if (WARP_KEYS % 32 != 0) kept[n] >>= (j & 16) >> 2;
             continue;
         }
@@ -147,16 +173,12 @@ DEVICE void dropout_bits(const dlattn_params &p, const backward_context &c, u32 
 #pragma unroll 1
         for (int x = 0; x < MT * 8; x++) {
             int w = x >> 2, o = x >> 1 & 1, second = x & 1;
-            u32 byte = dlattn_dropout_byte(&c.key, head, row + 16 * n + 8 * o + 2 * t + second, key + 8 * w + g);
+            u32 byte = dlattn_dropout_byte(&philox, head, row + 16 * n + 8 * o + 2 * t + second, key + 8 * w + g);
             kept[n] |= (u32)(byte >= (u32)p.dropout_threshold) << (2 * w + o + 16 * second);
         }
     }
 }
 
-#define EACH_ELEMENT                                 \
-    _Pragma("unroll") for (int n = 0; n < NT; n++) \
-    _Pragma("unroll") for (int m = 0; m < MT; m++) \
-    _Pragma("unroll") for (int x = 0; x < 4; x++)
 #define ROW_STEP(n, x) (8 * (n) + ((x) & 1))        // from this lane's first row
 #define KEY_STEP(m, x) (16 * (m) + 8 * ((x) >> 1))  // and first key
 
@@ -166,15 +188,57 @@ typedef struct score_place {
     int stage, i, j;
 } score_place;
 
-// s: q.k, becomes the exponent of p. slope: the derivative of the score, where softcap makes it other than 1.
-DEVICE void exponents(const dlattn_params &p, const backward_context &c, float (*s)[NT][4], float (*slope)[NT][4],
-                      const score_place &place) {
+// Is score x of (n, m) hidden? row: of the tile.
+DEVICE bool is_hidden(const dlattn_params &p, const backward_context &c, const score_place &place, int n, int m, int x) {
+    int row = place.i - place.tile.i0 + ROW_STEP(n, x), key = place.j - c.j0 + KEY_STEP(m, x);
+    if (!inside_limits(((const u32 *)(shared_bytes + LIMITS_AT))[place.stage * BM + row], key)) return true;
+    if (HAS(p, DLATTN_FEATURE_SEGMENTS) && ((const i64 *)(shared_bytes + Q_SEGMENTS_AT))[place.stage * BM + row] !=
+                                               ((const i64 *)(shared_bytes + K_SEGMENTS_AT))[key])
+        return true;
+    return HAS(p, DLATTN_FEATURE_MASK) &&
+           ((const unsigned char *)p.mask.data)[at(p.mask, c.s.b, place.tile.h, place.tile.i0 + row, c.j0 + key)] == 0;
+}
+
+// With these features hidden scores are found before the exponents, as bits, by a loop that holds few values; without them
+// most tiles have none and the others set their exponents to -inf.
+#define HIDDEN_BY_BITS (((FEATURES) & (DLATTN_FEATURE_SOFTCAP | DLATTN_FEATURE_MASK | DLATTN_FEATURE_SEGMENTS)) != 0)
+#define HIDDEN_BIT(n, m, x) (((n) * MT + (m)) * 4 + (x))
+static_assert(!HIDDEN_BY_BITS || NT * MT * 4 <= 32, "one word of bits");
+
+DEVICE u32 hidden_bits(const dlattn_params &p, const backward_context &c, const score_place &place) {
+    u32 bits = 0;
+#pragma unroll 1
+    for (int n = 0; n < NT; n++)
+#pragma unroll
+        for (int m = 0; m < MT; m++)
+#pragma unroll
+            for (int x = 0; x < 4; x++) bits |= (u32)is_hidden(p, c, place, n, m, x) << HIDDEN_BIT(n, m, x);
+    return bits;
+}
+
+DEVICE void hide(const dlattn_params &p, const backward_context &c, float (*s)[NT][4], const score_place &place) {
+#pragma unroll
+    for (int n = 0; n < NT; n++)
+#pragma unroll
+        for (int m = 0; m < MT; m++)
+#pragma unroll
+            for (int x = 0; x < 4; x++)
+                if (is_hidden(p, c, place, n, m, x)) s[m][n][x] = -INFINITE;
+}
+
+DEVICE bool is_kept(const u32 kept[NT / 2], int m, int n, int x) {
+    return (kept[n >> 1] >> (4 * m + 2 * (x >> 1) + (n & 1) + 16 * (x & 1)) & 1u) != 0;
+}
+
+// s: q.k, becomes the exponent of p; with softcap at once p times the derivative of the score, p going to `packed`.
+DEVICE void exponents(const dlattn_params &p, const backward_context &c, float (*s)[NT][4], u32 (*packed)[NT / 2][4],
+                      const u32 kept[NT / 2], u32 hidden, const score_place &place) {
     const float *lse = (const float *)(shared_bytes + LSE_AT) + place.stage * BM + (place.i - place.tile.i0);
-    score_context terms = score_context_of(p, c.s, place.tile.h);
+    score_context terms = score_context_of(p, HAS(p, DLATTN_FEATURE_ALIBI) ? placed(c) : c.s, place.tile.h);
     exponent_context e = exponent_context_of(p, terms);
     float distance = (float)dlattn_add_sat(terms.distance, (i64)place.i - place.j);
     const u32 bias_tile = shared_address(shared_bytes) + BIAS_AT + place.stage * BM * BN * 2;
-    const int warp = warp_id(), first_row = warp % ROW_WARPS * WARP_ROWS, first_key = warp / ROW_WARPS * WARP_KEYS;
+    const int first_row = warp_id() % ROW_WARPS * WARP_ROWS, first_key = warp_id() / ROW_WARPS * WARP_KEYS;
     u32 words[MT][4];
 #pragma unroll
     for (int n = 0; n < NT; n++) {
@@ -184,49 +248,37 @@ DEVICE void exponents(const dlattn_params &p, const backward_context &c, float (
             if (BIAS_TILE && n % 2 == 0)
                 load_fragment_trans(words[m], fragment_address<BN>(bias_tile, lane_by_columns<BN>(), first_row + 8 * n,
                                                                    first_key + 16 * m));
+            float y[4];
 #pragma unroll
             for (int x = 0; x < 4; x++) {
-                float bias = 0.0f;
+                float bias = 0.0f, slope = 1.0f;
                 int row = place.i + ROW_STEP(n, x), key = place.j + KEY_STEP(m, x);
                 if (BIAS_TILE) bias = float_of_element((u16)(words[m][n % 2 * 2 + (x >> 1)] >> 16 * (x & 1)));
                 else if (HAS(p, DLATTN_FEATURE_BIAS) && row < c.s.M && key < c.s.N)
                     bias = load_float(p.bias, terms.bias_at + row * p.bias.stride[2] + key * p.bias.stride[3]);
-                s[m][n][x] = exponent_of(p, e, s[m][n][x], distance + (float)(ROW_STEP(n, x) - KEY_STEP(m, x)), bias,
-                                         x & 1 ? row_lse.y : row_lse.x, &slope[m][n][x]);
+                float exponent = exponent_of(p, e, s[m][n][x], distance + (float)(ROW_STEP(n, x) - KEY_STEP(m, x)), bias,
+                                             x & 1 ? row_lse.y : row_lse.x, &slope);
+                if (HIDDEN_BY_BITS && hidden >> HIDDEN_BIT(n, m, x) & 1u) exponent = -INFINITE, slope = 0.0f;
+                s[m][n][x] = exponent;
+                if (!HAS(p, DLATTN_FEATURE_SOFTCAP)) continue;
+                y[x] = exp2_approx(exponent);
+                s[m][n][x] = y[x] * slope;
+                if (HAS(p, DLATTN_FEATURE_DROPOUT) && !is_kept(kept, m, n, x)) y[x] = 0.0f;
             }
+            if (!HAS(p, DLATTN_FEATURE_SOFTCAP)) continue;
+            packed[m][n >> 1][2 * (n & 1)] = pack(y[0], y[1]);
+            packed[m][n >> 1][2 * (n & 1) + 1] = pack(y[2], y[3]);
         }
     }
-}
-
-// The exponents of hidden scores become -inf.
-DEVICE void hide(const dlattn_params &p, const backward_context &c, float (*s)[NT][4], float (*slope)[NT][4],
-                 const score_place &place) {
-    const u32 *limit = (const u32 *)(shared_bytes + LIMITS_AT) + place.stage * BM + (place.i - place.tile.i0);
-    const i64 *q_segment = (const i64 *)(shared_bytes + Q_SEGMENTS_AT) + place.stage * BM + (place.i - place.tile.i0);
-    const i64 *k_segment = (const i64 *)(shared_bytes + K_SEGMENTS_AT) + (place.j - c.j0);
-    i64 mask_at = at(p.mask, c.s.b, place.tile.h);
-    EACH_ELEMENT {
-        int row = ROW_STEP(n, x), key = KEY_STEP(m, x);
-        bool visible = inside_limits(limit[row], place.j - c.j0 + key);
-        if (HAS(p, DLATTN_FEATURE_MASK) && visible)
-            visible = ((const unsigned char *)p.mask.data)[mask_at + (place.i + row) * p.mask.stride[2] +
-                                                           (place.j + key) * p.mask.stride[3]] != 0;
-        if (HAS(p, DLATTN_FEATURE_SEGMENTS)) visible = visible && q_segment[row] == k_segment[key];
-        s[m][n][x] = visible ? s[m][n][x] : -INFINITE;
-        if (HAS(p, DLATTN_FEATURE_SOFTCAP)) slope[m][n][x] = visible ? slope[m][n][x] : 0.0f;
-    }
-}
-
-DEVICE bool is_kept(const u32 kept[NT / 2], int m, int n, int x) {
-    return (kept[n >> 1] >> (4 * m + 2 * (x >> 1) + (n & 1) + 16 * (x & 1)) & 1u) != 0;
 }
 
 // From q.k in s to p times the derivative of the score, in place, and to p (after dropout's selection) as left operands.
 DEVICE void probabilities(const dlattn_params &p, const backward_context &c, float (*s)[NT][4], u32 (*packed)[NT / 2][4],
                           const u32 kept[NT / 2], const score_place &place) {
-    float slope[MT][NT][4];
-    exponents(p, c, s, slope, place);
-    if (MASKED_BY_ELEMENT || !tile_is_full(p, c, place.tile.i0)) hide(p, c, s, slope, place);
+    const bool masked = MASKED_BY_ELEMENT || !tile_is_full(p, c, place.tile.i0);
+    exponents(p, c, s, packed, kept, HIDDEN_BY_BITS && masked ? hidden_bits(p, c, place) : 0, place);
+    if (HAS(p, DLATTN_FEATURE_SOFTCAP)) return;
+    if (!HIDDEN_BY_BITS && masked) hide(p, c, s, place);
 #pragma unroll
     for (int n = 0; n < NT; n++)
 #pragma unroll
@@ -234,8 +286,7 @@ DEVICE void probabilities(const dlattn_params &p, const backward_context &c, flo
             float y[4];
 #pragma unroll
             for (int x = 0; x < 4; x++) {
-                y[x] = exp2_approx(s[m][n][x]);
-                s[m][n][x] = HAS(p, DLATTN_FEATURE_SOFTCAP) ? y[x] * slope[m][n][x] : y[x];
+                y[x] = s[m][n][x] = exp2_approx(s[m][n][x]);
                 if (HAS(p, DLATTN_FEATURE_DROPOUT) && !is_kept(kept, m, n, x)) y[x] = 0.0f;
             }
             packed[m][n >> 1][2 * (n & 1)] = pack(y[0], y[1]);
@@ -324,11 +375,11 @@ DEVICE void add_others(float (*c)[2 * PAIRS][4], u32 exchange, const panel<COLS,
 }
 
 // dq of a tile, before scale, to the sums: ds k over all keys of the block.
-DEVICE void add_dq(const dlattn_params &p, const backward_context &c, u32 shared, u32 ds, row_tile tile) {
+DEVICE void add_dq(const dlattn_params &p, const backward_context &c, u32 shared, u32 ds, u32 rows_d, row_tile tile) {
     int warp = warp_id(), row = warp / DQ_COLUMN_WARPS * DQ_ROWS, col = warp % DQ_COLUMN_WARPS * DQ_COLUMNS;
     const int RT = DQ_ROWS / 16, PAIRS = DQ_COLUMNS / 16, lane = thread_anew() & 31;
     const u32 lane_trans = exchange_lane_trans(lane);
-    panel<HEAD_D, DQ_COLUMNS> k(shared + K_AT, rows_anew<HEAD_D>(), col);
+    panel<HEAD_D, DQ_COLUMNS> k(shared + K_AT, rows_d, col);
     float dq[RT][2 * PAIRS][4];
     u32 a[2][RT][4], b[2][PAIRS][4];
 #pragma unroll
@@ -371,10 +422,18 @@ DEVICE void write_keys(const dlattn_view &t, const sequence &s, int g, int cols,
 }
 
 // This warp's columns of a tile of dout or q: those of its part of dv or dk.
-DEVICE panel<HEAD_E, E_PART> dout_part(u32 dout) {
-    return panel<HEAD_E, E_PART>(dout, rows_anew<HEAD_E>(), warp_id() % ROW_WARPS * E_PART);
+DEVICE panel<HEAD_E, E_PART> dout_part(u32 dout, u32 rows_e) { return panel<HEAD_E, E_PART>(dout, rows_e, warp_id() % ROW_WARPS * E_PART); }
+DEVICE panel<HEAD_D, D_PART> q_part(u32 q, u32 rows_d) { return panel<HEAD_D, D_PART>(q, rows_d, warp_id() % ROW_WARPS * D_PART); }
+
+// The lane's address for the products of one tile. For some shapes ptxas would keep all that follows from it in registers
+// through the loop, and spill; so it is mixed with bits of the count of tiles that are always 0.
+template <int BIT>
+DEVICE u32 fresh(u32 lane, int count) {
+    if (!FRESH) return lane;
+    u32 zero;
+    asm volatile("shr.u32 %0, %1, %2;" : "=r"(zero) : "r"(count), "n"(BIT));
+    return lane ^ zero;
 }
-DEVICE panel<HEAD_D, D_PART> q_part(u32 q) { return panel<HEAD_D, D_PART>(q, rows_anew<HEAD_D>(), warp_id() % ROW_WARPS * D_PART); }
 
 // The warps of one group of keys meet.
 DEVICE void meet_group(int key_warp) {
@@ -391,12 +450,8 @@ extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS) backward_sm80(cons
     c.g = pair % p.G;
     c.s = read_sequence(p, pair / p.G);
     if (c.j0 >= c.s.N) return;
-    c.mask = mask_of(p, c.s);
-    const row_range rows = rows_of_keys<WARPS>(p, c.s, c.mask, c.j0, c.j0 + BN, (int *)(shared_bytes + FOUND_AT));
-    if (HAS(p, DLATTN_FEATURE_DROPOUT)) {
-        c.key = dropout_key(p);
-        c.by_element = p.positions && (((c.s.q_position & 15) | (c.s.k_position & 31)) != 0);
-    }
+    keep_context(p, c.s);
+    const row_range rows = rows_of_keys<WARPS>(p, c.s, mask_of(p, c.s), c.j0, c.j0 + BN, (int *)(shared_bytes + FOUND_AT));
 
     float dk[MT][D_PART / 8][4], dv[MT][E_PART / 8][4];
     clear<MT, D_PART / 8>(dk);
@@ -417,6 +472,8 @@ extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS) backward_sm80(cons
         if (STAGES == 2) load_rows(p, c, shared, tile, 0);
         copies_commit();
     }
+    const u32 rows_d = lane_by_rows<HEAD_D>(), rows_e = lane_by_rows<HEAD_E>();
+    const u32 columns_d = lane_by_columns<HEAD_D>(), columns_e = lane_by_columns<HEAD_E>();
     const int key = key_warp * WARP_KEYS, row = row_warp * WARP_ROWS;
     row_tile before = tile;
 #pragma unroll 1
@@ -436,37 +493,37 @@ extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS) backward_sm80(cons
         if (!LATE) copies_commit();
         const u32 q = shared + Q_AT + stage * BM * HEAD_D * 2, dout = shared + DOUT_AT + stage * BM * HEAD_E * 2;
         const u32 ds_at = shared + DS_AT + (DS_STAGES == 2 ? (n & 1) * BM * BN * 2 : 0), p_at = shared + P_AT;
-        if (DQ && DS_STAGES == 2 && n > 0) add_dq(p, c, shared, shared + DS_AT + ((n - 1) & 1) * BM * BN * 2, before);
+        if (DQ && DS_STAGES == 2 && n > 0) add_dq(p, c, shared, shared + DS_AT + ((n - 1) & 1) * BM * BN * 2, rows_d, before);
 
         u32 kept[NT / 2], p_packed[MT][NT / 2][4], ds_packed[MT][NT / 2][4];
         float s[MT][NT][4], dp[MT][NT][4];
-        if (HAS(p, DLATTN_FEATURE_DROPOUT)) dropout_bits(p, c, kept, tile.h, tile.i0 + row, c.j0 + key);
-        multiply_rows<MT, NT / 2, HEAD_D>(s, shared + K_AT + key * HEAD_D * 2, rows_anew<HEAD_D>(), q + row * HEAD_D * 2,
-                                          columns_anew<HEAD_D>());
+        multiply_rows<MT, NT / 2, HEAD_D>(s, shared + K_AT + key * HEAD_D * 2, rows_d, q + row * HEAD_D * 2,
+                                          columns_d);
         if (LATE && STAGES == 2 && n + 1 < count) load_rows(p, c, shared, next, stage ^ 1);
         if (LATE) copies_commit();
+        if (HAS(p, DLATTN_FEATURE_DROPOUT)) dropout_bits(p, c, kept, tile.h, tile.i0 + row, c.j0 + key);
         const int lane = thread_anew() & 31;
         const score_place place = {tile, stage, tile.i0 + row + 2 * (lane & 3), c.j0 + key + (lane >> 2)};
         probabilities(p, c, s, p_packed, kept, place);
         if (ROW_WARPS > 1 && DV) store_exchange(p_at, p_packed, key, row);
-        if (DV) add_own<E_PART / 16, HEAD_E>(dv, p_packed, dout_part(dout), row);
-        multiply_rows<MT, NT / 2, HEAD_E>(dp, shared + V_AT + key * HEAD_E * 2, rows_anew<HEAD_E>(), dout + row * HEAD_E * 2,
-                                          columns_anew<HEAD_E>());
+        if (DV) add_own<E_PART / 16, HEAD_E>(dv, p_packed, dout_part(dout, fresh<29>(rows_e, n)), row);
+        multiply_rows<MT, NT / 2, HEAD_E>(dp, shared + V_AT + key * HEAD_E * 2, rows_e, dout + row * HEAD_E * 2,
+                                          columns_e);
         score_gradients(p, s, dp, ds_packed, kept, (const float *)(shared_bytes + DELTA_AT) + stage * BM + row);
         if (DQ || (ROW_WARPS > 1 && DK)) store_exchange(ds_at, ds_packed, key, row);
 
-        if (DK) add_own<D_PART / 16, HEAD_D>(dk, ds_packed, q_part(q), row);
+        if (DK) add_own<D_PART / 16, HEAD_D>(dk, ds_packed, q_part(q, fresh<30>(rows_d, n)), row);
         if (DQ && DS_STAGES == 1) __syncthreads();
         else meet_group(key_warp);
-        if (DV) add_others<E_PART / 16, HEAD_E>(dv, p_at, dout_part(dout), key, row_warp);
-        if (DK) add_others<D_PART / 16, HEAD_D>(dk, ds_at, q_part(q), key, row_warp);
-        if (DQ && DS_STAGES == 1) add_dq(p, c, shared, ds_at, tile);
+        if (DV) add_others<E_PART / 16, HEAD_E>(dv, p_at, dout_part(dout, fresh<29>(rows_e, n)), key, row_warp);
+        if (DK) add_others<D_PART / 16, HEAD_D>(dk, ds_at, q_part(q, fresh<30>(rows_d, n)), key, row_warp);
+        if (DQ && DS_STAGES == 1) add_dq(p, c, shared, ds_at, fresh<31>(rows_d, n), tile);
         before = tile;
         tile = next;
     }
     if (DQ && DS_STAGES == 2 && count > 0) {
         __syncthreads();
-        add_dq(p, c, shared, shared + DS_AT + ((count - 1) & 1) * BM * BN * 2, before);
+        add_dq(p, c, shared, shared + DS_AT + ((count - 1) & 1) * BM * BN * 2, rows_d, before);
     }
     if (DK && p.dk.data) write_keys<D_PART / 16>(p.dk, c.s, c.g, p.D, dk, p.scale, c.j0 + key, row_warp * D_PART);
     if (DV && p.dv.data) write_keys<E_PART / 16>(p.dv, c.s, c.g, p.E, dv, p.dropout_scale, c.j0 + key, row_warp * E_PART);

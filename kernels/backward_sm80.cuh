@@ -56,8 +56,8 @@ DEVICE row_range rows_of_keys(const dlattn_params &p, const sequence &s, const d
 }
 
 // Row i's keys inside the tile of `keys` keys at j0, in one word: the first in the low half, how many in the high half.
-DEVICE u32 tile_limits(const dlattn_params &p, const sequence &s, const dlattn_mask &m, int i, int j0, int keys) {
-    limits r = row_limits(p, s, m, i);
+DEVICE u32 tile_limits(const dlattn_params &p, const sequence &s, int i, int j0, int keys) {
+    limits r = row_limits(p, s, mask_of(p, s), i);
     int lo = r.lo - j0, hi = r.hi - j0;
     lo = lo < 0 ? 0 : lo > keys ? keys : lo;
     hi = hi < lo ? lo : hi > keys ? keys : hi;
@@ -129,20 +129,6 @@ DEVICE u32 transpose(u32 x) {
     u32 y;
     asm("movmatrix.sync.aligned.m8n8.trans.b16 %0, %1;" : "=r"(y) : "r"(x));
     return y;
-}
-
-// lane_by_rows and lane_by_columns of a lane that was just asked for: nothing that follows from it lives longer than the product
-// that needs it.
-template <int COLS>
-DEVICE u32 rows_anew() {
-    int lane = thread_anew() & 31;
-    return chunk_offset<COLS>(lane & 15, lane >> 4);
-}
-
-template <int COLS>
-DEVICE u32 columns_anew() {
-    int lane = thread_anew() & 31;
-    return chunk_offset<COLS>((lane & 7) | (lane >> 4) << 3, (lane >> 3) & 1);
 }
 
 // Panels --------------------------------------------------------------------------------------------------------------

@@ -139,13 +139,15 @@ extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS) dbias_sm80(const _
         load_dout_and_v(p, g, pair, shared);
         copies_commit();
     }
+    const u32 rows_d = lane_by_rows<HEAD_D>(), rows_e = lane_by_rows<HEAD_E>();
+    const u32 columns_d = lane_by_columns<HEAD_D>(), columns_e = lane_by_columns<HEAD_E>();
 #pragma unroll 1
     while (pair.there) {
         score_context terms = score_context_of(p, pair.s, pair.h);
         if (pair.fresh && !pair.full && threadIdx.x < BM)
             ((limits *)(shared_bytes + LIMITS_AT))[threadIdx.x] =
                 row_limits(p, pair.s, mask_of(p, pair.s), g.i0 + (int)threadIdx.x);
-        float lse2[MT][2], delta[MT][2], s[MT][NT][4], slope[MT][NT][4], dp[MT][NT][4];
+        float lse2[MT][2], delta[MT][2], s[MT][NT][4], dp[MT][NT][4];
         i64 row = row_of(p, pair.s, pair.h, i);
 #pragma unroll
         for (int a = 0; a < MT; a++)
@@ -157,21 +159,20 @@ extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS) dbias_sm80(const _
             }
         copies_wait<1>();
         __syncthreads();  // q, k and the limits are here
-        multiply_rows<MT, NT / 2, HEAD_D>(s, shared + Q_AT + warp_row * HEAD_D * 2, rows_anew<HEAD_D>(),
-                                          shared + K_AT + warp_key * HEAD_D * 2,
-                                          columns_anew<HEAD_D>());
+        multiply_rows<MT, NT / 2, HEAD_D>(s, shared + Q_AT + warp_row * HEAD_D * 2, rows_d, shared + K_AT + warp_key * HEAD_D * 2,
+                                          columns_d);
         __syncthreads();
         bias_pair next = pair;
         advance(p, g, &next);
         if (next.there) load_q_and_k(p, g, next, shared);
         copies_commit();
-        exponents_of(p, pair.s, terms, bias, s, slope, lse2, i, j);
+        exponents_of<false>(p, pair.s, terms, bias, s, dp, lse2, i, j);
         if (!pair.full) hide_outside(s, (const limits *)(shared_bytes + LIMITS_AT) + warp_row, j);
         hide_elements(s, p, terms, pair.s, i, j);
         copies_wait<1>();
         __syncthreads();  // dout and v are here
-        multiply_rows<MT, NT / 2, HEAD_E>(dp, shared + DOUT_AT + warp_row * HEAD_E * 2, rows_anew<HEAD_E>(),
-                                          shared + V_AT + warp_key * HEAD_E * 2, columns_anew<HEAD_E>());
+        multiply_rows<MT, NT / 2, HEAD_E>(dp, shared + DOUT_AT + warp_row * HEAD_E * 2, rows_e,
+                                          shared + V_AT + warp_key * HEAD_E * 2, columns_e);
         __syncthreads();
         if (next.there) load_dout_and_v(p, g, next, shared);
         copies_commit();

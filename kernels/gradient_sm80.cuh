@@ -31,10 +31,10 @@ struct tile_bias {
     }
 };
 
-// From q.k in s to the exponent of p. slope: the derivative of the score, set where there is softcap.
-template <int MT, int NT, typename BIAS_SOURCE>
+// From q.k in s to the exponent of p. With softcap and SLOPED `scaled` is multiplied by the derivative of the score.
+template <bool SLOPED, int MT, int NT, typename BIAS_SOURCE>
 DEVICE void exponents_of(const dlattn_params &p, const sequence &q, const score_context &terms, const BIAS_SOURCE &bias_source,
-                         float (&s)[MT][NT][4], float (&slope)[MT][NT][4], const float (&lse2)[MT][2], int i, int j) {
+                         float (&s)[MT][NT][4], float (&scaled)[MT][NT][4], const float (&lse2)[MT][2], int i, int j) {
     exponent_context e = exponent_context_of(p, terms);
     float distance = (float)dlattn_add_sat(terms.distance, (i64)i - j);
 #pragma unroll
@@ -45,11 +45,12 @@ DEVICE void exponents_of(const dlattn_params &p, const sequence &q, const score_
             if (HAS(p, DLATTN_FEATURE_BIAS)) bias_source.row(words, a, n);
 #pragma unroll
             for (int c = 0; c < 4; c++) {
-                float bias = 0.0f;
+                float bias = 0.0f, slope = 1.0f;
                 if (HAS(p, DLATTN_FEATURE_BIAS))
                     bias = bias_source.of(p, terms, q, words, i + ROW_OF(a, c), j + KEY_OF(n, c), n, c);
                 s[a][n][c] = exponent_of(p, e, s[a][n][c], distance + (float)(ROW_OF(a, c) - KEY_OF(n, c)), bias,
-                                         lse2[a][c / 2], &slope[a][n][c]);
+                                         lse2[a][c / 2], &slope);
+                if (SLOPED && HAS(p, DLATTN_FEATURE_SOFTCAP)) scaled[a][n][c] *= slope;
             }
         }
     }
@@ -75,9 +76,23 @@ DEVICE void hide_outside(float (&s)[MT][NT][4], const limits *rows, int j) {
 template <int MT, int NT>
 DEVICE void hide_elements(float (&s)[MT][NT][4], const dlattn_params &p, const score_context &terms, const sequence &q, int i, int j) {
     if (!MASKED_BY_ELEMENT) return;
-    EACH_SCORE(MT, NT) {
-        int row = smaller(i + ROW_OF(a, c), q.M - 1), key = smaller(j + KEY_OF(n, c), q.N - 1);
-        if (!element_visible(p, terms, row, key)) s[a][n][c] = -INFINITE;
+#pragma unroll
+    for (int a = 0; a < MT; a++) {
+        u32 hidden[(NT + 7) / 8] = {0};  // by a loop that holds few values
+#pragma unroll
+        for (int word = 0; word < (NT + 7) / 8; word++)
+#pragma unroll 1
+            for (int n = 8 * word; n < 8 * word + 8 && n < NT; n++)
+#pragma unroll
+                for (int c = 0; c < 4; c++) {
+                    int row = smaller(i + ROW_OF(a, c), q.M - 1), key = smaller(j + KEY_OF(n, c), q.N - 1);
+                    hidden[word] |= (u32)!element_visible(p, terms, row, key) << (4 * (n % 8) + c);
+                }
+#pragma unroll
+        for (int n = 0; n < NT; n++)
+#pragma unroll
+            for (int c = 0; c < 4; c++)
+                if (hidden[n / 8] >> (4 * (n % 8) + c) & 1u) s[a][n][c] = -INFINITE;
     }
 }
 

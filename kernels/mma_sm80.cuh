@@ -1,8 +1,8 @@
-// mma_sm80.cuh: the vocabulary of the tensor-core kernels for sm_75 to sm_120: 16-bit tiles in swizzled shared memory, ldmatrix
-// fragments, mma.sync, cp.async, exp2.
+// mma_sm80.cuh: the vocabulary of the tensor-core kernels for sm_75 to sm_120: 16-bit tiles in swizzled shared memory,
+// ldmatrix fragments, mma.sync, cp.async, exp2.
 //
-// -DTYPE=DLATTN_TYPE_F16 or DLATTN_TYPE_BF16 (sm_80 on) is the element type of every tile. sm_75 has no cp.async and only
-// the m16n8k8 mma: both are replaced here, so that the kernels have one source.
+// -DTYPE=DLATTN_TYPE_F16 or DLATTN_TYPE_BF16 (sm_80 on) is the element type of every tile. sm_75 has no cp.async and
+// only the m16n8k8 mma: both are replaced here, so that the kernels have one source.
 //
 // Fragments, with g = lane / 4 and t = lane % 4:
 //   c[0..3] of a 16 x 8 product: (g, 2t) (g, 2t+1) (g+8, 2t) (g+8, 2t+1)
@@ -34,8 +34,8 @@ DEVICE u32 shared_address(const void *p) { return (u32)__cvta_generic_to_shared(
 
 DEVICE int lane_id() { return (int)(threadIdx.x & 31); }
 
-// The thread's number read anew: what is derived from it is computed where it is needed, instead of being kept in registers
-// through a loop.
+// The thread's number read anew: what is derived from it is computed where it is needed, instead of being kept in
+// registers through a loop.
 DEVICE int thread_anew() {
     u32 x;
     asm volatile("mov.u32 %0, %%tid.x;" : "=r"(x));
@@ -95,8 +95,8 @@ DEVICE void pack_fragment(u32 a[4], const float (*c)[4]) {
 }
 
 // Tiles ---------------------------------------------------------------------------------------------------------------
-// A tile is ROWS x COLS elements, rows dense, COLS a multiple of 16, its base a multiple of 128 bytes. The 16-byte chunks
-// of a row are permuted by an exclusive or with the row, so that eight rows at one column touch all banks once.
+// A tile is ROWS x COLS elements, rows dense, COLS a multiple of 16, its base a multiple of 128 bytes. The 16-byte
+// chunks of a row are permuted by an exclusive or with the row, so that eight rows at one column touch all banks once.
 
 template <int COLS>
 DEVICE int swizzle_of_row(int row) {
@@ -116,8 +116,8 @@ DEVICE u32 element_offset(int row, int col) {
 }
 
 // ldmatrix takes one row address per lane. By rows: lanes 0-15 rows 0-15 of the left 8 columns, 16-31 of the right 8.
-// By columns: lanes 0-7 left, 8-15 right of rows 0-7; 16-31 the same of rows 8-15. Keep the result for the whole kernel;
-// fragment_address moves it to (row, col), a multiple of 8 rows and 16 columns, with one xor and constants.
+// By columns: lanes 0-7 left, 8-15 right of rows 0-7; 16-31 the same of rows 8-15. Keep the result for the whole
+// kernel; fragment_address moves it to (row, col), a multiple of 8 rows and 16 columns, with one xor and constants.
 template <int COLS>
 DEVICE u32 lane_by_rows() {
     return chunk_offset<COLS>(lane_id() & 15, lane_id() >> 4);
@@ -150,10 +150,13 @@ DEVICE void load_fragment_trans(u32 r[4], u32 address) {
 }
 
 DEVICE void store_shared(u32 address, uint4 x) {
-    asm volatile("st.shared.v4.b32 [%0], {%1,%2,%3,%4};" :: "r"(address), "r"(x.x), "r"(x.y), "r"(x.z), "r"(x.w) : "memory");
+    asm volatile("st.shared.v4.b32 [%0], {%1,%2,%3,%4};"
+                 :: "r"(address), "r"(x.x), "r"(x.y), "r"(x.z), "r"(x.w) : "memory");
 }
 
-DEVICE void store_shared(u32 address, u32 x) { asm volatile("st.shared.b32 [%0], %1;" :: "r"(address), "r"(x) : "memory"); }
+DEVICE void store_shared(u32 address, u32 x) {
+    asm volatile("st.shared.b32 [%0], %1;" :: "r"(address), "r"(x) : "memory");
+}
 
 DEVICE uint4 load_shared(u32 address) {
     uint4 x;
@@ -225,8 +228,8 @@ DEVICE uint4 gather(const u16 *first, i64 stride, int count) {
     return make_uint4(word[0], word[1], word[2], word[3]);
 }
 
-// Does a thread of the copy below stay in its column, with the permutation repeating at each of its rows? Then it needs one
-// address, moved by constants.
+// Does a thread of the copy below stay in its column, with the permutation repeating at each of its rows? Then it needs
+// one address, moved by constants.
 template <int ROWS, int COLS, int THREADS, bool WHOLE>
 DEVICE constexpr bool copies_by_column() {
     return WHOLE && THREADS % (COLS / 8) == 0 && THREADS / (COLS / 8) % 8 == 0 && ROWS % (THREADS / (COLS / 8)) == 0;
@@ -251,15 +254,15 @@ DEVICE void load_column(u32 tile, const tile_source &from, int row, const u16 *f
 }
 
 // Rows [row, row + ROWS) of the source to the tile at shared address `tile`, by THREADS threads.
-// WHOLE: unit column stride, 16-byte aligned rows and cols a multiple of 8: asynchronous. Else any strides, done when the
-// threads have met.
+// WHOLE: unit column stride, 16-byte aligned rows and cols a multiple of 8: asynchronous. Else any strides, done when
+// the threads have met.
 template <int ROWS, int COLS, int THREADS, bool WHOLE>
 DEVICE void load_tile(u32 tile, const tile_source &from, int row) {
     if constexpr (copies_by_column<ROWS, COLS, THREADS, WHOLE>()) {
         load_column<ROWS, COLS, THREADS>(tile, from, row, column_of<COLS>(from, row));
     } else {
         const int CHUNKS = COLS / 8, COUNT = ROWS * CHUNKS;
-#pragma unroll
+#pragma unroll 2 // more at once would need too many registers
         for (int base = 0; base < COUNT; base += THREADS) {
             const int n = base + (int)threadIdx.x, r = n / CHUNKS, c = n % CHUNKS;
             if (COUNT % THREADS != 0 && n >= COUNT) break;
@@ -271,8 +274,8 @@ DEVICE void load_tile(u32 tile, const tile_source &from, int row) {
     }
 }
 
-// load_tile for a loop that goes down tile by tile: *column is column_of<COLS>(from, row) and moves with it, which spares
-// the loop the products and the registers of an address.
+// load_tile for a loop that goes down tile by tile: *column is column_of<COLS>(from, row) and moves with it, which
+// spares the loop the products and the registers of an address.
 template <int ROWS, int COLS, int THREADS, bool WHOLE>
 DEVICE void load_tile_and_step_back(u32 tile, const tile_source &from, int row, const u16 **column) {
     if constexpr (copies_by_column<ROWS, COLS, THREADS, WHOLE>()) {

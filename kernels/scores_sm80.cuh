@@ -1,5 +1,5 @@
-// scores_sm80.cuh: what happens to a tile of scores in mma fragments: score terms, masks and dropout, as scores.cuh says them
-// element by element.
+// scores_sm80.cuh: what happens to a tile of scores in mma fragments: score terms, masks and dropout, as scores.cuh
+// says them element by element.
 //
 // A tile s[MT][NT][4] is 16 MT rows by 8 NT keys of one warp. `i` and `j` below are the thread's own first row and key:
 // element c of (a, n) is row i + 16 a + 8 (c / 2), key j + 8 n + c % 2.
@@ -19,29 +19,51 @@
 #define TANH_4 0.01798874441f
 
 DEVICE float tanh_of(float x) {
-    float y = fabsf(x), square = x * x, power, inverse;
-    const float small = fmaf(fmaf(fmaf(fmaf(TANH_4, square, TANH_3), square, TANH_2), square, TANH_1) * square, x, x);
-    power = exp2_approx(y * (2.0f * LOG2_E));
-    asm("rcp.approx.ftz.f32 %0, %1;" : "=f"(inverse) : "f"(power + 1.0f));
-    return y < 0.5f ? small : copysignf(fmaf(-2.0f, inverse, 1.0f), x);
+    const float y = fabsf(x), square = x * x;
+    float large, small = fmaf(fmaf(fmaf(fmaf(TANH_4, square, TANH_3), square, TANH_2), square, TANH_1) * square, x, x);
+    // One after the other, in registers that are soon free: all scores of a tile at once would need more than there
+    // are.
+    asm volatile("{\n\t.reg .f32 e;\n\t"
+                 "ex2.approx.ftz.f32 e, %1;\n\t"
+                 "add.ftz.f32 e, e, 0f3F800000;\n\t"
+                 "rcp.approx.ftz.f32 e, e;\n\t"
+                 "fma.rn.ftz.f32 %0, e, 0fC0000000, 0f3F800000;\n\t}"
+                 : "=f"(large) : "f"(y * (2.0f * LOG2_E)));
+    return y < 0.5f ? small : copysignf(large, x);
 }
 
-// s = softcap * tanh(s * scale / softcap). Where the whole warp stays below |x| = 1/2, it is s times a polynomial in s^2.
+// s = softcap * tanh(s * scale / softcap), 16 rows at a time. Where the whole warp stays below |x| = 1/2, it is s times
+// a polynomial in s^2. (The tile at once would need more registers than there are, smaller pieces wait longer for each
+// other.)
 template <int MT, int NT>
 DEVICE void cap_tile(float (&s)[MT][NT][4], float scale, float softcap) {
     asm volatile("" : "+f"(scale), "+f"(softcap)); // no constants kept through the loop
     const float inward = scale / softcap, square = inward * inward;
-    float top = 0.0f;
-    EACH_SCORE(MT, NT) top = fmaxf(top, fabsf(s[a][n][c]));
-    if (__all_sync(0xffffffffu, top * fabsf(inward) < 0.5f && square < 1e8f)) {
-        const float c1 = TANH_1 * square * scale, c2 = TANH_2 * square * square * scale;
-        const float c3 = TANH_3 * square * square * square * scale, c4 = TANH_4 * square * square * square * square * scale;
-        EACH_SCORE(MT, NT) {
-            const float x = s[a][n][c], w = x * x;
-            s[a][n][c] = x * fmaf(fmaf(fmaf(fmaf(c4, w, c3), w, c2), w, c1), w, scale);
+#pragma unroll
+    for (int a = 0; a < MT; a++) {
+        float tops[4] = {0.0f, 0.0f, 0.0f, 0.0f}; // four, so that each waits less for the last
+#pragma unroll
+        for (int n = 0; n < NT; n++)
+#pragma unroll
+            for (int c = 0; c < 4; c++) tops[c] = fmaxf(tops[c], fabsf(s[a][n][c]));
+        const float top = fmaxf(fmaxf(tops[0], tops[1]), fmaxf(tops[2], tops[3]));
+        if (__all_sync(0xffffffffu, top * fabsf(inward) < 0.5f && square < 1e8f)) {
+            const float c1 = TANH_1 * square * scale, c2 = TANH_2 * square * square * scale;
+            const float cube = square * square * square;
+            const float c3 = TANH_3 * cube * scale, c4 = TANH_4 * cube * square * scale;
+#pragma unroll
+            for (int n = 0; n < NT; n++)
+#pragma unroll
+                for (int c = 0; c < 4; c++) {
+                    const float x = s[a][n][c], w = x * x;
+                    s[a][n][c] = x * fmaf(fmaf(fmaf(fmaf(c4, w, c3), w, c2), w, c1), w, scale);
+                }
+        } else {
+#pragma unroll
+            for (int n = 0; n < NT; n++)
+#pragma unroll
+                for (int c = 0; c < 4; c++) s[a][n][c] = softcap * tanh_of(s[a][n][c] * inward);
         }
-    } else {
-        EACH_SCORE(MT, NT) s[a][n][c] = softcap * tanh_of(s[a][n][c] * inward);
     }
 }
 
@@ -49,13 +71,14 @@ DEVICE void cap_tile(float (&s)[MT][NT][4], float scale, float softcap) {
 #define BIAS 0
 #endif
 #if BIAS
-// A warp's own rows of a tile of bias in shared memory, permuted as every tile: of the element type (BIAS 1) or float (2).
-// Nobody else reads them, so the warp copies the next ones as soon as it has read these.
+// A warp's own rows of a tile of bias in shared memory, permuted as every tile: of the element type (BIAS 1) or float
+// (2). Nobody else reads them, so the warp copies the next ones as soon as it has read these.
 #define BIAS_COLS (BN * BIAS) // 16-bit elements of a row
 
 // Rows from row0 on, at most `rows`, keys from j0 on, N there are: 16 * MT rows of this warp.
 template <int ROWS>
-DEVICE void load_bias(u32 tile, const dlattn_params &p, const score_context &context, int row0, int rows, int j0, int N) {
+DEVICE void load_bias(u32 tile, const dlattn_params &p, const score_context &context, int row0, int rows, int j0,
+                      int N) {
     const int CHUNKS = BIAS_COLS / 8, STEP = 32 / CHUNKS, lane = thread_anew() % 32;
     static_assert(32 % CHUNKS == 0 && ROWS % STEP == 0, "keys of a tile with bias: 32, 64, 128, or 256 for 16 bits");
     const int chunk = lane % CHUNKS, left = (N - j0 - 8 / BIAS * chunk) * (2 * BIAS), row = row0 + lane / CHUNKS;
@@ -90,8 +113,8 @@ DEVICE float2 bias_pair(u32 tile, int r, int n) {
 
 // s: q.k, becomes the score in natural units. Rows >= M and keys >= N get some number. bias: the warp's tile of it.
 template <int MT, int NT>
-DEVICE void score_tile(float (&s)[MT][NT][4], const dlattn_params &p, const score_context &context, int i, int j, int M, int N,
-                       u32 bias) {
+DEVICE void score_tile(float (&s)[MT][NT][4], const dlattn_params &p, const score_context &context, int i, int j, int M,
+                       int N, u32 bias) {
     if (HAS(p, DLATTN_FEATURE_SOFTCAP)) {
         cap_tile(s, p.scale, p.softcap);
     } else {
@@ -126,22 +149,39 @@ DEVICE void score_tile(float (&s)[MT][NT][4], const dlattn_params &p, const scor
 #endif
 }
 
-// Hides keys outside each row's limits, of a tile that starts at key j0. `rows`: the limits of the block's rows.
+// Hides keys before each row's lower limit, or from its upper limit on, of a tile that starts at key j0. `rows`: the
+// limits of the block's rows.
 template <int MT, int NT>
-DEVICE void hide_outside(float (&s)[MT][NT][4], const limits *rows, int j0) {
+DEVICE void hide_before(float (&s)[MT][NT][4], const limits *rows, int j0) {
     const int thread = thread_anew(), j = j0 + thread % 4 * 2;
     rows += thread / 32 * (16 * MT) + thread % 32 / 4;
 #pragma unroll
     for (int a = 0; a < MT; a++)
 #pragma unroll
         for (int half = 0; half < 2; half++) {
-            const limits row = rows[16 * a + 8 * half];
-            const u32 count = (u32)(row.hi - row.lo);
+            const int lo = rows[16 * a + 8 * half].lo - j;
 #pragma unroll
             for (int n = 0; n < NT; n++)
 #pragma unroll
                 for (int c = 2 * half; c < 2 * half + 2; c++)
-                    if ((u32)(j - row.lo + KEY_OF(n, c)) >= count) s[a][n][c] = -INFINITE;
+                    if (KEY_OF(n, c) < lo) s[a][n][c] = -INFINITE;
+        }
+}
+
+template <int MT, int NT>
+DEVICE void hide_after(float (&s)[MT][NT][4], const limits *rows, int j0) {
+    const int thread = thread_anew(), j = j0 + thread % 4 * 2;
+    rows += thread / 32 * (16 * MT) + thread % 32 / 4;
+#pragma unroll
+    for (int a = 0; a < MT; a++)
+#pragma unroll
+        for (int half = 0; half < 2; half++) {
+            const int hi = rows[16 * a + 8 * half].hi - j;
+#pragma unroll
+            for (int n = 0; n < NT; n++)
+#pragma unroll
+                for (int c = 2 * half; c < 2 * half + 2; c++)
+                    if (KEY_OF(n, c) >= hi) s[a][n][c] = -INFINITE;
         }
 }
 
@@ -192,8 +232,8 @@ DEVICE int compare_segments(u32 segments, const dlattn_params &p, const segment_
 }
 
 template <int MT, int NT>
-DEVICE void hide_other_segments(float (&s)[MT][NT][4], const dlattn_params &p, const score_context &context, u32 segments, int i,
-                                int M) {
+DEVICE void hide_other_segments(float (&s)[MT][NT][4], const dlattn_params &p, const score_context &context,
+                                u32 segments, int i, int M) {
     i64 own[MT][2];
 #pragma unroll
     for (int a = 0; a < MT; a++)
@@ -214,21 +254,51 @@ DEVICE void hide_other_segments(float (&s)[MT][NT][4], const dlattn_params &p, c
         }
 }
 
-// Hides what the mask tensor hides.
+// Hides what the mask tensor hides. A tile inside it with dense rows is read at constant distances from one address a
+// row; else a loop that is not unrolled collects 16 bits at a time, because addresses for all would need too many
+// registers.
 template <int MT, int NT>
-DEVICE void hide_masked(float (&s)[MT][NT][4], const dlattn_params &p, const score_context &context, int i, int j, int M, int N) {
+DEVICE void hide_masked(float (&s)[MT][NT][4], const dlattn_params &p, const score_context &context, int i, int j,
+                        int M, int N) {
     const unsigned char *mask = (const unsigned char *)p.mask.data + context.mask_at;
-    EACH_SCORE(MT, NT) {
-        const int row = smaller(i + ROW_OF(a, c), M - 1), key = smaller(j + KEY_OF(n, c), N - 1);
-        if (!mask[row * p.mask.stride[2] + key * p.mask.stride[3]]) s[a][n][c] = -INFINITE;
+    const bool dense = p.mask.stride[3] == 1 && j - lane_id() % 4 * 2 + 8 * NT <= N;
+#pragma unroll
+    for (int a = 0; a < MT; a++) {
+        if (dense) {
+#pragma unroll
+            for (int half = 0; half < 2; half++) {
+                const unsigned char *row = mask + smaller(i + ROW_OF(a, 2 * half), M - 1) * p.mask.stride[2] + j;
+#pragma unroll
+                for (int n = 0; n < NT; n++)
+#pragma unroll
+                    for (int odd = 0; odd < 2; odd++)
+                        if (!row[KEY_OF(n, odd)]) s[a][n][2 * half + odd] = -INFINITE;
+            }
+            continue;
+        }
+#pragma unroll
+        for (int first = 0; first < NT; first += 4) {
+            u32 hidden = 0;
+#pragma unroll 4
+            for (int bit = 0; bit < 16; bit++) {
+                const int n = first + bit / 4, c = bit % 4;
+                const int row = smaller(i + ROW_OF(a, c), M - 1), key = smaller(j + KEY_OF(n, c), N - 1);
+                if (!mask[row * p.mask.stride[2] + key * p.mask.stride[3]]) hidden |= 1u << bit;
+            }
+#pragma unroll
+            for (int n = first; n < first + 4 && n < NT; n++)
+#pragma unroll
+                for (int c = 0; c < 4; c++)
+                    if (hidden >> (4 * (n - first) + c) & 1u) s[a][n][c] = -INFINITE;
+        }
     }
 }
 
-// Dropped elements become 0; kept ones are left to be scaled with their row. Where the tile starts at i' a multiple of 16
-// and j' of 32, the four words of one Philox call are this thread's 16 elements of a 16 x 32 block, in order.
+// Dropped elements become 0; kept ones are left to be scaled with their row. Where the tile starts at i' a multiple of
+// 16 and j' of 32, the four words of one Philox call are this thread's 16 elements of a 16 x 32 block, in order.
 template <int MT, int NT>
-DEVICE void drop_tile(float (&s)[MT][NT][4], const dlattn_params &p, const dlattn_philox_key &key, const sequence &q, int h,
-                      int i, int j) {
+DEVICE void drop_tile(float (&s)[MT][NT][4], const dlattn_params &p, const dlattn_philox_key &key, const sequence &q,
+                      int h, int i, int j) {
     const i64 row = i + (p.positions ? q.q_position : 0) - lane_id() / 4;
     const i64 column = j + (p.positions ? q.k_position : 0) - lane_id() % 4 * 2;
     const bool aligned = NT % 4 == 0 && (row & 15) == 0 && (column & 31) == 0;
@@ -237,8 +307,8 @@ DEVICE void drop_tile(float (&s)[MT][NT][4], const dlattn_params &p, const dlatt
 #pragma unroll
         for (int block = 0; block < (NT + 3) / 4; block++) {
             if (aligned) {
-                u32 words[4] = {(u32)(column >> 5) * 32u + block * 32u + lane_id(), (u32)(row >> 4) + a, (u32)(q.b * p.H + h),
-                                key.offset_low};
+                u32 words[4] = {(u32)(column >> 5) * 32u + block * 32u + lane_id(), (u32)(row >> 4) + a,
+                                (u32)(q.b * p.H + h), key.offset_low};
                 dlattn_philox(words, key.k0, key.k1);
 #pragma unroll
                 for (int n = 0; n < 4 && 4 * block + n < NT; n++)

@@ -1,8 +1,9 @@
-// softmax_sm80.cuh: the online softmax on mma fragments: a running reference m and sum l of each row that a thread has a
-// part of (rows g and g + 8 of each 16).
+// softmax_sm80.cuh: the online softmax on mma fragments: a running reference m and sum l of each row that a thread has
+// a part of (rows g and g + 8 of each 16).
 //
-// Scores come in any unit; exp2(factor * (score - m)) is their weight, factor > 0. m is raised only when a score exceeds it
-// by more than RAISE_BY powers of two: weights up to 2^RAISE_BY are as exact, and the products with o and l are saved.
+// Scores come in any unit; exp2(factor * (score - m)) is their weight, factor > 0. m is raised only when a score
+// exceeds it by more than RAISE_BY powers of two: weights up to 2^RAISE_BY are as exact, and the products with o and l
+// are saved.
 #ifndef DLATTN_SOFTMAX_SM80_CUH
 #define DLATTN_SOFTMAX_SM80_CUH
 
@@ -23,7 +24,8 @@ DEVICE float sum_of_quad(float x) {
 // s: scores of 16 MT rows by 8 NT keys, replaced by weights. o: 16 MT rows by 8 ET columns, kept relative to m. l: this
 // thread's part of the sums. -inf hides; a row that has seen nothing keeps m = -inf and weights 0; NaN reaches o and l.
 template <int MT, int NT, int ET>
-DEVICE void softmax_step(float (&s)[MT][NT][4], float (&o)[MT][ET][4], float (&m)[MT][2], float (&l)[MT][2], float factor) {
+DEVICE void softmax_step(float (&s)[MT][NT][4], float (&o)[MT][ET][4], float (&m)[MT][2], float (&l)[MT][2],
+                         float factor) {
     float top[MT][2];
     bool raise = false;
 #pragma unroll

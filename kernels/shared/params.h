@@ -63,7 +63,7 @@ typedef struct dlattn_params {
     // Workspace. Rows are numbered by dlattn_row (sequence.cuh); there are `row_count` of them, a multiple of 128.
     dlattn_u64 delta;            // float [row]: sum_e dout * out - dlse
     dlattn_u64 lse2;             // float [row]: lse * log2(e); +inf where p is 0 (nothing visible, past the end)
-    dlattn_u64 dq_sum;           // float [row][padded D]: dq before scale, summed with reductions
+    dlattn_u64 dq_sum;           // float [row][dq_columns]: dq before scale, summed with reductions
     dlattn_u64 partial_out;      // float [split][row][E]: normalised
     dlattn_u64 partial_lse;      // float [split][row]: natural log
     dlattn_i64 row_count;        // of all (sequence, head) together
@@ -71,7 +71,7 @@ typedef struct dlattn_params {
 
     int row_tiles, key_tiles;    // of the longest sequence, in tiles of the kernel that is launched
     int splits;                  // into how many pieces the keys are cut; 1: out and lse are written directly
-    int reserved0;
+    int dq_columns;              // padded D of dq_sum; 0: it is not used
 } dlattn_params;
 
 #endif

@@ -29,15 +29,12 @@ static void lay_out(dlattn_params *params, const cuda_schedule *s, void *workspa
     params->row_count = s->row_count;
     params->head_rows = s->head_rows;
     params->splits = s->splits;
+    params->dq_columns = s->dq_columns;
 }
 
 int32_t dlattn__launch_steps(const CUfunction *functions, const cuda_schedule *s, dlattn_params *params,
                              void *workspace, CUstream stream) {
     lay_out(params, s, workspace);
-    if (s->workspace.dq_sum_bytes)
-        DLATTN_TRY(dlattn__cuda_check(dlattn__driver.cuMemsetD32Async(params->dq_sum, 0, s->workspace.dq_sum_bytes / 4,
-                                                                      stream),
-                                      "cuMemsetD32Async", "the sum of dq"));
     for (int32_t n = 0; n < s->step_count; n++) {
         params->row_tiles = s->steps[n].row_tiles;
         params->key_tiles = s->steps[n].key_tiles;

@@ -7,7 +7,11 @@
 
 #include "arguments.h"
 
-enum { MAX_SPLITS = 64, SPLIT_KEYS = 256 /* fewer keys are not worth a part of their own */ };
+enum {
+    MAX_SPLITS = 64,
+    SPLIT_KEYS = 256,       /* fewer keys are not worth a part of their own */
+    FEWEST_SPLIT_KEYS = 1024 /* fewer keys take less time than joining parts */
+};
 static const int64_t most_blocks = INT32_MAX;
 
 static int64_t divide_up(int64_t a, int64_t b) { return (a + b - 1) / b; }
@@ -113,7 +117,7 @@ static int64_t busy_tiles(const making *m, const variant *v, row_cut cut) {
 static int64_t choose_splits(const making *m, const variant *v, row_cut cut) {
     const problem *p = m->p;
     const int64_t tiles = p->H > 0 ? busy_tiles(m, v, cut) : 0, slots = (int64_t)m->device->multiprocessors * v->residents;
-    if (tiles == 0 || 2 * tiles > slots) return 1;
+    if (tiles == 0 || 2 * tiles > slots || p->N < FEWEST_SPLIT_KEYS) return 1;
     int64_t splits = smaller(smaller(slots / tiles, p->N / SPLIT_KEYS), MAX_SPLITS);
     const uint64_t each = (uint64_t)m->s->row_count * (uint64_t)(p->E + 1) * 4 + 512, most = m->room / each;
     if (most < (uint64_t)splits) splits = (int64_t)most;
@@ -142,15 +146,10 @@ static int32_t schedule_forward(making *m) {
 }
 
 /* dq is summed by reductions, unless that must not be or the workspace has no room for the sums. */
-static void choose_dq(making *m, const variant *v) {
+static bool should_reduce_dq(const making *m, const variant *v) {
     const problem *p = m->p;
-    cuda_workspace *w = &m->s->workspace;
-    const int64_t floats = m->s->row_count * dlattn__padded_head(v, p->D);
-    m->how.reduce_dq = v->tuned && p->dq.dtype && !(p->flags & DLATTN_DETERMINISTIC) &&
-                       w->total + (uint64_t)round_up(floats * 4, 256) <= m->room;
-    if (!m->how.reduce_dq) return;
-    w->dq_sum = reserve(w, floats);
-    w->dq_sum_bytes = (uint64_t)floats * 4;
+    const uint64_t bytes = (uint64_t)round_up(m->s->row_count * dlattn__padded_head(v, p->D) * 4, 256);
+    return v->tuned && p->dq.dtype && !(p->flags & DLATTN_DETERMINISTIC) && m->s->workspace.total + bytes <= m->room;
 }
 
 static int32_t add_main(making *m) {
@@ -158,13 +157,17 @@ static int32_t add_main(making *m) {
     cuda_schedule *s = m->s;
     const variant *v = s->main = dlattn__variant_for(DLATTN_KERNEL_BACKWARD, p, &m->how, m->device, m->note, m->note_bytes);
     if (!v) return DLATTN_ERR_UNSUPPORTED;
-    choose_dq(m, v);
+    m->how.reduce_dq = should_reduce_dq(m, v);
+    if (m->how.reduce_dq) {
+        s->dq_columns = (int32_t)dlattn__padded_head(v, p->D);
+        s->workspace.dq_sum = reserve(&s->workspace, s->row_count * s->dq_columns);
+    }
     const int64_t key_tiles = divide_up(p->N, v->keys);
     if (p->dk.dtype || p->dv.dtype || m->how.reduce_dq)
         add_step(m, request_of(m, v), v->warps, key_tiles * p->G * p->B, divide_up(p->M, v->rows), key_tiles);
     if (m->how.reduce_dq) {
         const int64_t row_tiles = divide_up(p->M, 64);
-        add_step(m, dlattn__convert_request(dlattn__padded_head(v, p->D)), PLAIN_WARPS, row_tiles * p->H * p->B, row_tiles, 0);
+        add_step(m, dlattn__convert_request(s->dq_columns), PLAIN_WARPS, row_tiles * p->H * p->B, row_tiles, 0);
     } else if (p->dq.dtype) {
         v = s->dq = dlattn__variant_for(DLATTN_KERNEL_DQ, p, &m->how, m->device, m->note, m->note_bytes);
         if (!v) return DLATTN_ERR_UNSUPPORTED;

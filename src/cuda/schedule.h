@@ -16,14 +16,13 @@ typedef struct cuda_step {
 /* Bytes from the start of the workspace, multiples of 256; total 0: none is needed. */
 typedef struct cuda_workspace {
     uint64_t delta, lse2, dq_sum, partial_out, partial_lse;
-    uint64_t dq_sum_bytes; /* zeroed before the first step */
     uint64_t total, least;   /* least: without what is only for speed */
 } cuda_workspace;
 
 typedef struct cuda_schedule {
     const variant *main, *dq; /* dq: when a kernel of its own computes it */
     int64_t row_count, head_rows;
-    int32_t splits, step_count;
+    int32_t splits, step_count, dq_columns, reserved0;
     cuda_workspace workspace;
     cuda_step steps[DLATTN_MAX_STEPS];
 } cuda_schedule;

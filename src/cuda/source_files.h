@@ -17,6 +17,8 @@
     X(dq_sum_cuh, "dq_sum.cuh")                                        \
     X(dropout_mask_cu, "dropout_mask.cu")                              \
     X(element_cuh, "element.cuh")                                      \
+    X(forward_keys_sm80_cuh, "forward_keys_sm80.cuh")                  \
+    X(forward_rows_sm80_cuh, "forward_rows_sm80.cuh")                  \
     X(forward_sm80_cu, "forward_sm80.cu")                              \
     X(generic_copy_cuh, "generic_copy.cuh")                            \
     X(generic_dkdv_cu, "generic_dkdv.cu")                              \

@@ -17,11 +17,11 @@ static int64_t choice(const variant *v, const char *name, int64_t otherwise) {
 
 /* ---- shared memory, as each kernel lays it out ------------------------------------------------------------------------ */
 
-/* Q, the ring of K and V, the bias, then limits of rows and segments. The result passes through the memory of the tiles:
+/* Q, the ring of K and V, the bias, then limits of rows, the block's facts and segments. The result passes through the memory of the tiles:
  * where it does not fit, the row does not serve. */
 static int32_t forward_sm80_smem(const variant *v, int64_t head_d, int64_t head_e, const specialisation *how) {
     const int64_t tiles = 2 * v->rows * head_d + 2 * choice(v, "STAGES", 1) * v->keys * (head_d + head_e);
-    int64_t bytes = tiles + 2 * v->rows * v->keys * how->bias + 8 * v->rows + 16 * v->warps;
+    int64_t bytes = tiles + 2 * v->rows * v->keys * how->bias + 8 * v->rows + 16 * v->warps + 128;
     if (how->features & DLATTN_FEATURE_SEGMENTS) bytes += 16 * v->keys + 32 * v->warps;
     return 2 * v->rows * head_e > tiles ? INT32_MAX : (int32_t)bytes;
 }
@@ -31,7 +31,7 @@ static int32_t backward_sm80_smem(const variant *v, int64_t head_d, int64_t head
     const int64_t stages = choice(v, "STAGES", 2), square = 2 * v->rows * v->keys;
     int64_t bytes = 2 * (v->keys + stages * v->rows) * (head_d + head_e) + choice(v, "DS_STAGES", 1) * square;
     if (choice(v, "ROW_WARPS", 1) > 1) bytes += square;
-    bytes += stages * v->rows * 12 + 16;
+    bytes += stages * v->rows * 12 + 64;
     if (how->features & DLATTN_FEATURE_SEGMENTS) bytes += stages * v->rows * 8 + v->keys * 8;
     if (how->bias == DLATTN_BIAS_BY_TILES) bytes = (bytes + 127) / 128 * 128 + stages * square;
     return (int32_t)bytes;
@@ -56,45 +56,45 @@ static int32_t dbias_sm80_smem(const variant *v, int64_t head_d, int64_t head_e,
 #define ALL_TYPES (HALVES | 1u << DLATTN_T_F32)
 #define NEWEST 9999
 
-#define FORWARD(first, last, types, head, most_rows, avoided, rows, keys, warps, residents, bench)                  \
-    {"sm80", "forward_sm80.cu", "forward_sm80", DLATTN_KERNEL_FORWARD, first, last, types, head, most_rows, avoided, \
+#define FORWARD(first, last, types, head, small, avoided, rows, keys, warps, residents, bench)                  \
+    {"sm80", "forward_sm80.cu", "forward_sm80", DLATTN_KERNEL_FORWARD, first, last, types, head, small, avoided, \
      rows, keys, warps, residents, {{"STAGES", 1}, {"Q_REGISTERS", 0}}, forward_sm80_smem, true, bench, 0}
 
 #define BACKWARD(head, rows, keys, warps, bench, stack, ...)                                                          \
-    {"sm80", "backward_sm80.cu", "backward_sm80", DLATTN_KERNEL_BACKWARD, 80, NEWEST, HALVES, head, 0, 0, rows, keys, \
+    {"sm80", "backward_sm80.cu", "backward_sm80", DLATTN_KERNEL_BACKWARD, 80, NEWEST, HALVES, head, false, 0, rows, keys, \
      warps, 1, {__VA_ARGS__}, backward_sm80_smem, true, bench, stack}
 
 #define DQ(head, rows, keys, warps, stages)                                                                           \
-    {"sm80", "backward_dq_sm80.cu", "backward_dq_sm80", DLATTN_KERNEL_DQ, 80, NEWEST, HALVES, head, 0, 0, rows, keys, \
+    {"sm80", "backward_dq_sm80.cu", "backward_dq_sm80", DLATTN_KERNEL_DQ, 80, NEWEST, HALVES, head, false, 0, rows, keys, \
      warps, 1, {{"STAGES", stages}}, dq_sm80_smem, true, "", 0}
 
 #define DBIAS(head, rows, keys, warps, row_warps)                                                                   \
-    {"sm80", "dbias_sm80.cu", "dbias_sm80", DLATTN_KERNEL_DBIAS, 80, NEWEST, HALVES, head, 0, 0, rows, keys, warps, \
+    {"sm80", "dbias_sm80.cu", "dbias_sm80", DLATTN_KERNEL_DBIAS, 80, NEWEST, HALVES, head, false, 0, rows, keys, warps, \
      1, {{"ROW_WARPS", row_warps}}, dbias_sm80_smem, true, "", 0}
 
 #define GENERIC(kernel, file, entry) \
-    {"generic", file, entry, kernel, 75, NEWEST, ALL_TYPES, 256, 0, 0, 64, 64, 8, 1, {{0}}, NULL, false, "", 0}
+    {"generic", file, entry, kernel, 75, NEWEST, ALL_TYPES, 256, false, 0, 64, 64, 8, 1, {{0}}, NULL, false, "", 0}
 
 #define H100 "gpu_h100.json"
 #define NONE ""
 
 static const variant table[] = {
-    FORWARD(80, NEWEST, HALVES, 64, 64, 0, 64, 128, 4, 2, H100), /* decoding: the heads of a group in one small tile */
-    FORWARD(80, NEWEST, HALVES, 128, 64, 0, 64, 64, 4, 2, H100),
-    FORWARD(80, NEWEST, HALVES, 64, 0, 0, 128, 128, 4, 2, H100),
-    FORWARD(80, NEWEST, HALVES, 128, 0, 0, 128, 64, 4, 2, H100),
-    FORWARD(80, NEWEST, HALVES, 192, 0, 0, 128, 64, 8, 1, NONE),
-    FORWARD(80, NEWEST, HALVES, 256, 0, DLATTN_FEATURE_DROPOUT, 128, 80, 8, 1, H100), /* 80 keys break the blocks of dropout */
-    FORWARD(80, NEWEST, HALVES, 256, 0, 0, 128, 64, 8, 1, NONE),
-    FORWARD(80, NEWEST, HALVES, 256, 0, 0, 64, 64, 4, 1, NONE), /* for less shared memory */
-    FORWARD(80, NEWEST, HALVES, 256, 0, 0, 64, 32, 4, 1, NONE),
-    FORWARD(75, 79, F16, 64, 0, 0, 128, 64, 4, 1, NONE),
-    FORWARD(75, 79, F16, 128, 0, 0, 64, 64, 4, 1, NONE),
-    FORWARD(75, 79, F16, 192, 0, 0, 64, 32, 4, 1, NONE),
+    FORWARD(80, NEWEST, HALVES, 64, true, 0, 64, 128, 4, 2, H100),
+    FORWARD(80, NEWEST, HALVES, 128, true, 0, 64, 64, 4, 2, H100),
+    FORWARD(80, NEWEST, HALVES, 64, false, 0, 128, 128, 4, 2, H100),
+    FORWARD(80, NEWEST, HALVES, 128, false, 0, 128, 64, 4, 2, H100),
+    FORWARD(80, NEWEST, HALVES, 192, false, 0, 128, 64, 8, 1, NONE),
+    FORWARD(80, NEWEST, HALVES, 256, false, DLATTN_FEATURE_DROPOUT, 128, 80, 8, 1, H100), /* 80 keys break the blocks of dropout */
+    FORWARD(80, NEWEST, HALVES, 256, false, 0, 128, 64, 8, 1, NONE),
+    FORWARD(80, NEWEST, HALVES, 256, false, 0, 64, 64, 4, 1, NONE), /* for less shared memory */
+    FORWARD(80, NEWEST, HALVES, 256, false, 0, 64, 32, 4, 1, NONE),
+    FORWARD(75, 79, F16, 64, false, 0, 128, 64, 4, 1, NONE),
+    FORWARD(75, 79, F16, 128, false, 0, 64, 64, 4, 1, NONE),
+    FORWARD(75, 79, F16, 192, false, 0, 64, 32, 4, 1, NONE),
     BACKWARD(32, 32, 128, 4, NONE, 0, {"ROW_WARPS", 1}, {"BLOCKS", 2}, {"DQ_COLUMN_WARPS", 2}),
-    BACKWARD(64, 32, 128, 4, H100, 8, {"ROW_WARPS", 1}, {"BLOCKS", 2}, {"DS_STAGES", 2}),
-    BACKWARD(96, 64, 64, 4, NONE, 0, {"ROW_WARPS", 1}, {"BLOCKS", 2}),
-    BACKWARD(128, 64, 128, 8, H100, 16, {"ROW_WARPS", 2}),
+    BACKWARD(64, 32, 128, 4, H100, 0, {"ROW_WARPS", 1}, {"BLOCKS", 2}, {"DS_STAGES", 2}),
+    BACKWARD(96, 64, 64, 8, NONE, 0, {"ROW_WARPS", 2}),
+    BACKWARD(128, 64, 128, 8, H100, 0, {"ROW_WARPS", 2}, {"LATE", 1}),
     BACKWARD(256, 64, 64, 8, H100, 0, {"ROW_WARPS", 4}),
     BACKWARD(256, 64, 64, 8, NONE, 0, {"ROW_WARPS", 4}, {"STAGES", 1}), /* for less shared memory */
     DQ(128, 64, 64, 4, 2),
@@ -127,13 +127,19 @@ int32_t dlattn__variant_smem(const variant *v, int64_t D, int64_t E, const speci
     return v->smem_bytes(v, dlattn__padded_head(v, D), dlattn__padded_head(v, E), how);
 }
 
+/* Decoding, where the heads of a group share a tile; or so few tiles of twice the rows that half of the GPU would idle. */
+static bool is_small(const variant *v, const problem *p, const cuda_device *device) {
+    const int64_t tiles = p->B * p->H * ((p->M + 2 * v->rows - 1) / (2 * v->rows));
+    return (p->G > 0 && p->M * (p->H / p->G) <= v->rows) || 2 * tiles <= device->multiprocessors;
+}
+
 /* Why the row does not serve the problem; NULL when it does. */
 static const char *refusal(const variant *v, const problem *p, const specialisation *how, const cuda_device *device) {
     if (device->arch < v->first_arch || device->arch > v->last_arch) return "another architecture";
     if (!(v->types & 1u << p->dtype)) return "another type";
     if (p->D > v->head || p->E > v->head) return "a larger head size";
     if (how->features & v->avoided) return "a feature that is slow in it";
-    if (v->most_rows && p->G > 0 && p->M * (p->H / p->G) > v->most_rows) return "more query rows";
+    if (v->small && !is_small(v, p, device)) return "a larger problem";
     if (dlattn__variant_smem(v, p->D, p->E, how) > device->smem_bytes) return "too little shared memory";
     if (v->kernel == DLATTN_KERNEL_DBIAS && v->tuned && (p->dbias.extent[2] == 1 || p->dbias.extent[3] == 1))
         return "a bias that broadcasts over rows or keys";

@@ -44,7 +44,7 @@ typedef struct variant {
     int32_t first_arch, last_arch;
     uint32_t types;    /* of q, one bit per DLATTN_T_X */
     int32_t head;      /* the largest D and E */
-    int32_t most_rows; /* only for so few query rows on one key head; 0: for any number */
+    bool small;        /* only where its tile holds all rows of a key head, or larger tiles would be too few */
     uint32_t avoided;  /* DLATTN_FEATURE_X that another row computes faster */
     int32_t rows, keys, warps;
     int32_t residents; /* blocks that share a multiprocessor */
@@ -73,7 +73,7 @@ int64_t dlattn__padded_head(const variant *v, int64_t size);
 /* Bytes of dynamic shared memory of the row for head sizes D and E. */
 int32_t dlattn__variant_smem(const variant *v, int64_t D, int64_t E, const specialisation *how);
 
-/* The architecture on which the row's tile was timed; where none was, the oldest that it is written for. */
+/* The architecture on which the row's tile was chosen; where none was, the oldest that it is written for. */
 int32_t dlattn__variant_home(const variant *v);
 
 /* Row n of the table; NULL past its end. */

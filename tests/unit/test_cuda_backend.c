@@ -12,7 +12,7 @@ static call c;
 
 enum { MAX_LAUNCHES = 16 };
 static struct {
-    int launches, memsets, pushes, pops, current_device, stream_device, pointer_device, refuse_launch;
+    int launches, pushes, pops, current_device, stream_device, pointer_device, refuse_launch;
     unsigned int pointer_type;
     unsigned int grid[MAX_LAUNCHES], block[MAX_LAUNCHES];
     CUstream stream;
@@ -68,12 +68,6 @@ static CUresult launch(CUfunction function, unsigned int gx, unsigned int gy, un
     seen.params[seen.launches++] = *(const dlattn_params *)parameters[0];
     return CUDA_SUCCESS;
 }
-static CUresult fill_words(CUdeviceptr address, unsigned int value, size_t count, CUstream stream) {
-    (void)address, (void)stream;
-    seen.memsets++;
-    return value == 0 && count > 0 ? CUDA_SUCCESS : CUDA_ERROR_INVALID_VALUE;
-}
-
 /* A call on CUDA device `device`, with that device's context current. */
 static void begin(int device) {
     fake_begin();
@@ -89,7 +83,6 @@ static void begin(int device) {
     dlattn__driver.cuStreamGetCtx = context_of_stream;
     dlattn__driver.cuPointerGetAttributes = pointer;
     dlattn__driver.cuLaunchKernel = launch;
-    dlattn__driver.cuMemsetD32Async = fill_words;
     memset(&seen, 0, sizeof seen);
     depth = 0;
     seen.current_device = seen.pointer_device = device;

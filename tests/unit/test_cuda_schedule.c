@@ -84,7 +84,7 @@ Test(cuda_schedule, dq_is_reduced_when_there_is_room_and_order_is_free) {
     for (int n = 0; n < NUM_ARCHS; n++) {
         const cuda_schedule free_order = made(&p, archs[n], UINT64_MAX), poor = made(&p, archs[n], 0);
         cr_expect_not(launches(&poor, "convert_dq"), "sm_%d", (int)archs[n]);
-        cr_expect(poor.dq && poor.workspace.dq_sum_bytes == 0);
+        cr_expect(poor.dq && poor.dq_columns == 0);
         cr_expect(poor.workspace.total == free_order.workspace.least);
         cr_expect(poor.workspace.total <= free_order.workspace.total);
         p.flags = DLATTN_DETERMINISTIC;
@@ -93,7 +93,8 @@ Test(cuda_schedule, dq_is_reduced_when_there_is_room_and_order_is_free) {
         p.flags = 0;
         if (!free_order.main->tuned) continue;
         cr_expect(launches(&free_order, "convert_dq") && !free_order.dq, "sm_%d", (int)archs[n]);
-        cr_expect(free_order.workspace.dq_sum_bytes >= (uint64_t)(p.B * p.H * p.M * p.D * 4));
+        cr_expect(free_order.dq_columns >= p.D);
+        cr_expect(free_order.workspace.total >= free_order.workspace.dq_sum + (uint64_t)(free_order.row_count * p.D * 4));
     }
 }
 
