@@ -23,6 +23,8 @@ from pathlib import Path
 from pycparser import c_ast, c_parser
 
 import emit
+import emit_julia
+import emit_rust
 
 ROOT = Path(__file__).resolve().parent.parent
 SIZES = {"int8_t": 1, "uint8_t": 1, "int16_t": 2, "uint16_t": 2, "int32_t": 4, "uint32_t": 4, "int64_t": 8,
@@ -194,6 +196,8 @@ def main() -> int:
         ROOT / "bindings/abi.json": json.dumps(abi, indent=1) + "\n",
         ROOT / "bindings/python/src/dlattn/_raw.py": emit.python(abi),
         ROOT / "tests/abi/manifest.h": emit.c_table(abi),
+        ROOT / "bindings/julia/DLAttn/src/raw.jl": emit_julia.julia(abi),
+        ROOT / "bindings/rust/dlattn-sys/src/raw.rs": emit_rust.rust(abi),
     }
     stale = 0
     for path, text in outputs.items():
