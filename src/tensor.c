@@ -24,9 +24,10 @@ enum { NUM_TYPES = (int)(sizeof types / sizeof types[0]) };
 static const int64_t max_span_bytes = INT64_C(1) << 61;
 
 static int64_t size_of(int32_t dtype) {
-    if (dtype == DLATTN_T_U32) return 4;
-    if (dtype == DLATTN_T_U64) return 8;
-    return dlattn__size_of(dtype);
+    static const uint8_t bytes[] = {[DLATTN_T_F16] = 2, [DLATTN_T_BF16] = 2, [DLATTN_T_F32] = 4, [DLATTN_T_F64] = 8,
+                                    [DLATTN_T_I32] = 4, [DLATTN_T_I64] = 8, [DLATTN_T_U8] = 1, [DLATTN_T_U32] = 4,
+                                    [DLATTN_T_U64] = 8};
+    return bytes[dtype];
 }
 
 const char *dlattn__dtype_name(int32_t dtype) {
@@ -104,24 +105,33 @@ static int32_t read_rank(tensor *t, const role *role, const DLTensor *dl) {
     return DLATTN_OK;
 }
 
-/* Extents and strides. The product of the extents (0 counted as 1, so that no later product can overflow either) must
- * fit, in bytes. */
-static int32_t read_extents(tensor *t, const DLTensor *dl) {
+static __attribute__((noinline, cold)) int32_t fail_extent(const tensor *t, const DLTensor *dl, int32_t d) {
     char shape[DLATTN_SHAPE_TEXT];
-    int64_t bytes = size_of(t->dtype), compact = 1;
-    t->empty = false;
+    if (dl->shape[d] < 0)
+        return dlattn__fail(DLATTN_ERR_SHAPE, "%s has extent %" PRId64 " in dimension %d, expected 0 or more", t->name,
+                            dl->shape[d], (int)d);
+    return dlattn__fail(DLATTN_ERR_SHAPE, "%s has shape %s, expected one whose size in bytes fits 61 bits", t->name,
+                        dlattn__shape_text(shape, dl->shape, t->rank));
+}
+
+/* Extents and strides. The product of the extents (0 counted as 1, so that no later product can overflow either) must
+ * fit, in bytes. Most tensors are compact in the order of their dimensions: then what they cover is known, too. */
+static int32_t read_extents(tensor *t, const DLTensor *dl, bool *compact) {
+    int64_t bytes = size_of(t->dtype), count = 1;
+    bool in_order = true, empty = false;
     for (int32_t d = t->rank - 1; d >= 0; d--) {
-        int64_t extent = t->extent[d] = dl->shape[d];
-        if (extent < 0)
-            return dlattn__fail(DLATTN_ERR_SHAPE, "%s has extent %" PRId64 " in dimension %d, expected 0 or more",
-                                t->name, extent, (int)d);
-        if (extent == 0) t->empty = true;
-        if (__builtin_mul_overflow(bytes, extent ? extent : 1, &bytes) || bytes > max_span_bytes)
-            return dlattn__fail(DLATTN_ERR_SHAPE, "%s has shape %s, expected one whose size in bytes fits 61 bits",
-                                t->name, dlattn__shape_text(shape, dl->shape, t->rank));
-        t->stride[d] = dl->strides ? dl->strides[d] : compact;
-        compact *= extent ? extent : 1;
+        const int64_t extent = t->extent[d] = dl->shape[d], step = t->stride[d] = dl->strides ? dl->strides[d] : count;
+        in_order = in_order && (step == count || extent == 1);
+        empty = empty || extent == 0;
+        if (extent < 0 || __builtin_mul_overflow(bytes, extent ? extent : 1, &bytes) || bytes > max_span_bytes)
+            return fail_extent(t, dl, d);
+        count *= extent ? extent : 1;
     }
+    t->low = t->high = 0;
+    t->empty = empty;
+    t->overlaps_itself = false;
+    t->dense = *compact = in_order && !empty;
+    if (*compact) t->high = bytes;
     return DLATTN_OK;
 }
 
@@ -129,8 +139,6 @@ static int32_t read_extents(tensor *t, const DLTensor *dl) {
 static int32_t read_span(tensor *t) {
     char strides[DLATTN_SHAPE_TEXT];
     int64_t low = 0, high = 0, size = size_of(t->dtype);
-    t->low = t->high = 0;
-    if (t->empty) return DLATTN_OK;
     for (int32_t d = 0; d < t->rank; d++) {
         int64_t reach = 0;
         bool overflow = __builtin_mul_overflow(t->extent[d] - 1, t->extent[d] > 1 ? t->stride[d] : 0, &reach) ||
@@ -200,11 +208,9 @@ static bool is_dense(const axis axes[4], int32_t count) {
 
 static void read_overlap(tensor *t) {
     axis axes[4];
-    t->dense = t->overlaps_itself = false;
-    if (t->empty) return;
     int32_t count = sorted_axes(t, axes);
     t->dense = is_dense(axes, count);
-    t->overlaps_itself = overlaps_itself(axes, count);
+    t->overlaps_itself = t->output && overlaps_itself(axes, count);
 }
 
 static int32_t read_data(tensor *t, const role *role, const DLTensor *dl) {
@@ -241,14 +247,17 @@ static int32_t read_device(tensor *t, const DLTensor *dl) {
 
 int32_t dlattn__tensor_read(tensor *t, const role *role, const DLTensor *dl) {
     if (!dl) return dlattn__fail(DLATTN_ERR_ARGUMENT, "%s is NULL, expected a tensor %s", role->name, role->shape);
+    bool compact = false;
     t->name = role->name;
     t->output = role->output;
     DLATTN_TRY(read_device(t, dl));
     DLATTN_TRY(read_dtype(t, role, dl->dtype));
     DLATTN_TRY(read_rank(t, role, dl));
-    DLATTN_TRY(read_extents(t, dl));
-    DLATTN_TRY(read_span(t));
-    read_overlap(t);
+    DLATTN_TRY(read_extents(t, dl, &compact));
+    if (!compact && !t->empty) {
+        DLATTN_TRY(read_span(t));
+        read_overlap(t);
+    }
     return read_data(t, role, dl);
 }
 

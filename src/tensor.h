@@ -25,7 +25,7 @@ typedef struct role {
 typedef struct tensor {
     const char *name;
     bool output, empty, dense; /* dense: its elements fill [low, high) without gap or overlap, in any order */
-    bool overlaps_itself;      /* an element may share its address with another */
+    bool overlaps_itself;      /* asked of outputs alone: an element may share its address with another */
     int32_t dtype, rank;       /* DLATTN_T_X */
     int64_t extent[4], stride[4];
     DLDevice device;
