@@ -32,8 +32,8 @@ static int32_t check_stream(int32_t device_type, const dlattn_exec *exec) {
     return dlattn__fail(DLATTN_ERR_ARGUMENT, "stream is not NULL, expected NULL for tensors on the CPU");
 }
 
-static int32_t plan_to_run(plan *plan, const problem *p, const dlattn_exec *exec) {
-    DLATTN_TRY(dlattn__plan(plan, p, exec));
+static int32_t plan_to_run(plan *plan, const problem *p, const buffers *x, const dlattn_exec *exec) {
+    DLATTN_TRY(dlattn__plan(plan, p, x, exec));
     DLATTN_TRY(check_stream(p->device_type, exec));
     return dlattn__workspace_check(plan, exec);
 }
@@ -43,8 +43,8 @@ static int32_t forward(const dlattn_attention *attention, const dlattn_outputs *
     buffers x;
     plan plan;
     DLATTN_TRY(dlattn__problem_forward(&p, &x, attention, outputs, true));
-    DLATTN_TRY(plan_to_run(&plan, &p, exec));
-    return plan.backend->run(&plan, &x, exec);
+    DLATTN_TRY(plan_to_run(&plan, &p, &x, exec));
+    return plan.backend->run(&plan, exec);
 }
 
 int32_t dlattn_forward(const dlattn_attention *attention, const dlattn_outputs *outputs, const dlattn_exec *exec) {
@@ -60,8 +60,8 @@ static int32_t backward(const dlattn_attention *attention, const dlattn_gradient
     buffers x;
     plan plan;
     DLATTN_TRY(dlattn__problem_backward(&p, &x, attention, gradients, true));
-    DLATTN_TRY(plan_to_run(&plan, &p, exec));
-    return plan.backend->run(&plan, &x, exec);
+    DLATTN_TRY(plan_to_run(&plan, &p, &x, exec));
+    return plan.backend->run(&plan, exec);
 }
 
 int32_t dlattn_backward(const dlattn_attention *attention, const dlattn_gradients *gradients,
@@ -76,13 +76,13 @@ int32_t dlattn_backward(const dlattn_attention *attention, const dlattn_gradient
 static int32_t plan_forward(plan *plan, problem *p, const dlattn_attention *attention, const dlattn_outputs *outputs,
                             const dlattn_exec *exec) {
     DLATTN_TRY(dlattn__problem_forward(p, NULL, attention, outputs, false));
-    return dlattn__plan(plan, p, exec);
+    return dlattn__plan(plan, p, NULL, exec);
 }
 
 static int32_t plan_backward(plan *plan, problem *p, const dlattn_attention *attention,
                              const dlattn_gradients *gradients, const dlattn_exec *exec) {
     DLATTN_TRY(dlattn__problem_backward(p, NULL, attention, gradients, false));
-    return dlattn__plan(plan, p, exec);
+    return dlattn__plan(plan, p, NULL, exec);
 }
 
 static void tell_workspace(const plan *plan, uint64_t *bytes, uint64_t *minimum_bytes) {
@@ -151,7 +151,7 @@ static int32_t explain(text *t, const dlattn_attention *attention, const dlattn_
     if (outputs) DLATTN_TRY(dlattn__problem_forward(&p, NULL, attention, outputs, false));
     if (gradients) DLATTN_TRY(dlattn__problem_backward(&p, NULL, attention, gradients, false));
     dlattn__explain_problem(t, &p);
-    DLATTN_TRY(dlattn__plan(&plan, &p, exec));
+    DLATTN_TRY(dlattn__plan(&plan, &p, NULL, exec));
     plan.backend->tell(&plan);
     dlattn__explain_plan(t, &plan);
     DLATTN_TRY(check_stream(p.device_type, exec));

@@ -10,7 +10,8 @@ struct backend;
 typedef struct plan {
     const struct backend *backend;
     const problem *problem;
-    uint64_t workspace_bytes, minimum_bytes; /* what it would like, what it cannot do without */
+    const buffers *buffers;                  /* of a call that runs; NULL: the question alone */
+    uint64_t workspace_bytes, minimum_bytes; /* what it would like, what it cannot do without; CUDA says it only when asked */
     int32_t num_threads;                     /* at most */
     int32_t reserved0;
     const void *variant;                     /* the backend's own: which kernels */
@@ -26,7 +27,7 @@ typedef struct backend {
     int32_t (*consider)(const problem *, const dlattn_exec *, plan *);
     void (*tell)(plan *); /* says in plan->note what consider chose: for dlattn_explain, since it takes a while */
     /* exec is never NULL here. Sets the error sentence when it fails, and then has written no output. */
-    int32_t (*run)(const plan *, const buffers *, const dlattn_exec *);
+    int32_t (*run)(const plan *, const dlattn_exec *);
     int32_t (*merge)(const merge_problem *, const merge_part *, void *out, void *lse, const dlattn_exec *);
     int32_t (*dropout_mask)(const problem *, const buffers *, const dlattn_exec *);
     void (*describe)(char *text, int64_t text_bytes); /* the machine as this backend sees it, lines of "key: value" */
@@ -38,8 +39,11 @@ typedef struct backend {
 
 extern const backend dlattn__cpu_backend, dlattn__cuda_backend;
 
-/* Asks the backend of the problem's device; on failure the sentence holds its reason. */
-int32_t dlattn__plan(plan *out, const problem *p, const dlattn_exec *exec);
+/* Asks the backend of the problem's device; on failure the sentence holds its reason. x: as plan.buffers. */
+int32_t dlattn__plan(plan *out, const problem *p, const buffers *x, const dlattn_exec *exec);
+
+/* The sentence of a backend's refusal, in its own words and with its own code, which is returned. */
+int32_t dlattn__fail_refused(int32_t status, const backend *b, const char *reason);
 
 /* The backend that serves a DLPack device type, or a failure: for what needs no plan (merge). */
 int32_t dlattn__backend_for(const backend **out, int32_t device_type);

@@ -7,20 +7,20 @@
 
 const backend *const dlattn__backends[] = {&dlattn__cpu_backend, &dlattn__cuda_backend, NULL};
 
-/* A backend's refusal, in its own words and with its own code. */
-static int32_t fail_refused(int32_t status, const backend *b, const char *reason) {
+int32_t dlattn__fail_refused(int32_t status, const backend *b, const char *reason) {
     if (status != DLATTN_ERR_UNSUPPORTED) return dlattn__fail(status, "%s", reason);
     return dlattn__fail(status, "no backend computes this problem (%s: %s)", b->name, reason);
 }
 
-int32_t dlattn__plan(plan *out, const problem *p, const dlattn_exec *exec) {
+int32_t dlattn__plan(plan *out, const problem *p, const buffers *x, const dlattn_exec *exec) {
     const backend *b;
     DLATTN_TRY(dlattn__backend_for(&b, p->device_type));
     memset(out, 0, sizeof *out);
     out->backend = b;
     out->problem = p;
+    out->buffers = x;
     int32_t status = b->consider(p, exec, out);
-    return status == DLATTN_OK ? DLATTN_OK : fail_refused(status, b, out->note);
+    return status == DLATTN_OK ? DLATTN_OK : dlattn__fail_refused(status, b, out->note);
 }
 
 int32_t dlattn__backend_for(const backend **out, int32_t device_type) {

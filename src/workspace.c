@@ -5,6 +5,11 @@
 
 #include "error.h"
 
+int32_t dlattn__fail_workspace(uint64_t found, uint64_t least, uint64_t best) {
+    return dlattn__fail(DLATTN_ERR_WORKSPACE,
+                        "workspace has %" PRIu64 " bytes, expected at least %" PRIu64 " (%" PRIu64 " at best)", found, least, best);
+}
+
 int32_t dlattn__workspace_check(const plan *plan, const dlattn_exec *exec) {
     if (!exec->workspace) {
         if (exec->workspace_bytes == 0) return DLATTN_OK;
@@ -17,8 +22,6 @@ int32_t dlattn__workspace_check(const plan *plan, const dlattn_exec *exec) {
                             "workspace lies at %d past a multiple of 16, expected 16-byte alignment",
                             (int)((uintptr_t)exec->workspace % DLATTN_WORKSPACE_ALIGNMENT));
     if (exec->workspace_bytes < plan->minimum_bytes)
-        return dlattn__fail(DLATTN_ERR_WORKSPACE,
-                            "workspace has %" PRIu64 " bytes, expected at least %" PRIu64 " (%" PRIu64 " at best)",
-                            exec->workspace_bytes, plan->minimum_bytes, plan->workspace_bytes);
+        return dlattn__fail_workspace(exec->workspace_bytes, plan->minimum_bytes, plan->workspace_bytes);
     return DLATTN_OK;
 }

@@ -10,4 +10,7 @@ enum { DLATTN_WORKSPACE_ALIGNMENT = 16 };
  * CPU, where the library takes host memory instead. */
 int32_t dlattn__workspace_check(const plan *plan, const dlattn_exec *exec);
 
+/* The sentence of a workspace of `found` bytes. */
+int32_t dlattn__fail_workspace(uint64_t found, uint64_t least, uint64_t best);
+
 #endif

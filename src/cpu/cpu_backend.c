@@ -161,7 +161,8 @@ static void lay_out(cpu_job *job, const decision *d, char *at) {
     job->scratch_bytes = d->scratch_bytes;
 }
 
-static int32_t cpu_run(const plan *plan, const buffers *x, const dlattn_exec *exec) {
+static int32_t cpu_run(const plan *plan, const dlattn_exec *exec) {
+    const buffers *x = plan->buffers;
     const problem *p = plan->problem;
     DLATTN_TRY(dlattn__problem_check_lengths(p, x));
     const decision d = decide(p);

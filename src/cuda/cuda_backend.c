@@ -1,4 +1,5 @@
 /* cuda_backend.c: the CUDA backend: plans a call, checks what it is handed and launches it. It never waits for the device. */
+#include <inttypes.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -9,6 +10,7 @@
 #include "launch.h"
 #include "nvrtc_copies.h"
 #include "tensor.h"
+#include "workspace.h"
 
 /* A refusal's reason goes into the plan; what failed below has set the sentence. */
 static int32_t refuse(plan *out, int32_t status, const char *reason) {
@@ -43,6 +45,7 @@ static int32_t cuda_consider(const problem *p, const dlattn_exec *exec, plan *ou
     if (p->device_id == DLATTN_ANY_DEVICE) return consider_any(p, out);
     int32_t status = dlattn__cuda_device(&device, p->device_id);
     if (status != DLATTN_OK) return refuse(out, status, dlattn__error_text());
+    if (out->buffers) return DLATTN_OK; /* run makes the one schedule, for the workspace and the addresses that are there */
     DLATTN_TRY(dlattn__schedule(&best, p, NULL, &device, UINT64_MAX, out->note, sizeof out->note));
     take_workspace(out, &best.workspace);
     return DLATTN_OK;
@@ -76,20 +79,31 @@ static int32_t run_in_context(const problem *p, const buffers *x, const cuda_sch
     return dlattn__launch_steps(functions, s, &params, exec->workspace, exec->stream);
 }
 
-static int32_t cuda_run(const plan *plan, const buffers *x, const dlattn_exec *exec) {
+/* Even the smallest schedule has no room. */
+static __attribute__((noinline, cold)) int32_t fail_room(const problem *p, const cuda_device *device, const cuda_schedule *s,
+                                                         const dlattn_exec *exec) {
+    cuda_schedule best;
+    char unused[8];
+    if (!exec->workspace)
+        return dlattn__fail(DLATTN_ERR_WORKSPACE, "workspace is NULL, expected at least %" PRIu64 " bytes of device memory",
+                            s->workspace.total);
+    if (dlattn__schedule(&best, p, NULL, device, UINT64_MAX, unused, sizeof unused) != DLATTN_OK) best = *s;
+    return dlattn__fail_workspace(exec->workspace_bytes, s->workspace.total, best.workspace.total);
+}
+
+static int32_t cuda_run(const plan *plan, const dlattn_exec *exec) {
     const problem *p = plan->problem;
+    const uint64_t room = exec->workspace ? exec->workspace_bytes : 0;
     cuda_device device;
     cuda_schedule s;
     cuda_scope scope;
     char note[256];
     DLATTN_TRY(dlattn__cuda_device(&device, p->device_id));
-    if (dlattn__schedule(&s, p, x, &device, exec->workspace ? exec->workspace_bytes : 0, note, sizeof note) != DLATTN_OK)
-        return dlattn__fail(DLATTN_ERR_INTERNAL, "the plan no longer holds: %s", note);
-    if (s.workspace.total && !exec->workspace)
-        return dlattn__fail(DLATTN_ERR_WORKSPACE, "workspace is NULL, expected at least %llu bytes of device memory",
-                            (unsigned long long)s.workspace.total);
+    int32_t status = dlattn__schedule(&s, p, plan->buffers, &device, room, note, sizeof note);
+    if (status != DLATTN_OK) return dlattn__fail_refused(status, plan->backend, note);
+    if (s.workspace.total > room) return fail_room(p, &device, &s, exec);
     DLATTN_TRY(dlattn__cuda_enter(&scope, p->device_id, exec->stream));
-    int32_t status = run_in_context(p, x, &s, &scope, exec);
+    status = run_in_context(p, plan->buffers, &s, &scope, exec);
     dlattn__cuda_leave(&scope);
     return status;
 }
