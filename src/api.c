@@ -217,23 +217,37 @@ int32_t dlattn_dropout_mask(const dlattn_attention *attention, DLTensor *keep, c
     return end(&local, status);
 }
 
+static int32_t kv_append(const dlattn_cache *cache, const dlattn_exec *exec) {
+    append_problem p;
+    append_buffers x;
+    const backend *backend = NULL;
+    DLATTN_TRY(dlattn__problem_cache(&p, &x, cache));
+    DLATTN_TRY(dlattn__backend_for(&backend, p.device_type));
+    DLATTN_TRY(check_stream(p.device_type, exec));
+    return backend->kv_append(&p, &x, exec);
+}
+
 int32_t dlattn_kv_append(const dlattn_cache *cache, const dlattn_exec *exec) {
     dlattn_exec local;
     int32_t status = begin(&local, exec);
-    if (status == DLATTN_OK) status = dlattn__problem_cache(cache);
-    if (status == DLATTN_OK)
-        status = dlattn__fail(DLATTN_ERR_UNSUPPORTED, "dlattn_kv_append is not there yet in version %d.%d",
-                              DLATTN_VERSION_MAJOR, DLATTN_VERSION_MINOR);
+    if (status == DLATTN_OK) status = kv_append(cache, &local);
     return end(&local, status);
+}
+
+static int32_t rotary(const dlattn_rotation *rotation, const dlattn_exec *exec) {
+    rotary_problem p;
+    rotary_buffers x;
+    const backend *backend = NULL;
+    DLATTN_TRY(dlattn__problem_rotation(&p, &x, rotation));
+    DLATTN_TRY(dlattn__backend_for(&backend, p.device_type));
+    DLATTN_TRY(check_stream(p.device_type, exec));
+    return backend->rotary(&p, &x, exec);
 }
 
 int32_t dlattn_rotary(const dlattn_rotation *rotation, const dlattn_exec *exec) {
     dlattn_exec local;
     int32_t status = begin(&local, exec);
-    if (status == DLATTN_OK) status = dlattn__problem_rotation(rotation);
-    if (status == DLATTN_OK)
-        status = dlattn__fail(DLATTN_ERR_UNSUPPORTED, "dlattn_rotary is not there yet in version %d.%d",
-                              DLATTN_VERSION_MAJOR, DLATTN_VERSION_MINOR);
+    if (status == DLATTN_OK) status = rotary(rotation, &local);
     return end(&local, status);
 }
 

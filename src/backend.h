@@ -2,7 +2,7 @@
 #ifndef DLATTN_BACKEND_H
 #define DLATTN_BACKEND_H
 
-#include "problem.h"
+#include "cache.h"
 
 struct backend;
 
@@ -30,6 +30,8 @@ typedef struct backend {
     int32_t (*run)(const plan *, const dlattn_exec *);
     int32_t (*merge)(const merge_problem *, const merge_part *, void *out, void *lse, const dlattn_exec *);
     int32_t (*dropout_mask)(const problem *, const buffers *, const dlattn_exec *);
+    int32_t (*kv_append)(const append_problem *, const append_buffers *, const dlattn_exec *);
+    int32_t (*rotary)(const rotary_problem *, const rotary_buffers *, const dlattn_exec *);
     void (*describe)(char *text, int64_t text_bytes); /* the machine as this backend sees it, lines of "key: value" */
     /* Can dlattn_set_option("cpu_isa", name) be obeyed on this machine? "auto" always can. NULL: not this backend's. */
     bool (*isa_available)(const char *name);

@@ -134,8 +134,4 @@ int32_t dlattn__problem_parts(dlattn_parts *out, const dlattn_parts *d);
 int32_t dlattn__problem_merge(merge_problem *p, merge_part *parts, void **out_data, void **lse_data,
                               const dlattn_parts *d, const dlattn_outputs *merged);
 
-/* The growth rules for structs whose calls are not there yet. */
-int32_t dlattn__problem_cache(const dlattn_cache *cache);
-int32_t dlattn__problem_rotation(const dlattn_rotation *rotation);
-
 #endif

@@ -108,18 +108,16 @@ int32_t dlattn__problem_parts(dlattn_parts *out, const dlattn_parts *d) {
     return DLATTN_OK;
 }
 
-int32_t dlattn__problem_cache(const dlattn_cache *cache) {
-    dlattn_cache local;
-    DLATTN_TRY(take(&local, sizeof local, cache, CACHE_SIZE_1_0, "cache"));
-    DLATTN_TRY(take_reserved("cache", local.reserved0));
-    return take_layout("cache", local.layout);
+int32_t dlattn__take_cache(dlattn_cache *out, const dlattn_cache *in) {
+    DLATTN_TRY(take(out, sizeof *out, in, CACHE_SIZE_1_0, "cache"));
+    DLATTN_TRY(take_reserved("cache", out->reserved0));
+    return take_layout("cache", out->layout);
 }
 
-int32_t dlattn__problem_rotation(const dlattn_rotation *rotation) {
-    dlattn_rotation local;
-    DLATTN_TRY(take(&local, sizeof local, rotation, ROTATION_SIZE_1_0, "rotation"));
-    DLATTN_TRY(take_reserved("rotation", local.reserved0));
-    return take_layout("rotation", local.layout);
+int32_t dlattn__take_rotation(dlattn_rotation *out, const dlattn_rotation *in) {
+    DLATTN_TRY(take(out, sizeof *out, in, ROTATION_SIZE_1_0, "rotation"));
+    DLATTN_TRY(take_reserved("rotation", out->reserved0));
+    return take_layout("rotation", out->layout);
 }
 
 /* dlattn_X_init: exactly struct_size bytes, even when that is more than this version knows. */

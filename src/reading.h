@@ -24,6 +24,8 @@ int32_t dlattn__read(reading *r, tensor **out, const role *role, const DLTensor 
 int32_t dlattn__take_attention(dlattn_attention *out, const dlattn_attention *in);
 int32_t dlattn__take_outputs(dlattn_outputs *out, const dlattn_outputs *in, const char *name);
 int32_t dlattn__take_gradients(dlattn_gradients *out, const dlattn_gradients *in);
+int32_t dlattn__take_cache(dlattn_cache *out, const dlattn_cache *in);
+int32_t dlattn__take_rotation(dlattn_rotation *out, const dlattn_rotation *in);
 
 int32_t dlattn__init_attention(dlattn_attention *out, int64_t struct_size);
 int32_t dlattn__init_outputs(dlattn_outputs *out, int64_t struct_size);

@@ -224,8 +224,9 @@ typedef struct dlattn_parts {
 
 /* dlattn_cache: new keys and values and the cache that takes them, for dlattn_kv_append.
  * k_new [B,S,G,D], v_new [B,S,G,E] (or as layout says); k_cache, v_cache [B,capacity,G,D|E], or paged
- * [P,page,G,D|E] with block_table [B,pages]. seqlens: [B] integers, tokens already in the cache. batch_index: [B]
- * integers or NULL, the cache row of each sequence. */
+ * [P,page,G,D|E] with block_table [B,pages]; all of one floating dtype. seqlens: [B] integers, tokens already in the
+ * cache. batch_index: [B] integers or NULL, the cache row of each sequence (the cache may then have any number of rows);
+ * not with block_table. */
 typedef struct dlattn_cache {
     int64_t struct_size;
     const DLTensor *k_new, *v_new, *seqlens, *block_table, *batch_index;
@@ -234,9 +235,9 @@ typedef struct dlattn_cache {
 } dlattn_cache;
 
 /* dlattn_rotation: rotary position embedding (Su et al., 2021), for dlattn_rotary.
- * x [B,S,H,D] (or as layout says), out like x (may be x itself); cosines, sines [positions, R/2] with R <= D;
- * starts: [B] integers or NULL (zeros), the position of each sequence's first token. interleaved: pairs are (2r,2r+1)
- * instead of (r, r+R/2). inverse: rotate back, which is the backward. */
+ * x [B,S,H,D] (or as layout says), of a floating dtype; out like x (may be x itself); cosines, sines [positions, R/2]
+ * with R <= D, of x's dtype or float32; starts: [B] integers or NULL (zeros), the position of each sequence's first token.
+ * interleaved: pairs are (2r,2r+1) instead of (r, r+R/2). inverse: rotate back, which is the backward. */
 typedef struct dlattn_rotation {
     int64_t struct_size;
     const DLTensor *x, *cosines, *sines, *starts;
@@ -302,12 +303,17 @@ DLATTN_API int32_t dlattn_merge(const dlattn_parts *parts, const dlattn_outputs 
  * and v is not read. Errors: ARGUMENT, SHAPE, DTYPE, DEVICE, UNSUPPORTED. Since 0.1. */
 DLATTN_API int32_t dlattn_dropout_mask(const dlattn_attention *attention, DLTensor *keep, const dlattn_exec *exec);
 
-/* dlattn_kv_append: copies k_new and v_new behind the tokens of the cache, in place.
- * Errors: this version always returns DLATTN_ERR_UNSUPPORTED. Since 0.1. */
+/* dlattn_kv_append: copies k_new and v_new behind the tokens of the cache, in place: token s of sequence b becomes token
+ * seqlens[b] + s of its row, or of the pages that block_table[b] lists. seqlens is not changed. On the CPU a token
+ * without a place is DLATTN_ERR_ARGUMENT and nothing is written; on CUDA it is dropped. Where two sequences name one row,
+ * either may win. Errors: ARGUMENT, SHAPE, DTYPE, DEVICE, UNSUPPORTED, CUDA, COMPILE. Since 0.1. */
 DLATTN_API int32_t dlattn_kv_append(const dlattn_cache *cache, const dlattn_exec *exec);
 
-/* dlattn_rotary: rotates x by position.
- * Errors: this version always returns DLATTN_ERR_UNSUPPORTED. Since 0.1. */
+/* dlattn_rotary: rotates the first R elements of each head by the angles of position starts[b] + s, and copies the rest:
+ *     (x, y) -> (x cos - y sin, x sin + y cos)
+ * computed in float32 (float64 on the CPU) and rounded once. On the CPU a position outside of cosines is an error and
+ * nothing is written; on CUDA it is clamped. Packed tokens: x [T,1,H,D] with starts [T] their positions.
+ * Errors: ARGUMENT, SHAPE, DTYPE, DEVICE, UNSUPPORTED (float64 on CUDA), CUDA, COMPILE. Since 0.1. */
 DLATTN_API int32_t dlattn_rotary(const dlattn_rotation *rotation, const dlattn_exec *exec);
 
 /* dlattn_version: 10000*major + 100*minor + patch of the library (compare with the macros of the header).

@@ -74,6 +74,8 @@ void dlattn__scratch_give_back(void *block);
 
 int32_t dlattn__cpu_merge(const merge_problem *, const merge_part *, void *out, void *lse, const dlattn_exec *);
 int32_t dlattn__cpu_dropout_mask(const problem *, const buffers *, const dlattn_exec *);
+int32_t dlattn__cpu_kv_append(const append_problem *, const append_buffers *, const dlattn_exec *);
+int32_t dlattn__cpu_rotary(const rotary_problem *, const rotary_buffers *, const dlattn_exec *);
 
 /* Rows of no sequence and keys of no sequence: zeros (and lse -inf) in every output that has them. */
 void dlattn__cpu_blank(const problem *p, const buffers *x);

@@ -1,8 +1,7 @@
 /* merge.c: joins the results of a problem that was split over its keys, in double. */
 #include <math.h>
 
-#include "cpu.h"
-#include "half.h"
+#include "number.h"
 #include "threads.h"
 
 enum { ROWS_PER_ITEM = 32, MOST_COLUMNS = 256 };
@@ -14,26 +13,8 @@ typedef struct merge_job {
     int64_t blocks; /* of rows, per (b, h) */
 } merge_job;
 
-static double read_number(int32_t dtype, const char *at) {
-    switch (dtype) {
-    case DLATTN_T_F16: return dlattn__f16_to_float(*(const uint16_t *)at);
-    case DLATTN_T_BF16: return dlattn__bf16_to_float(*(const uint16_t *)at);
-    case DLATTN_T_F64: return *(const double *)at;
-    default: return *(const float *)at;
-    }
-}
-
-static void write_number(int32_t dtype, char *at, double x) {
-    switch (dtype) {
-    case DLATTN_T_F16: *(uint16_t *)at = dlattn__float_to_f16((float)x); break;
-    case DLATTN_T_BF16: *(uint16_t *)at = dlattn__float_to_bf16((float)x); break;
-    case DLATTN_T_F64: *(double *)at = x; break;
-    default: *(float *)at = (float)x; break;
-    }
-}
-
 static double part_lse(const merge_part *part, int64_t b, int64_t h, int64_t i) {
-    return read_number(part->lse.dtype, dlattn__at(&part->lse, part->lse_data, b, h, i, 0));
+    return dlattn__read_number(part->lse.dtype, dlattn__at(&part->lse, part->lse_data, b, h, i, 0));
 }
 
 /* log(sum exp(lse)); -inf when all parts are empty, NaN when one is NaN. */
@@ -59,10 +40,10 @@ static void merge_row(const merge_job *job, int64_t b, int64_t h, int64_t i, dou
         if (own == -INFINITY) continue;
         const double weight = exp(own - lse);
         for (int64_t e = 0; e < job->p->E; e++)
-            sum[e] += weight * read_number(part->out.dtype, dlattn__at(&part->out, part->out_data, b, i, h, e));
+            sum[e] += weight * dlattn__read_number(part->out.dtype, dlattn__at(&part->out, part->out_data, b, i, h, e));
     }
     const operand *o = &job->p->out;
-    for (int64_t e = 0; e < job->p->E; e++) write_number(o->dtype, dlattn__at(o, job->out, b, i, h, e), sum[e]);
+    for (int64_t e = 0; e < job->p->E; e++) dlattn__write_number(o->dtype, dlattn__at(o, job->out, b, i, h, e), sum[e]);
 }
 
 static void merge_rows(void *context, int64_t item, int32_t slot) {
@@ -74,7 +55,7 @@ static void merge_rows(void *context, int64_t item, int32_t slot) {
         const double lse = merged_lse(job, b, h, i);
         merge_row(job, b, h, i, lse);
         if (p->lse.dtype != DLATTN_T_NONE)
-            write_number(p->lse.dtype, dlattn__at(&p->lse, job->lse, b, h, i, 0), lse);
+            dlattn__write_number(p->lse.dtype, dlattn__at(&p->lse, job->lse, b, h, i, 0), lse);
     }
 }
 

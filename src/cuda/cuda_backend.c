@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "arguments.h"
+#include "cuda_cache.h"
 #include "cuda_merge.h"
 #include "error.h"
 #include "explain.h"
@@ -178,6 +179,8 @@ const backend dlattn__cuda_backend = {
     .run = cuda_run,
     .merge = dlattn__cuda_merge,
     .dropout_mask = cuda_dropout_mask,
+    .kv_append = dlattn__cuda_kv_append,
+    .rotary = dlattn__cuda_rotary,
     .describe = cuda_describe,
     .prepare = cuda_prepare,
 };

@@ -42,7 +42,8 @@ static void add_row(request_list *list, const variant *v, int32_t type, bool eac
     }
     for (uint32_t feature = 1; each_feature && feature <= all; feature *= 2) {
         const specialisation one = {.aligned = true, .reduce_dq = true, .features = feature,
-                                    .bias = feature == DLATTN_FEATURE_BIAS ? DLATTN_BIAS_BY_TILES : 0};
+                                    .bias = feature == DLATTN_FEATURE_BIAS ? DLATTN_BIAS_BY_TILES : 0,
+                                    .dbias = feature == DLATTN_FEATURE_BIAS};
         add_specialised(list, v, type, &one);
     }
 }
@@ -51,7 +52,8 @@ int32_t dlattn__variants_requests(kernel_request *out, const variant **rows, int
     static const struct {
         const char *file, *entry;
     } plain[] = {{"blank.cu", "blank"},   {"backward_prepare.cu", "backward_prepare"}, {"backward_prepare.cu", "dsinks"},
-                 {"combine.cu", "combine"}, {"dropout_mask.cu", "dropout_mask"},       {"merge.cu", "merge"}};
+                 {"combine.cu", "combine"}, {"dropout_mask.cu", "dropout_mask"},       {"kv_append.cu", "kv_append"},
+                 {"merge.cu", "merge"},   {"rotary.cu", "rotary"}};
     request_list list = {.out = out, .rows = rows, .capacity = capacity, .arch = arch};
     const variant *v;
     for (size_t n = 0; n < sizeof plain / sizeof plain[0]; n++) {

@@ -25,6 +25,11 @@ static void reset_tensors(world *w) {
     w->tsecond_lse = tensor_of(w->second_lse, w->row_shape, 3, kDLFloat, 32);
     w->tmerged_lse = tensor_of(w->merged_lse, w->row_shape, 3, kDLFloat, 32);
     w->tkeep = tensor_of(w->keep, w->score_shape, 4, kDLUInt, 8);
+    memcpy(w->angle_shape, (int64_t[]){3, 2}, sizeof w->angle_shape);
+    w->batch_shape[0] = 1;
+    w->tcosines = tensor_of(w->cosines, w->angle_shape, 2, kDLFloat, 32);
+    w->tsines = tensor_of(w->sines, w->angle_shape, 2, kDLFloat, 32);
+    w->tseqlens = tensor_of(w->seqlens, w->batch_shape, 1, kDLInt, 32);
 }
 
 void world_reset(world *w) {
@@ -32,6 +37,7 @@ void world_reset(world *w) {
     fill(w->q, VALUES, 0.1f), fill(w->k, VALUES, 0.2f), fill(w->v, VALUES, 0.3f);
     fill(w->out, VALUES, 0.05f), fill(w->dout, VALUES, 0.4f), fill(w->second_out, VALUES, 0.6f);
     fill(w->lse, ROWS, 0.1f), fill(w->second_lse, ROWS, 0.2f);
+    fill(w->cosines, ROWS, 0.1f), fill(w->sines, ROWS, 0.15f);
     float *written[] = {w->dq, w->dk, w->dv, w->merged_out};
     for (int32_t p = 0; p < 4; p++)
         for (int32_t i = 0; i < VALUES; i++) written[p][i] = NAN;
@@ -50,8 +56,9 @@ void world_reset(world *w) {
                             .message_bytes = sizeof w->message, .num_threads = 1};
     w->parts = (dlattn_parts){sizeof w->parts, w->outs, w->lses, 2, DLATTN_BSHD, 0};
     w->cache = (dlattn_cache){.struct_size = sizeof w->cache, .k_new = &w->tk, .v_new = &w->tv,
-                              .k_cache = &w->tdk, .v_cache = &w->tdv};
-    w->rotation = (dlattn_rotation){.struct_size = sizeof w->rotation, .x = &w->tq, .out = &w->tdq};
+                              .seqlens = &w->tseqlens, .k_cache = &w->tdk, .v_cache = &w->tdv};
+    w->rotation = (dlattn_rotation){.struct_size = sizeof w->rotation, .x = &w->tq, .cosines = &w->tcosines,
+                                    .sines = &w->tsines, .out = &w->tdq};
 }
 
 /* ---- arguments, in the order of the header ---------------------------------------------------------------------- */
@@ -179,8 +186,8 @@ const scenario scenarios[] = {
     {"dlattn_explain", "the machine", explain_machine, 0, NULL},
     {"dlattn_merge", "two parts", merge, 0, NULL},
     {"dlattn_dropout_mask", "half", dropout_mask, 0, NULL},
-    {"dlattn_kv_append", "a cache", kv_append, UNSUPPORTED, NULL},
-    {"dlattn_rotary", "a rotation", rotary, UNSUPPORTED, NULL},
+    {"dlattn_kv_append", "a cache", kv_append, 0, NULL},
+    {"dlattn_rotary", "a rotation", rotary, 0, NULL},
     {"dlattn_version", "no argument", nothing, VERSION, NULL},
     {"dlattn_abi_version", "no argument", nothing, DLATTN_ABI_VERSION, NULL},
     {"dlattn_set_option", "log off", set_log, 0, NULL},

@@ -15,9 +15,12 @@ typedef struct world {
     float q[VALUES], k[VALUES], v[VALUES], out[VALUES], dout[VALUES], dq[VALUES], dk[VALUES], dv[VALUES];
     float second_out[VALUES], merged_out[VALUES];
     float lse[ROWS], second_lse[ROWS], merged_lse[ROWS];
+    float cosines[ROWS], sines[ROWS];
+    int32_t seqlens[1];
     uint8_t keep[SCORES];
-    int64_t head_shape[4], row_shape[3], score_shape[4];
+    int64_t head_shape[4], row_shape[3], score_shape[4], angle_shape[2], batch_shape[1];
     DLTensor tq, tk, tv, tout, tdout, tdq, tdk, tdv, tsecond_out, tmerged_out, tlse, tsecond_lse, tmerged_lse, tkeep;
+    DLTensor tcosines, tsines, tseqlens;
     const DLTensor *outs[2], *lses[2];
     dlattn_attention attention;
     dlattn_outputs outputs, merged;
