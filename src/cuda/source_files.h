@@ -30,12 +30,15 @@
     X(generic_tf32_cuh, "generic_tf32.cuh")                            \
     X(generic_tile_cuh, "generic_tile.cuh")                            \
     X(gradient_sm80_cuh, "gradient_sm80.cuh")                          \
+    X(kv_append_cu, "kv_append.cu")                                    \
     X(merge_cu, "merge.cu")                                            \
     X(mma_sm80_cuh, "mma_sm80.cuh")                                    \
+    X(rotary_cu, "rotary.cu")                                          \
     X(scores_cuh, "scores.cuh")                                        \
     X(scores_sm80_cuh, "scores_sm80.cuh")                              \
     X(sequence_cuh, "sequence.cuh")                                    \
     X(shared_block_window, "shared/masks/block_window.h")              \
+    X(shared_cache_params, "shared/cache_params.h")                    \
     X(shared_causal, "shared/masks/causal.h")                          \
     X(shared_mask, "shared/masks/mask.h")                              \
     X(shared_masks, "shared/masks/masks.h")                            \
