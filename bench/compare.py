@@ -17,6 +17,7 @@ import re
 import statistics
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 import warnings
@@ -33,6 +34,7 @@ def read_options():
     options.add_argument("--quick", action="store_true", help="the rows that tell most, without FlexAttention, in under a minute")
     options.add_argument("--json", type=Path, help="where the results go; default: nowhere")
     options.add_argument("--commit", default="", help="of the library; default: what git describe says")
+    options.add_argument("--host-time", type=Path, help="the program host_time of the build: what C calls cost the host goes into the results")
     options.add_argument("--list", action="store_true", help="the names of the rows")
     options.add_argument("--warm", default="", help=argparse.SUPPRESS)  # K/N: compile for every Nth row from the Kth on, time nothing
     return options.parse_args()
@@ -79,6 +81,16 @@ def machine() -> dict:
     return {"gpu": found[0], "driver": found[1], "sm_mhz_most": found[2], "watts_most": found[3],
             "multiprocessors": properties.multi_processor_count, "compute": f"{properties.major}.{properties.minor}",
             "cuda": torch.version.cuda, "system": platform.system(), "arch": platform.machine()}
+
+
+def host_time(program) -> dict:
+    """What bench/host_time.c measures; nothing without it."""
+    if not program:
+        return {}
+    with tempfile.TemporaryDirectory() as folder:
+        found = Path(folder) / "host.json"
+        subprocess.run([program, "--json", found], check=True)
+        return {"host": json.loads(found.read_text())}
 
 
 def gemm() -> float:
@@ -272,7 +284,7 @@ def main():
     document = {"machine": about, "commit": options.commit or commit(), "date": time.strftime("%Y-%m-%d", time.gmtime()),
                 "versions": {"dlattn": known["dlattn"].version, "torch": torch.__version__, "cudnn": str(torch.backends.cudnn.version()),
                              "python": platform.python_version()},
-                "peaks": {"gemm_gflops_before": before, "gemm_gflops_after": before}, "clock": {}, "results": []}
+                "peaks": {"gemm_gflops_before": before, "gemm_gflops_after": before}, "clock": {}, **host_time(options.host_time), "results": []}
     for row in chosen:
         names = ["dlattn"] + [name for name in row.peers if name in wanted and not (options.quick and name == "flex")]
         try:

@@ -63,6 +63,12 @@ def group_table(document: dict, tag: str) -> str:
     return table(rows) if own else ""
 
 
+def host_table(document: dict) -> str:
+    rows = [["C call", "entry to the launch, µs", "whole call, µs"]]
+    rows += [[call["call"], f"{call['to_launch_us']:.2f}", f"{call['whole_us']:.2f}"] for call in document["host"]["calls"]]
+    return table(rows)
+
+
 def markdown(name: str, document: dict) -> list[str]:
     parts = [f"## {name}\n\n{heading(document)} Made by `bench/compare.py`: bfloat16; TFLOP/s count visible pairs; the peers' columns are "
              "TFLOP/s too. error: the largest difference to float32 math, as a fraction of the largest value, over all results of the row.",
@@ -70,6 +76,8 @@ def markdown(name: str, document: dict) -> list[str]:
     for tag, title in GROUPS:
         if text := group_table(document, tag):
             parts.append(f"### {title}\n\n{text}")
+    if "host" in document:
+        parts.append(f"### Time on the host, by `bench/host_time.c`\n\n{host_table(document)}")
     return parts
 
 

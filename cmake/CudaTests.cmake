@@ -36,6 +36,8 @@ endif()
 # Where there is a GPU.
 add_executable(host_on_device tests/cuda/host_on_device.c)
 target_link_libraries(host_on_device PRIVATE dlattn_internal)
+add_executable(host_time bench/host_time.c)
+target_link_libraries(host_time PRIVATE dlattn_internal)
 if(EXISTS /dev/nvidiactl)
     dlattn_add_test(cuda_host device host_on_device)
 endif()
