@@ -4,6 +4,7 @@
 #include "call.h"
 #include "device.h"
 #include "fake_cuda.h"
+#include "options.h"
 #include "params.h"
 
 static call c;
@@ -13,6 +14,7 @@ static call c;
 enum { MAX_LAUNCHES = 16 };
 static struct {
     int launches, pushes, pops, current_device, stream_device, pointer_device, refuse_launch;
+    int questions, pointers, others; /* calls: about contexts; about addresses; none that a call should make */
     unsigned int pointer_type;
     unsigned int grid[MAX_LAUNCHES], block[MAX_LAUNCHES];
     CUstream stream;
@@ -35,6 +37,7 @@ static CUresult hopper(int *value, CUdevice_attribute attribute, CUdevice device
 }
 static CUresult retain(CUcontext *context, CUdevice device) { return *context = context_on(device), CUDA_SUCCESS; }
 static CUresult current(CUcontext *context) {
+    seen.questions++;
     *context = depth ? stack[depth - 1] : seen.current_device < 0 ? NULL : context_on(seen.current_device);
     return CUDA_SUCCESS;
 }
@@ -42,15 +45,17 @@ static CUresult push(CUcontext context) { return stack[depth++] = context, seen.
 static CUresult pop(CUcontext *context) { return *context = stack[--depth], seen.pops++, CUDA_SUCCESS; }
 static CUresult device_of_current(CUdevice *device) {
     CUcontext now;
-    current(&now);
+    current(&now); /* one question, too */
     return *device = (CUdevice)((uintptr_t)now / 0x100 - 1), CUDA_SUCCESS;
 }
 static CUresult context_of_stream(CUstream stream, CUcontext *context) {
     (void)stream;
+    seen.questions++;
     return *context = context_on(seen.stream_device), CUDA_SUCCESS;
 }
 static CUresult pointer(unsigned int count, CUpointer_attribute *attributes, void **values, CUdeviceptr address) {
     (void)address;
+    seen.pointers++;
     for (unsigned int n = 0; n < count; n++) {
         if (attributes[n] == CU_POINTER_ATTRIBUTE_MEMORY_TYPE) *(unsigned int *)values[n] = seen.pointer_type;
         else *(int *)values[n] = seen.pointer_device;
@@ -175,6 +180,61 @@ Test(cuda_backend, prepare_loads_and_launches_nothing) {
     const int loads = atomic_load(&fake.loads);
     expect(dlattn_forward(c.a, c.o, &c.exec), DLATTN_OK, "");
     cr_expect_eq(atomic_load(&fake.loads), loads, "the call found what prepare loaded");
+}
+
+/* ---- what a call costs -------------------------------------------------------------------------------------------------- */
+
+static CUresult other_call(void) { return seen.others++, CUDA_ERROR_NOT_FOUND; }
+
+/* Every call of the driver but those that a warm call may make counts as another. */
+static void watch_the_driver(void) {
+    const dlattn__driver_table t = dlattn__driver;
+    void *other = (void *)other_call, **calls = (void **)&dlattn__driver;
+    for (size_t n = 0; n < sizeof t / sizeof *calls; n++) calls[n] = other;
+    dlattn__driver.cuCtxGetCurrent = t.cuCtxGetCurrent;
+    dlattn__driver.cuCtxGetDevice = t.cuCtxGetDevice;
+    dlattn__driver.cuCtxGetId = t.cuCtxGetId;
+    dlattn__driver.cuStreamGetCtx = t.cuStreamGetCtx;
+    dlattn__driver.cuPointerGetAttributes = t.cuPointerGetAttributes;
+    dlattn__driver.cuLaunchKernel = t.cuLaunchKernel;
+    seen.launches = seen.questions = seen.pointers = seen.others = 0;
+}
+
+static int allocations;
+static void *(*allocate)(int64_t bytes);
+static void *count_allocation(int64_t bytes) { return allocations++, allocate(bytes); }
+
+Test(cuda_backend, a_warm_call_asks_little_of_the_driver) {
+    static _Alignas(256) char workspace[1 << 20];
+    begin(0);
+    c.exec.stream = (void *)0x5000;
+    c.exec.workspace = workspace;
+    c.exec.workspace_bytes = sizeof workspace;
+    expect(dlattn_forward(c.a, c.o, &c.exec), DLATTN_OK, "");
+    expect(dlattn_backward(c.a, c.g, &c.exec), DLATTN_OK, "");
+    watch_the_driver();
+    allocate = dlattn__memory.allocate;
+    dlattn__memory.allocate = count_allocation;
+    expect(dlattn_forward(c.a, c.o, &c.exec), DLATTN_OK, "");
+    cr_expect(seen.launches == 1 && seen.pointers == 5, "one kernel, five tensors: %d, %d", seen.launches, seen.pointers);
+    expect(dlattn_backward(c.a, c.g, &c.exec), DLATTN_OK, "");
+    cr_expect(seen.pointers == 5 + 9, "nine tensors: %d", seen.pointers - 5);
+    cr_expect(seen.questions <= 2 * 3, "the thread's context, the stream's, its device: %d", seen.questions);
+    cr_expect_eq(seen.others, 0, "nothing else");
+    cr_expect_eq(allocations, 0, "and no memory of the host");
+    dlattn__memory.allocate = allocate;
+}
+
+Test(cuda_backend, the_table_has_no_call_that_allocates_or_waits) {
+    static const char *const names[] = {
+#define NAME(name, parameters) #name,
+        DLATTN_DRIVER_CALLS(NAME)
+#undef NAME
+    };
+    static const char *const forbidden[] = {"Alloc", "Free", "Synchronize", "Memcpy", "StreamCreate", "Wait", "EventRecord"};
+    for (size_t n = 0; n < sizeof names / sizeof *names; n++)
+        for (size_t f = 0; f < sizeof forbidden / sizeof *forbidden; f++)
+            cr_expect_null(strstr(names[n], forbidden[f]), "%s", names[n]);
 }
 
 /* ---- calls that are refused ------------------------------------------------------------------------------------------- */
