@@ -1,4 +1,4 @@
-# Registers every test with ctest; the labels are unit, abi, header, symbols, arrows, package, check, compile
+# Registers every test with ctest; the labels are unit, abi, header, symbols, arrows, package, check, compile, bindings
 # and python.
 #
 # A cross build has the check and simd tests only, run under CMAKE_CROSSCOMPILING_EMULATOR.
@@ -118,3 +118,5 @@ dlattn_add_test(pytest python ${DLATTN_PYTHON} -m pytest -q tests/python)
 dlattn_add_test(pytest_wheel package ${DLATTN_PYTHON} -m pytest -q -m slow tests/python)
 set_tests_properties(pytest PROPERTIES ENVIRONMENT
     "DLATTN_LIBRARY=$<TARGET_FILE:dlattn>;DLATTN_COMMAND=$<TARGET_FILE:dlattn_command>;PYTHONPATH=${PROJECT_SOURCE_DIR}/bindings/python/src")
+
+include(cmake/Bindings.cmake)

@@ -238,7 +238,6 @@ extern "C" {
 /// Sizes and offsets are those that the C header has.
 #[cfg(test)]
 mod layout {
-    use super::*;
     use core::mem::{size_of, MaybeUninit};
     use core::ptr::addr_of;
 
