@@ -1,7 +1,7 @@
 // generic_forward.cu: attention in plain fused multiply-adds, for any element type, head size, strides and mask.
 //
 // Entry forward_generic: 256 threads, grid row_tiles * splits * H * B, no dynamic shared memory. Options: TYPE
-// (required), HEAD = 64, 128 or 256, FEATURES, TF32. Tiles of 64 rows and 64 keys.
+// (required), HEAD = 64, 128 or 256, FEATURES, TF32, PAGED. Tiles of 64 rows and 64 keys.
 //
 // One block computes 64 rows of one (sequence, head) over all their keys, or with splits > 1 over one piece of them;
 // then it writes partial_out (normalised) and partial_lse, which the kernel `combine` joins. Everything is float32.
@@ -118,13 +118,13 @@ extern "C" __global__ void __launch_bounds__(THREADS, HEAD > 128 ? 1 : 2)
     }
     for (int tile = from; tile < to; tile++) {
         const int j0 = tile * TILE;
-        dot_tiles(scores, t, q, source_of(p.k, s.b, s.k_begin + j0, g, s.N - j0, p.D));
+        dot_tiles(scores, t, q, keys_of(p, p.k, s, j0, g, p.D));
 #pragma unroll
         for (int n = 0; n < 16; n++) t->scores[own_place(n)] = scores[n]; // free since dot_tiles has synchronised
         finish_scores(t, p, c, i0, j0);
         exponentiate(t, &state, out);
         if (HAS(p, DLATTN_FEATURE_DROPOUT)) drop(t, p, key, s, h, i0, j0);
-        add_rows(out, t, source_of(p.v, s.b, s.k_begin + j0, g, s.N - j0, p.E));
+        add_rows(out, t, keys_of(p, p.v, s, j0, g, p.E));
     }
     sums_of_rows(state.sum, t);
 #pragma unroll

@@ -35,8 +35,8 @@ static void add_sizes(text *t, const problem *p) {
     dlattn__text_add(t, ", head sizes %" PRId64 " and %" PRId64 "\n", p->D, p->E);
     dlattn__text_add(t, "  queries       %s, at most %" PRId64 " of a sequence%s\n", p->packed_q ? "packed" : "padded",
                      p->M, p->seqlens_q.dtype ? ", used lengths given" : "");
-    dlattn__text_add(t, "  keys          %s, at most %" PRId64 " of a sequence%s\n", p->packed_k ? "packed" : "padded",
-                     p->N, p->seqlens_k.dtype ? ", used lengths given" : "");
+    dlattn__text_add(t, "  keys          %s, at most %" PRId64 " of a sequence%s\n",
+                     p->page ? "paged" : p->packed_k ? "packed" : "padded", p->N, p->seqlens_k.dtype ? ", used lengths given" : "");
 }
 
 static void add_bound(text *t, const char *name, int64_t bound) {

@@ -28,10 +28,20 @@ static void begin(reading *r, problem *p, buffers *x, const dlattn_attention *a,
     r->count = 0;
 }
 
+static int32_t check_paged(const reading *r) {
+    const dlattn_attention *a = r->a;
+    if (!a->block_table) return DLATTN_OK;
+    if (r->p->op == DLATTN_OP_BACKWARD)
+        return dlattn__fail(DLATTN_ERR_UNSUPPORTED, "block_table is given, expected NULL: paged keys have no backward");
+    if (a->cu_seqlens_k)
+        return dlattn__fail(DLATTN_ERR_ARGUMENT, "block_table and cu_seqlens_k are both given, expected at most one");
+    if (!a->seqlens_k)
+        return dlattn__fail(DLATTN_ERR_ARGUMENT, "seqlens_k is NULL, expected the length of each paged sequence [B]");
+    return DLATTN_OK;
+}
+
 static int32_t read_attention(reading *r) {
-    if (r->a->block_table)
-        return dlattn__fail(DLATTN_ERR_UNSUPPORTED,
-                            "block_table is given, but this version has no paged keys; expected NULL");
+    DLATTN_TRY(check_paged(r));
     DLATTN_TRY(dlattn__read_sides(r));
     DLATTN_TRY(dlattn__read_numbers(r->p, r->a));
     DLATTN_TRY(dlattn__read_lengths(r));

@@ -43,12 +43,14 @@ typedef struct problem {
     uint32_t flags;                 /* DLATTN_CAUSAL and so on, as given */
     int32_t reserved1;
     int32_t packed_q, packed_k;     /* 1: extent 1 of the side's operands is all tokens, batch stride 0 */
+    int64_t tokens_k, page;         /* keys that k has room for, of one sequence (packed: in all); of one page, 0: not paged */
     int64_t window_left, window_right, block_size, block_count, q_start, k_start;
     double scale, softcap, dropout; /* scale resolved: 1/sqrt(D) unless given */
     int32_t dropout_threshold;      /* t of the header; 0: no dropout; 256: everything is dropped (rate 1) */
     int32_t reserved0;
     uint64_t seed, offset;          /* unless rng_state is present */
-    operand q, k, v;                /* [b, i or token, h, d]   [b, j or token, g, d|e] */
+    operand q, k, v;                /* [b, i or token, h, d]   [b, j or token, g, d|e]; paged [page, token, g, d|e] */
+    operand block_table;            /* [b, n]: the page that holds keys n * page and on */
     operand out, dout, dq, dk, dv;  /* as q with E; as q, k, v */
     operand lse, dlse;              /* [b, h, i or token] */
     operand bias, dbias, mask;      /* [b, h, i, j] */
@@ -63,7 +65,7 @@ typedef struct problem {
 /* Addresses of the operands of the same names, byte_offset applied; NULL where absent. */
 typedef struct buffers {
     const void *q, *k, *v, *bias, *mask, *alibi_slopes, *sinks, *q_segments, *kv_segments;
-    const void *cu_seqlens_q, *cu_seqlens_k, *seqlens_q, *seqlens_k, *q_starts, *k_starts, *rng_state;
+    const void *cu_seqlens_q, *cu_seqlens_k, *seqlens_q, *seqlens_k, *block_table, *q_starts, *k_starts, *rng_state;
     const void *dout, *dlse;
     void *out, *lse; /* written by the forward, read by the backward */
     void *dq, *dk, *dv, *dbias, *dsinks, *keep;
@@ -93,6 +95,12 @@ static inline int64_t dlattn__read_int(const operand *o, const void *data, int64
     return ((const int64_t *)data)[index * o->stride[0]];
 }
 
+/* Element [b, n] of a host integer matrix. */
+static inline int64_t dlattn__read_page(const operand *o, const void *data, int64_t b, int64_t n) {
+    const int64_t index = b * o->stride[0] + n * o->stride[1];
+    return o->dtype == DLATTN_T_I32 ? ((const int32_t *)data)[index] : ((const int64_t *)data)[index];
+}
+
 /* The interval masks that are set: a set of DLATTN_MASK_X of kernels/shared/masks/mask.h. */
 uint32_t dlattn__mask_kinds(const problem *p);
 
@@ -110,8 +118,8 @@ int32_t dlattn__problem_dropout_mask(problem *p, buffers *x, const dlattn_attent
 /* exec as a zeroed local; NULL gives all defaults. Checks what can be checked without a device. */
 int32_t dlattn__problem_exec(dlattn_exec *out, const dlattn_exec *exec);
 
-/* The CPU's look at the data of lengths: cu_seqlens rising from >= 0 to <= tokens, 0 <= seqlens <= extent, rng_state
- * readable. Called by the CPU backend before it writes anything. */
+/* The CPU's look at the data of lengths: cu_seqlens rising from >= 0 to <= tokens, 0 <= seqlens <= extent, pages that
+ * exist. Called by the CPU backend before it writes anything. */
 int32_t dlattn__problem_check_lengths(const problem *p, const buffers *x);
 
 /* A merge after validation: out and lse of every part, in the order of problem.out and problem.lse. */

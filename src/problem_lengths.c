@@ -64,6 +64,18 @@ static int32_t read_rng_state(reading *r) {
     return DLATTN_OK;
 }
 
+int32_t dlattn__read_block_table(reading *r) {
+    role role = {"block_table", "[B,pages]", DLATTN_TYPES_INT, 2, 2, false, r->needs_vector_data};
+    const int64_t expected[4] = {r->p->B, -1, -1, -1};
+    const int32_t from[4] = {0, 1, -1, -1};
+    tensor *t;
+    DLATTN_TRY(dlattn__read(r, &t, &role, r->a->block_table));
+    DLATTN_TRY(dlattn__tensor_expect(t, expected, "the batch"));
+    r->p->block_table = dlattn__tensor_operand(t, from);
+    r->x->block_table = t->data;
+    return DLATTN_OK;
+}
+
 int32_t dlattn__read_lengths(reading *r) {
     problem *p = r->p;
     const dlattn_attention *a = r->a;
@@ -99,7 +111,22 @@ static int32_t check_side(const char *side, const operand *cu, const void *cu_da
     return DLATTN_OK;
 }
 
+/* The pages of each sequence's used keys exist; what the table says of others does not matter. */
+static int32_t check_pages(const problem *p, const buffers *x) {
+    for (int64_t b = 0; b < p->B; b++) {
+        const int64_t used = dlattn__read_int(&p->seqlens_k, x->seqlens_k, b, 0), keys = used < p->N ? used : p->N;
+        for (int64_t n = 0; n * p->page < keys; n++) {
+            const int64_t id = dlattn__read_page(&p->block_table, x->block_table, b, n);
+            if (id < 0 || id >= p->k.extent[0])
+                return dlattn__fail(DLATTN_ERR_ARGUMENT, "block_table[%" PRId64 ",%" PRId64 "] is %" PRId64
+                                    ", expected a page from 0 to %" PRId64, b, n, id, p->k.extent[0] - 1);
+        }
+    }
+    return DLATTN_OK;
+}
+
 int32_t dlattn__problem_check_lengths(const problem *p, const buffers *x) {
     DLATTN_TRY(check_side("q", &p->cu_seqlens_q, x->cu_seqlens_q, &p->seqlens_q, x->seqlens_q, p->B, p->q.extent[1]));
-    return check_side("k", &p->cu_seqlens_k, x->cu_seqlens_k, &p->seqlens_k, x->seqlens_k, p->B, p->k.extent[1]);
+    DLATTN_TRY(check_side("k", &p->cu_seqlens_k, x->cu_seqlens_k, &p->seqlens_k, x->seqlens_k, p->B, p->tokens_k));
+    return p->page ? check_pages(p, x) : DLATTN_OK;
 }

@@ -11,6 +11,7 @@ enum { SIDE_Q = 0, SIDE_K = 1 };
 static const int32_t dims_of[2][2][4] = {{{0, 1, 2, 3}, {0, 2, 1, 3}}, {{-1, 0, 1, 2}, {-1, 1, 0, 2}}};
 
 /* By side, head size of v, packed, layout. */
+static const char *const paged_shapes[2][2] = {{"[P,page,G,D]", "[P,G,page,D]"}, {"[P,page,G,E]", "[P,G,page,E]"}};
 static const char *const shapes[2][2][2][2] = {
     {{{"[B,M,H,D]", "[B,H,M,D]"}, {"[T,H,D]", "[H,T,D]"}}, {{"[B,M,H,E]", "[B,H,M,E]"}, {"[T,H,E]", "[H,T,E]"}}},
     {{{"[B,N,G,D]", "[B,G,N,D]"}, {"[T,G,D]", "[G,T,D]"}}, {{"[B,N,G,E]", "[B,G,N,E]"}, {"[T,G,E]", "[G,T,E]"}}},
@@ -34,8 +35,10 @@ static int32_t read_side(reading *r, operand *o, const void **data, const role *
 }
 
 static role side_role(const reading *r, const char *name, int32_t side, bool head_of_v, uint32_t types, bool output) {
-    int32_t packed = packed_of(r->p, side), rank = packed ? 3 : 4;
-    return (role){name, shapes[side][head_of_v][packed][r->a->layout], types, rank, rank, output, r->needs_data};
+    const int32_t packed = packed_of(r->p, side), rank = packed ? 3 : 4, layout = r->a->layout;
+    const bool paged = side == SIDE_K && r->a->block_table;
+    const char *shape = paged ? paged_shapes[head_of_v][layout] : shapes[side][head_of_v][packed][layout];
+    return (role){name, shape, types, rank, rank, output, r->needs_data};
 }
 
 static int32_t check_head_size(const char *name, const char *letter, int64_t size) {
@@ -98,7 +101,8 @@ static int32_t read_q(reading *r) {
 
 static int32_t read_k_and_v(reading *r) {
     problem *p = r->p;
-    const int64_t like_q[4] = {p->B, -1, -1, p->D};
+    const bool paged = r->a->block_table != NULL;
+    const int64_t like_q[4] = {paged ? -1 : p->B, -1, -1, p->D};
     role k_role = side_role(r, "k", SIDE_K, false, 1u << p->dtype, false);
     DLATTN_TRY(read_side(r, &p->k, &r->x->k, &k_role, r->a->k, SIDE_K, like_q, "q's batch and head size"));
     p->G = p->k.extent[2];
@@ -109,11 +113,24 @@ static int32_t read_k_and_v(reading *r) {
     if (p->packed_k && p->cu_seqlens_k.extent[0] != p->B + 1)
         return dlattn__fail(DLATTN_ERR_SHAPE, "cu_seqlens_k has %" PRId64 " elements, expected %" PRId64
                             " (q's batch and one more)", p->cu_seqlens_k.extent[0], p->B + 1);
-    const int64_t like_k[4] = {p->B, p->k.extent[1], p->G, -1};
+    const int64_t like_k[4] = {p->k.extent[0], p->k.extent[1], p->G, -1};
     role v_role = side_role(r, "v", SIDE_K, true, 1u << p->dtype, false);
-    DLATTN_TRY(read_side(r, &p->v, &r->x->v, &v_role, r->a->v, SIDE_K, like_k, "k's batch, length and heads"));
+    DLATTN_TRY(read_side(r, &p->v, &r->x->v, &v_role, r->a->v, SIDE_K, like_k, paged ? "k's pages and heads" : "k's batch, length and heads"));
     p->E = p->v.extent[3];
     return check_head_size("v", "E", p->E);
+}
+
+/* How many keys a sequence can have. */
+static int32_t read_room(reading *r) {
+    problem *p = r->p;
+    p->tokens_k = p->k.extent[1];
+    if (!r->a->block_table) return DLATTN_OK;
+    p->page = p->k.extent[1];
+    if (p->page < 1) return dlattn__fail(DLATTN_ERR_SHAPE, "k has pages of 0 tokens, expected at least 1");
+    DLATTN_TRY(dlattn__read_block_table(r));
+    if (!__builtin_mul_overflow(p->page, p->block_table.extent[1], &p->tokens_k)) return DLATTN_OK;
+    return dlattn__fail(DLATTN_ERR_SHAPE, "block_table has %" PRId64 " pages of %" PRId64
+                        " keys, expected a number of keys that fits 63 bits", p->block_table.extent[1], p->page);
 }
 
 int32_t dlattn__read_sides(reading *r) {
@@ -126,7 +143,8 @@ int32_t dlattn__read_sides(reading *r) {
     DLATTN_TRY(read_q(r));
     DLATTN_TRY(read_k_and_v(r));
     resolve_longest(p->q.extent[1], p->packed_q, a->max_seqlen_q, &p->M, &r->max_M);
-    resolve_longest(p->k.extent[1], p->packed_k, a->max_seqlen_k, &p->N, &r->max_N);
+    DLATTN_TRY(read_room(r));
+    resolve_longest(p->tokens_k, p->packed_k || p->page, a->max_seqlen_k, &p->N, &r->max_N);
     return check_scores(p);
 }
 

@@ -147,7 +147,7 @@ static int32_t read_segments(reading *r) {
     role q_role = {"q_segments", "[B,M]", DLATTN_TYPES_INT, 2, 2, false, r->needs_data};
     role kv_role = {"kv_segments", "[B,N]", DLATTN_TYPES_INT, 2, 2, false, r->needs_data};
     DLATTN_TRY(read_segment(r, &p->q_segments, &r->x->q_segments, &q_role, a->q_segments, p->q.extent[1]));
-    return read_segment(r, &p->kv_segments, &r->x->kv_segments, &kv_role, a->kv_segments, p->k.extent[1]);
+    return read_segment(r, &p->kv_segments, &r->x->kv_segments, &kv_role, a->kv_segments, p->tokens_k);
 }
 
 int32_t dlattn__read_terms(reading *r) {

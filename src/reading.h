@@ -44,8 +44,9 @@ int32_t dlattn__read_like_k(reading *r, operand *o, const void **data, const cha
                             bool head_of_v);
 int32_t dlattn__read_lse(reading *r, operand *o, const void **data, const char *name, const DLTensor *dl, bool output);
 
-/* problem_lengths.c: seqlens, starts, rng_state. */
+/* problem_lengths.c: seqlens, starts, rng_state, block_table. */
 int32_t dlattn__read_lengths(reading *r);
+int32_t dlattn__read_block_table(reading *r);
 int32_t dlattn__read_cu_seqlens(reading *r, operand *o, const void **data, const char *name, const DLTensor *dl);
 
 /* problem_terms.c: bias, mask, slopes, sinks, segments, and the numbers of the attention. */

@@ -4,7 +4,7 @@
 
 static int64_t smaller(int64_t a, int64_t b) { return a < b ? a : b; }
 
-/* Start and used length of one side. `tokens` is extent 1 of the side, `longest` is problem.M or N. */
+/* Start and used length of one side. `tokens` is what the side has room for, `longest` is problem.M or N. */
 static int64_t side(const operand *cu, const void *cu_data, const operand *lengths, const void *lengths_data,
                     int64_t tokens, int64_t longest, int64_t b, int64_t *begin) {
     *begin = dlattn__read_int(cu, cu_data, b, 0);
@@ -15,7 +15,7 @@ static int64_t side(const operand *cu, const void *cu_data, const operand *lengt
 sequence dlattn__sequence(const problem *p, const buffers *x, int64_t b) {
     sequence s;
     s.M = side(&p->cu_seqlens_q, x->cu_seqlens_q, &p->seqlens_q, x->seqlens_q, p->q.extent[1], p->M, b, &s.q_begin);
-    s.N = side(&p->cu_seqlens_k, x->cu_seqlens_k, &p->seqlens_k, x->seqlens_k, p->k.extent[1], p->N, b, &s.k_begin);
+    s.N = side(&p->cu_seqlens_k, x->cu_seqlens_k, &p->seqlens_k, x->seqlens_k, p->tokens_k, p->N, b, &s.k_begin);
     if (p->flags & DLATTN_POSITIONS) {
         s.q_position = dlattn__read_int(&p->q_starts, x->q_starts, b, p->q_start);
         s.k_position = dlattn__read_int(&p->k_starts, x->k_starts, b, p->k_start);

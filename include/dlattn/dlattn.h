@@ -155,7 +155,9 @@ enum { DLATTN_BSHD = 0, DLATTN_BHSD = 1 };
  * q_segments        [B,M] integers; kv_segments [B,N]; both or neither, padded layouts only.
  * cu_seqlens_q/_k   [B+1] integers, rising; makes that side packed: sequence b is tokens cu[b] to cu[b+1]-1.
  * seqlens_q/_k      [B] integers: the used length of each sequence, from its start. NULL: all of it.
- * block_table       [B,pages] integers: k and v are paged. Forward only.
+ * block_table       [B,pages] integers: k and v are paged, keys n * page and on of sequence b lie in page
+ *                   block_table[b,n]. With seqlens_k, without cu_seqlens_k; forward only. Pages past the used length are
+ *                   not read; on CUDA an id of no page is read as page 0.
  * q_starts, k_starts [B] integers, with DLATTN_POSITIONS: first position of each sequence; override q_start, k_start.
  * rng_state         [2] 64-bit integers (seed, offset) or [4] uint32 (their halves, low first): overrides both.
  * max_seqlen_q/_k   packed: an upper bound on M_b, N_b (0: the number of tokens). Lengths are clamped to it.

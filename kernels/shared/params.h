@@ -44,12 +44,14 @@ typedef struct dlattn_params {
     dlattn_view sinks, dsinks;                          // [h]
     dlattn_view q_segments, kv_segments;                // [b, i] and [b, j]
     dlattn_view cu_seqlens_q, cu_seqlens_k, seqlens_q, seqlens_k, q_starts, k_starts;  // [b]
+    dlattn_view block_table;                            // [b, n]: the page of keys n * page and on
     dlattn_view rng_state;                              // [2] of 64 bits or [4] of 32
 
     int B, H, G, M, N, D, E;     // M, N: no sequence is longer
     int heads_per_group;         // H / G
     int packed_q, packed_k;      // 1: batch stride 0, begins come from cu_seqlens
-    int tokens_q, tokens_k;      // extent 1 of q and of k
+    int tokens_q, tokens_k;      // extent 1 of q, and what k has room for: its extent 1, or all pages of a sequence
+    int page, reserved0;         // tokens of a page; 0: k and v are not paged
     int top_left, positions;     // flags of the problem
     dlattn_u32 mask_kinds;       // DLATTN_MASK_X
     dlattn_u32 features;         // DLATTN_FEATURE_X

@@ -174,7 +174,7 @@ typedef struct decode_scratch {
     real *sum;                   /* [DECODE_ROWS][L]: l, still spread over the lanes */
     real *maximum;               /* [DECODE_ROWS]: m, log2 units */
     char *tail;                  /* [NA][D] of K's type: the last keys, padded with zeros */
-    char *copy;                  /* [STEP][D or E] of K's type: rows whose numbers lie apart */
+    char *copy;                  /* [STEP][D or E] of K's type: rows that are copied */
     uint8_t *keep;               /* [DECODE_ROWS][LD_SCORES]: dropout */
     real *bias_row;              /* [LD_SCORES] */
     uint8_t *keep_row;           /* [LD_SCORES] */
@@ -183,11 +183,11 @@ typedef struct decode_scratch {
     int rows_log2;               /* of the rows that one kernel takes */
 } decode_scratch;
 
-/* Do the numbers of a row lie apart? */
+/* May rows have to be copied, because their numbers lie apart or a page ends? */
 static bool lies_apart(const operand *o) { return o->stride[3] != 1 && o->extent[3] != 1; }
 
 static int64_t carve(decode_scratch *s, const problem *p, char *base) {
-    const int64_t copied_k = lies_apart(&p->k) ? p->D : 0, copied_v = lies_apart(&p->v) ? p->E : 0;
+    const int64_t copied_k = p->page || lies_apart(&p->k) ? p->D : 0, copied_v = p->page || lies_apart(&p->v) ? p->E : 0;
     char *at = base;
     s->rows = CARVE(&at, row, DECODE_ROWS);
     s->q = CARVE(&at, real, DECODE_ROWS * p->D);
@@ -250,24 +250,14 @@ static void begin_rows(decode_scratch *s, const cpu_job *job, const row_group *g
     }
 }
 
-/* Rows of n numbers, one after the other. */
-static void copy_rows(char *to, const operand *o, const char *from, int64_t count, int64_t n) {
-    const int64_t bytes = dlattn__size_of(o->dtype);
-    for (int64_t r = 0; r < count; r++, from += o->stride[1] * bytes) {
-        if (!lies_apart(o)) memcpy(to, from, (size_t)(n * bytes));
-        else
-            for (int64_t d = 0; d < n; d++) memcpy(to + d * bytes, from + d * o->stride[3] * bytes, (size_t)bytes);
-        to += n * bytes;
-    }
-}
-
-/* Rows as the kernels read them, at most STEP: where they lie, or a copy. */
-static const char *rows_of(decode_scratch *s, const operand *o, const char *from, int64_t count, int64_t n,
-                           int64_t *row_stride) {
+/* Rows j .. of K or V as the kernels read them, at most STEP: where they lie, or a copy. */
+static const char *rows_of(decode_scratch *s, const cpu_job *job, const row_group *group, const operand *o, const void *data,
+                           int64_t j, int64_t count, int64_t *row_stride) {
     *row_stride = o->stride[1];
-    if (!lies_apart(o)) return from;
-    copy_rows(s->copy, o, from, count, n);
-    *row_stride = n;
+    if (!lies_apart(o) && dlattn__keys_together(job->p, j, count))
+        return dlattn__key_row(job->p, job->x, o, data, group, j);
+    dlattn__key_rows_copy(s->copy, job->p, job->x, o, data, group, j, count, o->extent[3]);
+    *row_stride = o->extent[3];
     return s->copy;
 }
 
@@ -281,17 +271,15 @@ static void dot_step(decode_scratch *s, int64_t D, int64_t j, const char *k, int
 static void dot_block(decode_scratch *s, const cpu_job *job, const row_group *group, int64_t j0, int64_t n) {
     const problem *p = job->p;
     const int64_t tile = NA >> s->rows_log2, whole = n / tile * tile, bytes = dlattn__size_of(p->k.dtype);
-    const int64_t row_bytes = p->k.stride[1] * bytes;
     int64_t row_stride;
-    const char *k = dlattn__at(&p->k, job->x->k, group->b, group->sequence.k_begin + j0, group->g, 0);
     for (int64_t j = 0; j < whole; j += STEP) {
         const int64_t keys = whole - j < STEP ? whole - j : STEP;
-        const char *from = rows_of(s, &p->k, k + j * row_bytes, keys, p->D, &row_stride);
+        const char *from = rows_of(s, job, group, &p->k, job->x->k, j0 + j, keys, &row_stride);
         dot_step(s, p->D, j, from, row_stride, keys);
     }
     if (whole == n) return;
     memset(s->tail, 0, (size_t)(tile * p->D * bytes));
-    copy_rows(s->tail, &p->k, k + whole * row_bytes, n - whole, p->D);
+    dlattn__key_rows_copy(s->tail, p, job->x, &p->k, job->x->k, group, j0 + whole, n - whole, p->D);
     dot_step(s, p->D, whole, s->tail, p->D, tile);
 }
 
@@ -332,8 +320,7 @@ static void mix_block(decode_scratch *s, const cpu_job *job, const row_group *gr
     for (int64_t k = k0; k < k1; k += STEP) {
         const int64_t keys = k1 - k < STEP ? k1 - k : STEP;
         int64_t row_stride;
-        const char *v_rows = dlattn__at(&p->v, job->x->v, group->b, group->sequence.k_begin + j0 + k, group->g, 0);
-        const char *from = rows_of(s, &p->v, v_rows, keys, p->E, &row_stride);
+        const char *from = rows_of(s, job, group, &p->v, job->x->v, j0 + k, keys, &row_stride);
         for (int64_t c = 0, width = 3; c < vectors; c += (int64_t)1 << width) {
             while ((int64_t)1 << width > vectors - c || !mix[width]) width--;
             for (int64_t r = 0; r < s->count; r += (int64_t)1 << s->rows_log2)

@@ -24,6 +24,7 @@ typedef struct forward_scratch {
     elem *pack_block;          /* [L][pairs(D) padded] */
     real *pack_row, *bias_row; /* [2 * E padded]; [LD_SCORES] */
     uint8_t *keep_row;         /* [LD_SCORES] */
+    char *paged_rows;          /* [FORWARD_KEYS][D or E] of K's type: keys that lie in more than one page */
     int64_t ldq, ldo;
 } forward_scratch;
 
@@ -46,6 +47,7 @@ static int64_t carve(forward_scratch *s, const problem *p, char *base) {
     s->pack_row = CARVE(&at, real, 2 * pad_panel(p->E));
     s->bias_row = CARVE(&at, real, LD_SCORES);
     s->keep_row = CARVE(&at, uint8_t, LD_SCORES);
+    s->paged_rows = CARVE(&at, char, p->page ? FORWARD_KEYS * (p->D > p->E ? p->D : p->E) * dlattn__size_of(p->dtype) : 0);
     return at - base;
 }
 
@@ -98,12 +100,15 @@ typedef struct next_keys {
 
 static next_keys next_keys_make(const cpu_job *job, const row_group *group, int64_t j0, int64_t end, int64_t parts) {
     const problem *p = job->p;
-    const int64_t bytes = dlattn__size_of(p->dtype), token = group->sequence.k_begin + j0;
+    const int64_t bytes = dlattn__size_of(p->dtype);
     next_keys next = {.rows = end - j0 < FORWARD_KEYS ? end - j0 : FORWARD_KEYS, .k_bytes = p->k.stride[1] * bytes,
                       .v_bytes = p->v.stride[1] * bytes};
-    if (next.rows <= 0 || p->k.stride[3] != 1 || p->v.stride[3] != 1) next.rows = 0;
-    next.k = dlattn__at(&p->k, job->x->k, group->b, token, group->g, 0);
-    next.v = dlattn__at(&p->v, job->x->v, group->b, token, group->g, 0);
+    if (next.rows <= 0 || p->k.stride[3] != 1 || p->v.stride[3] != 1 || !dlattn__keys_together(p, j0, next.rows)) {
+        next.rows = 0;
+        return next;
+    }
+    next.k = dlattn__key_row(p, job->x, &p->k, job->x->k, group, j0);
+    next.v = dlattn__key_row(p, job->x, &p->v, job->x->v, group, j0);
     next.share = (next.rows + parts - 1) / parts;
     return next;
 }
@@ -113,13 +118,27 @@ static void ask_rows(const char *first, int64_t row_bytes, int64_t rows, int64_t
         for (int64_t at = 0; at < bytes; at += 64) prefetch_far(first + r * row_bytes + at);
 }
 
+/* Rows of K or V: where they lie, or a compact copy when pages part them. */
+typedef struct key_rows {
+    const char *first;
+    int64_t row_stride, column_stride;
+} key_rows;
+
+static key_rows key_rows_of(forward_scratch *s, const cpu_job *job, const row_group *group, const operand *o, const void *data,
+                            int64_t j0, int64_t n) {
+    const int64_t columns = o->extent[3];
+    if (dlattn__keys_together(job->p, j0, n))
+        return (key_rows){dlattn__key_row(job->p, job->x, o, data, group, j0), o->stride[1], o->stride[3]};
+    dlattn__key_rows_copy(s->paged_rows, job->p, job->x, o, data, group, j0, n, columns);
+    return (key_rows){s->paged_rows, columns, 1};
+}
+
 static void pack_tile(forward_scratch *s, const cpu_job *job, const row_group *group, int64_t j0, int64_t n) {
     const problem *p = job->p;
-    const int64_t token = group->sequence.k_begin + j0;
-    pack_transposed(s->k, dlattn__at(&p->k, job->x->k, group->b, token, group->g, 0), p->k.stride[1], p->k.stride[3],
-                    p->k.dtype, n, p->D, s->pack_block);
-    pack_panels(s->v, dlattn__at(&p->v, job->x->v, group->b, token, group->g, 0), p->v.stride[1], p->v.stride[3],
-                p->v.dtype, n, pairs(n), p->E, s->pack_row);
+    const key_rows k = key_rows_of(s, job, group, &p->k, job->x->k, j0, n);
+    pack_transposed(s->k, k.first, k.row_stride, k.column_stride, p->k.dtype, n, p->D, s->pack_block);
+    const key_rows v = key_rows_of(s, job, group, &p->v, job->x->v, j0, n); /* the copy of K is no longer needed */
+    pack_panels(s->v, v.first, v.row_stride, v.column_stride, p->v.dtype, n, pairs(n), p->E, s->pack_row);
 }
 
 /* A larger maximum: what was summed under the old one shrinks by 2^(old - new). */

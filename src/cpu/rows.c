@@ -54,6 +54,25 @@ row_group dlattn__row_group(const problem *p, const buffers *x, int64_t b, int64
     return group;
 }
 
+const char *dlattn__key_row(const problem *p, const buffers *x, const operand *o, const void *data, const row_group *group,
+                            int64_t j) {
+    if (p->page == 0) return dlattn__at(o, data, group->b, group->sequence.k_begin + j, group->g, 0);
+    const int64_t page = dlattn__read_page(&p->block_table, x->block_table, group->b, j / p->page);
+    return dlattn__at(o, data, page, j % p->page, group->g, 0);
+}
+
+void dlattn__key_rows_copy(char *to, const problem *p, const buffers *x, const operand *o, const void *data,
+                           const row_group *group, int64_t j, int64_t count, int64_t n) {
+    const int64_t bytes = dlattn__size_of(o->dtype), step = o->stride[3] * bytes;
+    const bool together = o->stride[3] == 1 || n == 1;
+    for (int64_t r = 0; r < count; r++, to += n * bytes) {
+        const char *from = dlattn__key_row(p, x, o, data, group, j + r);
+        if (together) memcpy(to, from, (size_t)(n * bytes));
+        else
+            for (int64_t d = 0; d < n; d++) memcpy(to + d * bytes, from + d * step, (size_t)bytes);
+    }
+}
+
 void dlattn__rows_fill(row *rows, const problem *p, const row_group *group, int64_t first, int64_t count) {
     const sequence *s = &group->sequence;
     const dlattn_mask mask = interval_mask(p, s);

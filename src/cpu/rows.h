@@ -26,6 +26,19 @@ typedef struct row_group {
 
 row_group dlattn__row_group(const problem *p, const buffers *x, int64_t b, int64_t g);
 
+/* Row j of k or v, for the group's sequence and head: in its page where keys are paged. */
+const char *dlattn__key_row(const problem *p, const buffers *x, const operand *o, const void *data, const row_group *group,
+                            int64_t j);
+
+/* Do `count` keys from j on lie one stride after the other? Not where a page ends among them. */
+static inline bool dlattn__keys_together(const problem *p, int64_t j, int64_t count) {
+    return p->page == 0 || j % p->page + count <= p->page;
+}
+
+/* Copies `count` rows of k or v, n numbers each, compact. */
+void dlattn__key_rows_copy(char *to, const problem *p, const buffers *x, const operand *o, const void *data,
+                           const row_group *group, int64_t j, int64_t count, int64_t n);
+
 /* Fills rows[0 .. count) with rows first, first + 1, ... of the group. */
 void dlattn__rows_fill(row *rows, const problem *p, const row_group *group, int64_t first, int64_t count);
 

@@ -21,7 +21,7 @@ SAME(U8);
 /* The operands, which have one name in problem, buffers and params. */
 #define OPERANDS(X)                                                                                                  \
     X(q) X(k) X(v) X(out) X(dout) X(dq) X(dk) X(dv) X(lse) X(dlse) X(bias) X(dbias) X(mask) X(keep) X(alibi_slopes)  \
-    X(sinks) X(dsinks) X(q_segments) X(kv_segments) X(cu_seqlens_q) X(cu_seqlens_k) X(seqlens_q) X(seqlens_k)        \
+    X(sinks) X(dsinks) X(q_segments) X(kv_segments) X(cu_seqlens_q) X(cu_seqlens_k) X(seqlens_q) X(seqlens_k) X(block_table) \
     X(q_starts) X(k_starts) X(rng_state)
 
 typedef struct operand_place {
@@ -55,6 +55,7 @@ int32_t dlattn__arguments_fit(const problem *p, char *note, int64_t note_bytes) 
     char what[64];
     if (p->B > largest) return refuse(note, note_bytes, "batch", p->B);
     if (p->H > largest) return refuse(note, note_bytes, "query heads", p->H);
+    if (p->tokens_k > largest) return refuse(note, note_bytes, "the number of keys", p->tokens_k);
     for (int32_t n = 0; n < NUM_PLACES; n++) {
         const operand *o = operand_at(p, n);
         for (int32_t d = 0; o->dtype && d < 4; d++) {
@@ -120,7 +121,8 @@ void dlattn__arguments_fill(dlattn_params *out, const problem *p, const buffers 
     out->packed_q = p->packed_q;
     out->packed_k = p->packed_k;
     out->tokens_q = (int)p->q.extent[1];
-    out->tokens_k = (int)p->k.extent[1];
+    out->tokens_k = (int)p->tokens_k;
+    out->page = (int)p->page;
     fill_masks(out, p);
     out->features = dlattn__features(p);
     out->seed = p->seed;

@@ -255,6 +255,7 @@ int32_t dlattn__schedule(cuda_schedule *out, const problem *p, const buffers *x,
                     rows_are_aligned(&p->k, x ? x->k : NULL) && rows_are_aligned(&p->v, x ? x->v : NULL) &&
                     rows_are_aligned(&p->dout, x ? x->dout : NULL);
     m.how.bias = choose_bias(p, x ? x->bias : NULL);
+    m.how.paged = p->page > 0;
     m.how.tf32 = device->arch >= 80 && p->dtype == DLATTN_T_F32 && p->flags & DLATTN_ALLOW_TF32;
     int32_t status = p->op == DLATTN_OP_BACKWARD ? schedule_backward(&m) : schedule_forward(&m);
     return status == DLATTN_OK ? check_grids(&m) : status;

@@ -140,6 +140,7 @@ static const char *refusal(const variant *v, const problem *p, const specialisat
     if (p->D > v->head || p->E > v->head) return "a larger head size";
     if (how->features & v->avoided) return "a feature that is slow in it";
     if (v->small && !is_small(v, p, device)) return "a larger problem";
+    if (p->page && v->tuned) return "paged keys";
     if (dlattn__variant_smem(v, p->D, p->E, how) > device->smem_bytes) return "too little shared memory";
     if (v->kernel == DLATTN_KERNEL_DBIAS && v->tuned && (p->dbias.extent[2] == 1 || p->dbias.extent[3] == 1))
         return "a bias that broadcasts over rows or keys";
@@ -189,6 +190,7 @@ kernel_request dlattn__variant_request(const variant *v, int32_t type, int64_t D
         const int64_t head = D > E ? D : E;
         if (v->kernel != DLATTN_KERNEL_DBIAS) define(&r, "HEAD", head <= 64 ? 64 : head <= 128 ? 128 : 256);
         define(&r, "TF32", how->tf32);
+        if (v->kernel == DLATTN_KERNEL_FORWARD) define(&r, "PAGED", how->paged);
         return r;
     }
     define(&r, "HEAD_D", dlattn__padded_head(v, D));

@@ -30,6 +30,7 @@ typedef struct specialisation {
     bool packed;    /* forward: a tile's rows are (i, head of the group) */
     bool reduce_dq; /* backward: dq is summed by reductions */
     bool tf32;      /* readable kernels: products on tensor cores */
+    bool paged;     /* readable forward: keys lie in pages */
     int32_t bias;   /* DLATTN_BIAS_BY_X */
     uint32_t features; /* DLATTN_FEATURE_X */
 } specialisation;

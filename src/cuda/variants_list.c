@@ -28,7 +28,8 @@ static void add_specialised(request_list *list, const variant *v, int32_t type, 
     add(list, &r, v);
 }
 
-/* Plain and with every feature, one of them split or summed and one not; with each_feature also each alone. */
+/* Plain and with every feature, one of them split or summed and one not; what only readable kernels have;
+ * with each_feature also each feature alone. */
 static void add_row(request_list *list, const variant *v, int32_t type, bool each_feature) {
     const uint32_t all = (2 * DLATTN_FEATURE_DROPOUT - 1) & ~v->avoided;
     const bool other = type == DLATTN_T_F16;
@@ -39,6 +40,10 @@ static void add_row(request_list *list, const variant *v, int32_t type, bool eac
     if (!v->tuned && list->arch >= 80 && (type == DLATTN_T_F32 || v->kernel == DLATTN_KERNEL_DBIAS)) {
         const specialisation tf32 = {.tf32 = true};
         add_specialised(list, v, type, &tf32);
+    }
+    if (!v->tuned && v->kernel == DLATTN_KERNEL_FORWARD) {
+        const specialisation paged = {.paged = true};
+        add_specialised(list, v, type, &paged);
     }
     for (uint32_t feature = 1; each_feature && feature <= all; feature *= 2) {
         const specialisation one = {.aligned = true, .reduce_dq = true, .features = feature,

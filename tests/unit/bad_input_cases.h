@@ -178,7 +178,9 @@
     X(layout_unknown, BOTH | MASKS | QUERIES, UNSUPPORTED, "attention has layout 2, expected DLATTN_BSHD (0)", \
       a->layout = 2) \
     X(layout_negative, BOTH | QUERIES, UNSUPPORTED, "attention has layout -1", a->layout = -1) \
-    X(paged, BOTH | MASKS | QUERIES, UNSUPPORTED, "block_table is given, but this version has no paged keys", \
+    X(paged_backward, BACKWARD, UNSUPPORTED, "block_table is given, expected NULL: paged keys have no backward", \
+      a->block_table = &t[SEQLENS_K]) \
+    X(paged_without_lengths, FORWARD | MASKS, ARGUMENT, "seqlens_k is NULL, expected the length of each paged sequence", \
       a->block_table = &t[SEQLENS_K])
 
 #define BAD_LENGTHS(X) \
