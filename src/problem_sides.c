@@ -115,7 +115,8 @@ static int32_t read_k_and_v(reading *r) {
                             " (q's batch and one more)", p->cu_seqlens_k.extent[0], p->B + 1);
     const int64_t like_k[4] = {p->k.extent[0], p->k.extent[1], p->G, -1};
     role v_role = side_role(r, "v", SIDE_K, true, 1u << p->dtype, false);
-    DLATTN_TRY(read_side(r, &p->v, &r->x->v, &v_role, r->a->v, SIDE_K, like_k, paged ? "k's pages and heads" : "k's batch, length and heads"));
+    DLATTN_TRY(read_side(r, &p->v, &r->x->v, &v_role, r->a->v, SIDE_K, like_k,
+                         paged ? "k's pages and heads" : "k's batch, length and heads"));
     p->E = p->v.extent[3];
     return check_head_size("v", "E", p->E);
 }
