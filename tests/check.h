@@ -45,7 +45,7 @@ void check_case(check_report *report, const test_case *c, const check_options *o
 /* ---- for the files of the check alone ----------------------------------------------------------------------------- */
 
 typedef struct check_truth {
-    oracle_result forward, reference, plain, plain_f32, rounding;
+    oracle_result forward, reference, plain, plain_f32, rounding, narrowing;
     unsigned char *exempt[T_COUNT]; /* rows that a NaN or inf may have reached; NULL: none */
 } check_truth;
 
@@ -53,9 +53,13 @@ __attribute__((format(printf, 2, 3))) void check_fail(check_report *report, cons
 /* Fails unless status is DLATTN_OK, or a forced variant refused the problem. Returns the status. */
 int32_t check_status(check_report *report, int32_t status, const char *what);
 
+/* What the oracle has for the elements of a tensor. narrowing may be NULL: nothing is narrowed. */
+typedef struct check_expected {
+    const real *reference, *plain, *rounding, *narrowing;
+} check_expected;
+
 /* Judges a tensor of the instance by the rule of check_bound.c; `what` begins the message of a failure. */
-check_bound check_rows(const DLTensor *t, const real *reference, const real *plain, const real *rounding,
-                       const unsigned char *exempt);
+check_bound check_rows(const DLTensor *t, check_expected expected, const unsigned char *exempt);
 void check_tensor(check_report *report, const instance *x, const check_truth *truth, int id, const char *what);
 
 /* Writes the true out and lse, rounded, into the instance: what its backward is handed. So forward and backward are

@@ -114,7 +114,17 @@ static void repeat_on_device(const rerun *r, const check_options *options) {
     device_capture(0);
 }
 
+/* Where products are never TF32, the flag that allows it changes nothing. */
+static void forbid_tf32(const rerun *r) {
+    const int may_matter = device_kind() == DEVICE_CUDA && r->x->test->dtype == F32;
+    if (may_matter || !(r->x->attention.flags & DLATTN_ALLOW_TF32)) return;
+    r->x->attention.flags &= ~(uint32_t)DLATTN_ALLOW_TF32;
+    run_again(r, NULL, "without DLATTN_ALLOW_TF32", 0);
+    r->x->attention.flags |= DLATTN_ALLOW_TF32;
+}
+
 static void vary(const rerun *r, const check_options *options) {
+    forbid_tf32(r);
     if (device_kind() == DEVICE_CUDA) {
         repeat_on_device(r, options);
         run_with_workspace(r, 0, 0);

@@ -8,9 +8,12 @@
  * Where the library computes in no more digits than plain does (float32, float64), both errors are draws from the same
  * distribution, and in a short row plain's is near 0 by luck in every hundredth row; with a single visible key it is 0
  * always, for p is exp(0). So max|plain - ref| counts as no less than what one rounding of each step can cost: the
- * oracle's ORACLE_ROUNDING. That is an a-priori bound from the row's own terms, not a number found by trial; for 16-bit
- * inputs it is far below plain's error, and the rule stays as it is. In rows of fewer than eight elements (D = 1) luck
- * rules 16-bit results too: there plain's error is that of all rows of the tensor, in proportion to their rounding. */
+ * oracle's ORACLE_ROUNDING. That is an a-priori bound from the row's own terms, not a number found by trial.
+ *
+ * 16-bit inputs (and TF32): fast kernels and plain alike round p and ds to the input's type for the products, each on a
+ * scale of its own; where plain's roundings happen to cancel, one such rounding of our own, ORACLE_NARROWING, is allowed.
+ * In rows of fewer than eight elements (D = 1) luck rules 16-bit results too: there plain's error is that of all rows of the
+ * tensor, in proportion to their rounding. */
 #include <math.h>
 
 #include "check.h"
@@ -22,19 +25,14 @@ static int finite_real(real value) { return value - value == 0; }
 /* Infinities of the same sign, or both NaN. */
 static int same_special(real x, real ref) { return ref != ref ? x != x : x == ref; }
 
-/* What the oracle has for the elements of a tensor. */
-typedef struct expected {
-    const real *reference, *plain, *rounding;
-} expected;
-
 static real larger(real a, real b) { return b > a && finite_real(b) ? b : a; }
 
 /* The largest values of a row. */
 typedef struct row_maxima {
-    real error, plain_error, rounding, magnitude;
+    real error, plain_error, rounding, narrowing, magnitude;
 } row_maxima;
 
-static row_maxima measure_row(const DLTensor *t, expected e, int64_t row, int exempt) {
+static row_maxima measure_row(const DLTensor *t, check_expected e, int64_t row, int exempt) {
     int64_t width = t->shape[t->ndim - 1];
     row_maxima m = {0};
     for (int64_t n = row * width; n < (row + 1) * width; n++) {
@@ -47,13 +45,14 @@ static row_maxima measure_row(const DLTensor *t, expected e, int64_t row, int ex
         m.error = larger(m.error, fabsl(x - ref));
         m.plain_error = larger(m.plain_error, fabsl(e.plain[n] - ref));
         m.rounding = larger(m.rounding, fabsl(e.rounding[n])); /* dk carries the sign of the scale */
+        if (e.narrowing) m.narrowing = larger(m.narrowing, fabsl(e.narrowing[n]));
         m.magnitude = larger(m.magnitude, fabsl(ref));
     }
     return m;
 }
 
 /* plain's error in units of the row's rounding, where it is largest: for rows too short to have an error of their own. */
-static real common_share(const DLTensor *t, expected e, int64_t rows, const unsigned char *exempt) {
+static real common_share(const DLTensor *t, check_expected e, int64_t rows, const unsigned char *exempt) {
     real share = 0;
     if (t->shape[t->ndim - 1] >= SHORT_ROW) return 0;
     for (int64_t row = 0; row < rows; row++) {
@@ -73,7 +72,7 @@ static real flushed(DLDataType dtype) {
 static check_bound judge_row(const DLTensor *t, row_maxima m, real share, int64_t row) {
     real plain_error = larger(larger(m.plain_error, m.rounding), share * m.rounding);
     real magnitude = larger(m.magnitude, (real)dtype_least_normal(t->dtype)); /* below it, numbers are evenly spaced */
-    real allowed = 2 * plain_error + (real)dtype_roundoff(t->dtype) * magnitude;
+    real allowed = larger(2 * plain_error, m.narrowing + 2 * m.rounding) + (real)dtype_roundoff(t->dtype) * magnitude;
     if (m.magnitude > 0) allowed += flushed(t->dtype); /* a row of zeros is exact */
     double ratio = m.error == 0 ? 0 : allowed == 0 ? (double)INFINITY : (double)(m.error / allowed);
     return (check_bound){ratio, (double)m.error, (double)allowed, row, 1};
@@ -91,9 +90,7 @@ static const real *of(const oracle_result *from, int id) {
     }
 }
 
-check_bound check_rows(const DLTensor *t, const real *reference, const real *plain, const real *rounding,
-                       const unsigned char *exempt) {
-    expected e = {reference, plain, rounding};
+check_bound check_rows(const DLTensor *t, check_expected e, const unsigned char *exempt) {
     check_bound worst = {0};
     int64_t count = tensor_count(t), rows = count ? count / t->shape[t->ndim - 1] : 0;
     real share = common_share(t, e, rows, exempt);
@@ -107,8 +104,8 @@ check_bound check_rows(const DLTensor *t, const real *reference, const real *pla
 void check_tensor(check_report *report, const instance *x, const check_truth *truth, int id, const char *what) {
     if (!x->tensors[id].used) return;
     const oracle_result *plain = id == T_LSE ? &truth->plain_f32 : &truth->plain;
-    check_bound bound = check_rows(&x->tensors[id].dl, of(&truth->reference, id), of(plain, id), of(&truth->rounding, id),
-                                   truth->exempt[id]);
+    const check_expected expected = {of(&truth->reference, id), of(plain, id), of(&truth->rounding, id), of(&truth->narrowing, id)};
+    check_bound bound = check_rows(&x->tensors[id].dl, expected, truth->exempt[id]);
     if (bound.judged && (!report->bounds[id].judged || bound.ratio > report->bounds[id].ratio)) {
         report->bounds[id] = bound;
         report->bound_isas[id] = report->isa;

@@ -18,6 +18,15 @@ float half_to_float(uint16_t bits) {
     return value;
 }
 
+float float_to_tf32(float value) {
+    uint32_t word;
+    memcpy(&word, &value, sizeof word);
+    if ((word & 0x7f800000u) == 0x7f800000u) return value;
+    word = (word + 0x1000u) & ~0x1fffu;
+    memcpy(&value, &word, sizeof word);
+    return value;
+}
+
 uint16_t float_to_half(float value) {
     uint32_t word;
     memcpy(&word, &value, sizeof word);

@@ -14,6 +14,7 @@ float half_to_float(uint16_t bits);
 uint16_t float_to_half(float value); /* round to nearest, ties to even */
 float bfloat_to_float(uint16_t bits);
 uint16_t float_to_bfloat(float value);
+float float_to_tf32(float value); /* 10 bits of fraction; ties away from 0, as GPUs convert */
 
 int64_t tensor_count(const DLTensor *tensor);
 int64_t tensor_stride(const DLTensor *tensor, int32_t dim); /* in elements, also when strides is NULL */

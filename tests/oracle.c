@@ -174,6 +174,8 @@ oracle_result oracle_run(const oracle_request *request) {
     int doubles = request->attention->q->dtype.bits == 64;
     if (request->arithmetic == ORACLE_ROUNDING)
         run_rounding(request, &result);
+    else if (request->arithmetic == ORACLE_NARROWING)
+        oracle_run_double(request, &result);
     else if (request->arithmetic == ORACLE_REFERENCE)
         (doubles ? oracle_run_long_double : oracle_run_double)(request, &result);
     else

@@ -6,7 +6,9 @@
  *     ORACLE_PLAIN       each step rounded to the input dtype: what an honest direct evaluation gets
  *     ORACLE_PLAIN_F32   each step in float (double for float64 inputs): judges lse
  *     ORACLE_ROUNDING    how much one float32 (float64) rounding in every step may move a result, to first order: running
- *                        error analysis (Higham, 2002, section 3.3), see docs/numerics.md */
+ *                        error analysis (Higham, 2002, section 3.3), see docs/numerics.md
+ *     ORACLE_NARROWING   how much one rounding of each p and each ds, to the type in which products take them, may move a
+ *                        result: 0 where that type is the one of all other steps */
 #ifndef DLATTN_TESTS_ORACLE_H
 #define DLATTN_TESTS_ORACLE_H
 
@@ -14,7 +16,7 @@
 
 #include "element.h"
 
-enum { ORACLE_REFERENCE, ORACLE_PLAIN, ORACLE_PLAIN_F32, ORACLE_ROUNDING };
+enum { ORACLE_REFERENCE, ORACLE_PLAIN, ORACLE_PLAIN_F32, ORACLE_ROUNDING, ORACLE_NARROWING };
 
 /* What one side (queries or keys) looks like. Rows of tokens are numbered row-major over all dimensions but the last. */
 typedef struct oracle_side {
@@ -51,6 +53,7 @@ typedef struct oracle_request {
     const DLTensor *dout, *dlse, *given_out, *given_lse;
     DLDataType out_dtype, gradient_dtype, dbias_dtype, dsinks_dtype;
     int32_t arithmetic;
+    int32_t tf32; /* products may be TF32: PLAIN and PLAIN_F32 round their operands to it */
 } oracle_request;
 
 oracle_result oracle_run(const oracle_request *request);

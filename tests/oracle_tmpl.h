@@ -18,6 +18,7 @@ typedef struct head {
     int64_t b, h, g, D, E;
     NUMBER scale;
     DLDataType step; /* each step is rounded to it; bits 0: not rounded */
+    int tf32;        /* operands of products are rounded to TF32 */
     NUMBER *k, *v, *k_columns, *v_columns; /* [N][D], [N][E] and transposed */
     NUMBER *q, *out, *dout;                /* [D], [E], [E] */
     NUMBER *s, *cap, *keep, *p, *dp, *sum; /* [N]; cap: derivative of softcap; keep: dropout's factor; sum: [max(D, E)] */
@@ -25,6 +26,7 @@ typedef struct head {
     unsigned char *visible;                /* [N] */
     NUMBER lse, sink, slope;
     NUMBER *dk, *dv, *dbias, *dsinks; /* sums over heads, in the shapes of the tensors */
+    NUMBER *dk_squares, *dv_squares;  /* see oracle_narrowing.h */
 } head;
 
 static NUMBER round_to(NUMBER value, DLDataType dtype) {
@@ -34,6 +36,9 @@ static NUMBER round_to(NUMBER value, DLDataType dtype) {
     }
     return dtype.bits == 32 ? (NUMBER)(float)value : value;
 }
+
+/* x as an operand of a product. */
+static NUMBER operand(const head *w, NUMBER x) { return w->tf32 ? float_to_tf32((float)x) : x; }
 
 static NUMBER *numbers(int64_t count) {
     NUMBER *array = calloc((size_t)(count > 0 ? count : 1), sizeof *array);
@@ -53,12 +58,18 @@ static void load_row(NUMBER *to, const DLTensor *t, int64_t row, int64_t width) 
     for (int64_t x = 0; x < width; x++) to[x] = (NUMBER)element_get(t->dtype, at + x * step);
 }
 
+static void make_operands(const head *w, NUMBER *row, int64_t width) {
+    for (int64_t x = 0; x < width && w->tf32; x++) row[x] = operand(w, row[x]);
+}
+
 /* The keys and values of (b, g), as rows and as columns. */
 static void load_keys(head *w) {
     int64_t N = w->keys.length, D = w->D, E = w->E;
     for (int64_t j = 0; j < N; j++) {
         load_row(w->k + j * D, w->a->k, oracle_row(&w->keys, w->b, w->g, j), D);
         load_row(w->v + j * E, w->a->v, oracle_row(&w->keys, w->b, w->g, j), E);
+        make_operands(w, w->k + j * D, D);
+        make_operands(w, w->v + j * E, E);
         for (int64_t d = 0; d < D; d++) w->k_columns[d * N + j] = w->k[j * D + d];
         for (int64_t e = 0; e < E; e++) w->v_columns[e * N + j] = w->v[j * E + e];
     }
@@ -81,6 +92,7 @@ static void score_row(head *w, int64_t i) {
     const dlattn_attention *a = w->a;
     NUMBER softcap = (NUMBER)a->softcap;
     load_row(w->q, a->q, oracle_row(&w->queries, w->b, w->h, i), w->D);
+    make_operands(w, w->q, w->D);
     dot_columns(w->s, w->q, w->k_columns, w->D, w->keys.length);
     for (int64_t j = 0; j < w->keys.length; j++) {
         w->visible[j] = (unsigned char)oracle_visible(a, w->b, w->h, i, j);
@@ -132,7 +144,7 @@ static void out_row(head *w, int64_t i) {
         w->p[j] = round_to(exp(w->s[j] - w->lse), w->step);
         w->keep[j] = w->a->dropout == 0 ? 1 : oracle_kept(w->a, w->b, w->h, i, j) ? factor : 0;
         if (w->keep[j] == 0 && w->p[j] == w->p[j]) continue; /* dropout does not heal NaN */
-        add_scaled(w->out, round_to(w->p[j] * w->keep[j], w->step), w->v + j * w->E, w->E);
+        add_scaled(w->out, operand(w, round_to(w->p[j] * w->keep[j], w->step)), w->v + j * w->E, w->E);
     }
     for (int64_t e = 0; e < w->E; e++) w->out[e] = round_to(w->out[e], w->request->out_dtype);
 }
@@ -165,6 +177,7 @@ static void gradient_row(head *w, int64_t i, real *dq) {
     if (w->lse == -(NUMBER)INFINITY) return;
     load_row(w->dout, w->request->dout, oracle_row(&w->queries, w->b, w->h, i), w->E);
     delta = row_delta(w, i);
+    make_operands(w, w->dout, w->E);
     if (a->sinks) w->dsinks[w->h] -= exp(w->sink - w->lse) * delta;
     dot_columns(w->dp, w->dout, w->v_columns, w->E, w->keys.length);
     memset(w->sum, 0, (size_t)w->D * sizeof *w->sum);
@@ -174,9 +187,9 @@ static void gradient_row(head *w, int64_t i, real *dq) {
         NUMBER dp = w->keep[j] == 0 ? 0 : round_to(round_to(w->dp[j], w->step) * w->keep[j], w->step);
         NUMBER ds = round_to(w->p[j] * round_to(dp - delta, w->step), w->step);
         if (w->keep[j] != 0)
-            add_scaled(w->dv + row * w->E, round_to(w->p[j] * w->keep[j], w->step), w->dout, w->E);
+            add_scaled(w->dv + row * w->E, operand(w, round_to(w->p[j] * w->keep[j], w->step)), w->dout, w->E);
         if (a->bias) w->dbias[tensor_broadcast_index(a->bias, w->b, w->h, i, j)] += ds;
-        ds = round_to(ds * w->cap[j], w->step);
+        ds = operand(w, round_to(ds * w->cap[j], w->step));
         add_scaled(w->dk + row * w->D, ds, w->q, w->D);
         add_scaled(w->sum, ds, w->k + j * w->D, w->D);
     }
@@ -185,6 +198,7 @@ static void gradient_row(head *w, int64_t i, real *dq) {
 }
 
 #include "oracle_rounding.h"
+#include "oracle_narrowing.h"
 
 static NUMBER slope_of(const head *w) {
     const DLTensor *slopes = w->a->alibi_slopes;
@@ -207,6 +221,10 @@ static void run_head(head *w, oracle_result *result) {
             rounding_row(w, i, result);
             continue;
         }
+        if (w->request->arithmetic == ORACLE_NARROWING) {
+            narrowing_row(w, i, result);
+            continue;
+        }
         for (int64_t e = 0; e < w->E; e++) result->out[row * w->E + e] = w->out[e];
         if (w->request->dout) gradient_row(w, i, result->dq + row * w->D);
     }
@@ -220,6 +238,7 @@ static void allocate_work(head *w) {
     w->score_moved = numbers(N), w->cap_moved = numbers(N);
     w->visible = calloc((size_t)N + 1, 1);
     w->dk = numbers(tensor_count(w->a->k)), w->dv = numbers(tensor_count(w->a->v));
+    w->dk_squares = numbers(tensor_count(w->a->k)), w->dv_squares = numbers(tensor_count(w->a->v));
     w->dbias = w->a->bias ? numbers(tensor_count(w->a->bias)) : NULL;
     w->dsinks = w->a->sinks ? numbers(tensor_count(w->a->sinks)) : NULL;
     if (!w->visible) abort();
@@ -227,7 +246,8 @@ static void allocate_work(head *w) {
 
 static void free_work(head *w) {
     NUMBER *all[] = {w->k, w->v, w->k_columns, w->v_columns, w->q,  w->out, w->dout,  w->sum,    w->s,
-                     w->cap, w->keep, w->p,    w->dp,        w->dk, w->dv,  w->dbias, w->dsinks, w->score_moved, w->cap_moved};
+                     w->cap, w->keep, w->p,    w->dp,        w->dk, w->dv,  w->dbias, w->dsinks,
+                     w->score_moved, w->cap_moved, w->dk_squares, w->dv_squares};
     for (unsigned n = 0; n < sizeof all / sizeof *all; n++) free(all[n]);
     free(w->visible);
 }
@@ -246,6 +266,7 @@ void ORACLE_NAME(const oracle_request *request, oracle_result *result) {
     oracle_request unrounded = *request;
     head w = {.request = request, .a = a, .D = a->q->shape[a->q->ndim - 1], .E = a->v->shape[a->v->ndim - 1]};
     w.step = request->arithmetic == ORACLE_PLAIN && a->q->dtype.bits == 16 ? a->q->dtype : exact;
+    w.tf32 = request->tf32 && (request->arithmetic == ORACLE_PLAIN || request->arithmetic == ORACLE_PLAIN_F32);
     if (request->arithmetic != ORACLE_PLAIN) {
         unrounded.out_dtype = unrounded.gradient_dtype = unrounded.dbias_dtype = unrounded.dsinks_dtype = exact;
         w.request = &unrounded;
@@ -265,6 +286,7 @@ void ORACLE_NAME(const oracle_request *request, oracle_result *result) {
             run_head(&w, result);
         }
     }
+    if (request->arithmetic == ORACLE_NARROWING) narrow_sums(&w);
     if (request->dout) {
         result->dk = finish(&w, w.dk, tensor_count(a->k), w.scale, w.request->gradient_dtype);
         result->dv = finish(&w, w.dv, tensor_count(a->v), 1, w.request->gradient_dtype);

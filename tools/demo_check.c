@@ -114,7 +114,7 @@ static void *run_oracle(void *argument) {
 static void judge(demo_result *result, const char *name, demo_slice s, const part *p, const real *reference,
                   const real *plain, const real *rounding) {
     if (!p->dl.data || !reference) return;
-    check_bound bound = check_rows(&p->dl, reference, plain, rounding, NULL);
+    check_bound bound = check_rows(&p->dl, (check_expected){reference, plain, rounding, NULL}, NULL);
     if (bound.ratio > result->error) result->error = bound.ratio;
     if (bound.ratio <= 1 || !result->passed) return;
     result->passed = 0;

@@ -121,6 +121,18 @@ Test(oracle, half_numbers_survive_conversion) {
     }
 }
 
+/* Ten bits of fraction: 1 + n/1024 are numbers, the next float goes back, and what lies in the middle goes away from 0. */
+Test(oracle, tf32_numbers_have_ten_bits) {
+    for (int n = 0; n < 1024; n++)
+        for (int sign = -1; sign <= 1; sign += 2) {
+            const float x = (float)sign * (1 + (float)n / 1024), next = (float)sign * (1 + (float)(n + 1) / 1024), middle = (x + next) / 2;
+            cr_assert(float_to_tf32(x) == x);
+            cr_assert(float_to_tf32(nextafterf(middle, 0)) == x);
+            cr_assert(float_to_tf32(middle) == next);
+        }
+    cr_assert(float_to_tf32(0) == 0 && isinf(float_to_tf32(INFINITY)) && isnan(float_to_tf32(NAN)));
+}
+
 /* Between two neighbours, the nearer one; in the middle, the even one. */
 Test(oracle, half_numbers_round_to_nearest_even) {
     for (uint32_t bits = 0; bits < 0x7bff; bits++) {
