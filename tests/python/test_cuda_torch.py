@@ -412,3 +412,43 @@ def test_a_host_pointer_that_is_marked_as_cuda():
         dlattn.attention(q, Foreign(q, data=ctypes.addressof(host)), q)
     assert isinstance(caught.value, (dlattn.DeviceError, dlattn.ArgumentError, dlattn.CudaError))
     assert torch.isfinite(dlattn.attention(q, q, q)).all(), "the context still serves"
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float32"])
+@pytest.mark.parametrize("page", [1, 16, 64, 48])
+def test_pages(dtype, page):
+    """Keys in shuffled pages, NaN where no token lies: within the bounds of the same keys in one piece."""
+    lengths = np.array([53, 20], np.int32)
+    case = Case(dtype, D=64, E=32, causal=True, seqlens_k=lengths)
+    pages = -(-53 // page)
+    order = np.random.default_rng(page).permutation(2 * pages + 1)
+    pools = [np.full((2 * pages + 1, page, *x.shape[2:]), np.nan, x.dtype) for x in (case.k, case.v)]
+    for b in range(2):
+        for token in range(lengths[b]):
+            for pool, x in zip(pools, (case.k, case.v)):
+                pool[order[b * pages + token // page], token % page] = x[b, token]
+    table = order[:2 * pages].reshape(2, pages).astype(np.int32)
+    out, lse = dlattn.attention(to_torch(case.q), *map(to_torch, pools), causal=True, seqlens_k=to_torch(lengths),
+                                block_table=to_torch(table), max_seqlen_k=53, return_lse=True)
+    truth = case.truth()
+    assert_true({"out": out, "lse": lse}, {}, truth)
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16", "float32"])
+def test_append_and_rotate_as_on_the_cpu(dtype):
+    rng = np.random.default_rng(5)
+    new, values = (rng.standard_normal((2, 3, 2, size)).astype(gpu.DTYPES[dtype]) for size in (64, 40))
+    lengths, table = np.array([6, 9], np.int32), np.array([[3, 0, 5], [1, 4, 2]], np.int32)
+    caches = [np.zeros((6, 4, 2, size), gpu.DTYPES[dtype]) for size in (64, 40)]
+    on_device = [to_torch(x) for x in caches]
+    dlattn.kv_append(new, values, *caches, lengths, block_table=table)
+    dlattn.kv_append(to_torch(new), to_torch(values), *on_device, to_torch(lengths), block_table=to_torch(table))
+    assert same_bits(caches, on_device)
+    angle = rng.standard_normal((20, 24)).astype(np.float32)
+    tables = np.cos(angle), np.sin(angle)
+    for interleaved in (False, True):
+        here = dlattn.rotary(new, *tables, starts=lengths, interleaved=interleaved)
+        there = dlattn.rotary(to_torch(new), *map(to_torch, tables), starts=to_torch(lengths), interleaved=interleaved)
+        unit = {"bfloat16": 2.0**-8, "float16": 2.0**-11, "float32": 2.0**-23}[dtype]
+        difference = abs(gpu.to_numpy(there).astype(np.float64) - here.astype(np.float64))
+        assert (difference <= 2 * unit * np.maximum(abs(here.astype(np.float64)), 2.0**-6)).all()

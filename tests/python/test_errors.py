@@ -51,8 +51,8 @@ BAD = {
     "out dtype": ({"out": np.full((2, 5, 4, 6), POISON, np.float64)}, dlattn.DtypeError, ["out", "float64", "float32"]),
     "lse dtype": ({"lse": np.full((2, 4, 5), POISON, np.float16)}, dlattn.DtypeError, ["lse", "float16", "float32"]),
     "lse shape": ({"lse": np.full((2, 5, 4), POISON, np.float32)}, dlattn.ShapeError, ["lse", "5", "4"]),
-    "paged": ({"block_table": np.zeros((2, 1), np.int32), "seqlens_k": np.ones(2, np.int32)},
-              dlattn.UnsupportedError, ["page"]),
+    "paged": ({"block_table": np.full((2, 1), 9, np.int32), "seqlens_k": np.ones(2, np.int32)},
+              dlattn.ArgumentError, ["block_table[0,0]", "9", "page"]),
     # what only the binding can see
     "window text": ({"window": "wide"}, dlattn.ArgumentError, ["window", "wide"]),
     "window float": ({"window": (1.5, 0)}, dlattn.ArgumentError, ["window", "1.5", "integer"]),

@@ -28,6 +28,8 @@ def _sides(problem: Problem) -> tuple[int, int, int, int]:
         queries = struct.max_seqlen_q or queries
     if struct.cu_seqlens_k:
         keys = struct.max_seqlen_k or keys
+    elif struct.block_table:
+        keys = struct.max_seqlen_k or keys * _tensor.shape_at(struct.block_table)[1]
     return batch, heads, queries, keys
 
 

@@ -45,7 +45,7 @@ class Options(TypedDict, total=False):
     max_seqlen_k: int
     seqlens_q: Optional[Array]  # integer [B]: used length of each sequence
     seqlens_k: Optional[Array]
-    block_table: Optional[Array]  # integer [B,pages]: k and v are paged
+    block_table: Optional[Array]  # integer [B,pages]: k and v are pages [P,page,G,D|E]; needs seqlens_k, forward only
     deterministic: bool  # the CPU always is
     allow_tf32: bool
     num_threads: int  # 0: DLATTN_NUM_THREADS, else what the machine allows
