@@ -451,4 +451,4 @@ def test_append_and_rotate_as_on_the_cpu(dtype):
         there = dlattn.rotary(to_torch(new), *map(to_torch, tables), starts=to_torch(lengths), interleaved=interleaved)
         unit = {"bfloat16": 2.0**-8, "float16": 2.0**-11, "float32": 2.0**-23}[dtype]
         difference = abs(gpu.to_numpy(there).astype(np.float64) - here.astype(np.float64))
-        assert (difference <= 2 * unit * np.maximum(abs(here.astype(np.float64)), 2.0**-6)).all()
+        assert (difference <= 2 * unit * abs(here.astype(np.float64)) + 2.0**-21).all()  # float32 sums, one rounding each
