@@ -63,9 +63,12 @@ class Framework:
     def stream(self, device):
         return self.number
 
-    def empty(self, shape, word, device, like):
+    def empty(self, shape, word, device):
         self.log.append(("empty", tuple(shape), device))
         return self.kind(shape, device)
+
+    def empty_like(self, like):
+        return self.empty(like.shape, 0, like.device)
 
     def workspace(self, size, device, stream):
         self.log.append(("workspace", size, device, stream))
@@ -275,7 +278,7 @@ def test_nvrtc_is_told_once_unless_the_user_chose(monkeypatch, environment, by_u
             return 0
 
     monkeypatch.setattr(_nvrtc, "library", Options)
-    monkeypatch.setattr(_nvrtc, "_decided", False)
+    monkeypatch.setattr(_nvrtc, "decided", False)
     monkeypatch.setattr(_nvrtc, "wheel_folder", lambda: "/wheels")
     monkeypatch.delenv("DLATTN_NVRTC", raising=False)
     if environment:

@@ -247,6 +247,27 @@ def test_the_first_call_of_a_process_inside_a_global_capture(tmp_path):
     assert result.stdout == "captured\n", result.stdout + result.stderr
 
 
+PREPARED = """
+import dlattn, sys, torch
+q = torch.randn(2, 70, 4, 64, device="cuda", dtype=torch.bfloat16)
+k = torch.randn(2, 3000, 2, 64, device="cuda", dtype=torch.bfloat16)
+before = torch.cuda.memory_allocated()
+dlattn.prepare(q, k, k, causal=True, backward=True)
+assert torch.cuda.max_memory_allocated() == before
+print("prepared", file=sys.stderr)
+out, lse = dlattn.attention(q, k, k, causal=True, return_lse=True)
+dlattn.attention_backward(out, q, k, k, out, lse, causal=True)
+"""
+
+
+def test_prepare_compiles_ahead(tmp_path):
+    environment = {**os.environ, "DLATTN_CACHE_DIR": str(tmp_path), "PYTHONPATH": os.pathsep.join(sys.path), "DLATTN_LOG": "1"}
+    result = subprocess.run([sys.executable, "-c", PREPARED], env=environment, capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr
+    ahead, after = result.stderr.split("prepared\n")
+    assert ahead.count(".cu") >= 3 and ".cu" not in after, result.stderr
+
+
 def test_parameters_and_tensors_that_require_grad():
     q = torch.nn.Parameter(torch.randn(1, 20, 2, 32, device="cuda"))
     expected = dlattn.attention(q.detach(), q.detach(), q.detach())
@@ -314,16 +335,42 @@ def test_float32_results_and_explain():
     assert torch.cuda.memory_allocated() == before
 
 
-def test_a_device_that_is_not_current():
-    if torch.cuda.device_count() < 2:
-        pytest.skip("one CUDA device only")
-    case = Case("bfloat16", causal=True)
+second = pytest.mark.skipif(torch.cuda.device_count() < 2, reason="one CUDA device only")
+
+
+@second
+@pytest.mark.parametrize("name", ["causal", "dropout", "lengths"])
+def test_a_device_that_is_not_current(name):
+    """Forward, backward and their workspaces."""
+    dtype, options = CASES[name]
+    case = Case(dtype, **options)
     expected = case.run(to_torch, deterministic=True)
     found = case.run(lambda x: to_torch(x, "cuda:1"), deterministic=True)
     assert torch.cuda.current_device() == 0
     assert all(x.device.index == 1 for x in found.values()) and same_bits(found.values(), expected.values())
-    side = torch.cuda.Stream(1)
-    q = to_torch(case.q, "cuda:1")
+
+
+@second
+def test_split_keys_prepare_merge_and_dropout_mask_on_a_device_that_is_not_current():
+    q, k = torch.randn(1, 5, 4, 64, dtype=torch.bfloat16), torch.randn(1, 20000, 4, 64, dtype=torch.bfloat16)
+    results = []
+    for device in ("cuda:0", "cuda:1"):
+        here, keys = q.to(device), k.to(device)
+        dlattn.prepare(here, keys, keys, backward=True)
+        explained = dlattn.explain(here, keys, keys)
+        assert "backend: cuda" in explained and "workspace: 0 " not in explained
+        whole = dlattn.attention(here, keys, keys, return_lse=True)  # cut into parts, which lie in the workspace
+        parts = [dlattn.attention(here, part, part, return_lse=True, top_left=True) for part in keys.split(9000, 1)]
+        merged = dlattn.merge(*zip(*parts))
+        keep = dlattn.dropout_mask(here, keys[:, :300], dropout=0.5, seed=3)
+        assert all(x.device == here.device for x in (*whole, *merged, keep))
+        results.append([*whole, *merged, keep])
+    assert torch.cuda.current_device() == 0 and same_bits(*results)
+
+
+@second
+def test_streams_of_a_device_that_is_not_current():
+    q, side = torch.randn(1, 37, 2, 40, device="cuda:1"), torch.cuda.Stream(1)
     with torch.cuda.stream(side):
         torch.cuda._sleep(SLEEP)
         later = q + 1
@@ -331,8 +378,10 @@ def test_a_device_that_is_not_current():
         out = dlattn.attention(later, later, later)
     side.synchronize()
     assert torch.equal(out, dlattn.attention(q + 1, q + 1, q + 1))
-    with pytest.raises(dlattn.DeviceError, match="k"):
-        dlattn.attention(q, to_torch(case.k), to_torch(case.v))
+    here = q.to("cuda:0")
+    for tensors, word in (((q, here, q), "k"), ((here, here, q), "v")):
+        with pytest.raises(dlattn.DeviceError, match=f"{word} is on kDLCUDA"):
+            dlattn.attention(*tensors)
 
 
 class Foreign:

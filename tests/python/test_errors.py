@@ -165,3 +165,16 @@ def test_explain_says_what_would_happen_and_why_not():
     assert "cpu" in dlattn.explain(Q, K, V, causal=True).lower()
     assert "cpu" in dlattn.explain(Q, K, V, backward=True, bias=tensor(5, 7), grads=("dq", "dbias")).lower()
     assert "3" in dlattn.explain(Q, tensor(3, 7, 2, 8), V)
+
+
+def test_prepare_computes_nothing_and_refuses_what_a_call_would():
+    read_only = Q.view()
+    read_only.flags.writeable = False
+    assert dlattn.prepare(read_only, K, V, causal=True) is None
+    assert dlattn.prepare(Q, K, V, backward=True, bias=tensor(5, 7), grads=("dq", "dbias")) is None
+    with pytest.raises(dlattn.ShapeError, match="k has"):
+        dlattn.prepare(Q, tensor(3, 7, 2, 8), V)
+    with pytest.raises(dlattn.ArgumentError, match="dbias is wanted but bias is NULL"):
+        dlattn.prepare(Q, K, V, backward=True, grads=("dbias",))
+    with pytest.raises(TypeError, match="unknown gradient 'dx'"):
+        dlattn.prepare(Q, K, V, backward=True, grads=("dx",))

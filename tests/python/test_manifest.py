@@ -59,7 +59,7 @@ def test_the_library_has_the_header_s_version():
 
 
 def test_help_shows_every_option():
-    for function in (dlattn.attention, dlattn.attention_backward, dlattn.dropout_mask, dlattn.explain):
+    for function in (dlattn.attention, dlattn.attention_backward, dlattn.dropout_mask, dlattn.explain, dlattn.prepare):
         parameters = inspect.signature(function).parameters
         assert set(dlattn.Options.__annotations__) < set(parameters)
         assert function.__doc__

@@ -9,12 +9,11 @@ from ._attention import Gradients, attention, attention_backward, merge
 from ._cache import kv_append, rotary
 from ._errors import (ArgumentError, CompileError, CudaError, DeviceError, DtypeError, Error, InternalError,
                       OutOfMemoryError, ShapeError, UnsupportedError, WorkspaceError)
-from ._inspect import abi_version, dropout_mask, explain, set_option, version
+from ._inspect import abi_version, dropout_mask, explain, prepare, set_option, version
 from ._options import Options
 
 __version__ = version()
 __all__ = ["ArgumentError", "CompileError", "CudaError", "DeviceError", "DtypeError", "Error", "Gradients",
            "InternalError", "Options", "OutOfMemoryError", "ShapeError", "UnsupportedError", "WorkspaceError",
            "abi_version", "attention", "attention_backward", "dropout_mask", "explain", "kv_append", "merge",
-           "rotary", "set_option",
-           "version"]
+           "prepare", "rotary", "set_option", "version"]

@@ -14,8 +14,9 @@ if TYPE_CHECKING:
     from typing_extensions import Unpack
 
 GRADIENTS = ("dq", "dk", "dv", "dbias", "dsinks")
+USUAL = GRADIENTS[:3]
 sizeof = ctypes.sizeof
-OUTPUTS_SIZE, GRADIENTS_SIZE = sizeof(_raw.dlattn_outputs), sizeof(_raw.dlattn_gradients)
+OUTPUTS_SIZE = sizeof(_raw.dlattn_outputs)
 
 
 class Gradients(NamedTuple):
@@ -36,6 +37,8 @@ def _lse_shape(q: tuple, layout: int) -> tuple:
     """[B,H,M], packed [H,T], from the shape of q in either layout."""
     if layout == _raw.DLATTN_BHSD or len(q) < 3:
         return q[:-1]
+    if len(q) == 4:
+        return (q[0], q[2], q[1])  # slices of a torch.Size take three times as long
     return q[:-3] + (q[-2], q[-3])
 
 
@@ -74,6 +77,8 @@ def attention(q: Array, k: Array, v: Array, *, return_lse: bool = False, out: Op
     problem = Problem(q, k, v, options)
     shape, word = _tensor.look(q, problem.q_address)
     out_shape = () if out is not None else _out_shape(shape, _tensor.shape_of(v, problem.v_address))
+    if out_shape is shape and out_dtype is None and problem.loans.run is not None:
+        out_shape = None  # as q in everything
     result = problem.output("out", out, out_shape, dtype_word("out_dtype", out_dtype, word))
     outputs = problem.loans.fill_outputs(result.address)
     if not return_lse and lse is None:
@@ -85,33 +90,15 @@ def attention(q: Array, k: Array, v: Array, *, return_lse: bool = False, out: Op
     return (result.array(), row.array()) if return_lse else result.array()
 
 
-def _gradients(problem: Problem, arrays: dict, wanted: dict, grad_dtype) -> tuple[_raw.dlattn_gradients, dict]:
-    """The struct of the backward and its outputs: those given, and new ones for those wanted."""
-    struct = _raw.dlattn_gradients(GRADIENTS_SIZE)
-    for name, array in arrays.items():
-        if array is not None:
-            setattr(struct, name, _tensor.borrow(name, array, problem.loans))
-    results = {}
-    for name, given in wanted.items():
-        shape, word = (), 0
-        if given is None:
-            shape, word = problem.look(name)
-            word = dtype_word("grad_dtype", grad_dtype, word)
-        results[name] = problem.output(name, given, shape, word, problem.parent(name))
-        setattr(struct, name, results[name].address)
-    return struct, results
-
-
-def _wanted(grads: Sequence[str], given: dict) -> dict:
+def _check_names(grads: Sequence[str]) -> None:
     for name in grads:
         if name not in GRADIENTS:
             raise TypeError(f"unknown gradient {name!r}; expected some of {', '.join(GRADIENTS)}")
-    return {name: array for name, array in given.items() if array is not None or name in grads}
 
 
 @with_options
 def attention_backward(dout: Array, q: Array, k: Array, v: Array, out: Array, lse: Array, *,
-                       dlse: Optional[Array] = None, grads: Sequence[str] = ("dq", "dk", "dv"),
+                       dlse: Optional[Array] = None, grads: Sequence[str] = USUAL,
                        dq: Optional[Array] = None, dk: Optional[Array] = None, dv: Optional[Array] = None,
                        dbias: Optional[Array] = None, dsinks: Optional[Array] = None, grad_dtype=None,
                        **options: Unpack[Options]) -> Gradients:
@@ -135,11 +122,16 @@ def attention_backward(dout: Array, q: Array, k: Array, v: Array, out: Array, ls
         As attention; ArgumentError when dbias or dsinks is wanted without bias or sinks.
     """
     problem = Problem(q, k, v, options)
-    wanted = _wanted(grads, {"dq": dq, "dk": dk, "dv": dv, "dbias": dbias, "dsinks": dsinks})
-    arrays = {"out": out, "lse": lse, "dout": dout, "dlse": dlse}
-    struct, results = _gradients(problem, arrays, wanted, grad_dtype)
+    loans, borrow = problem.loans, _tensor.borrow
+    if grads is not USUAL:
+        _check_names(grads)
+    addresses = (borrow("out", out, loans), borrow("lse", lse, loans), borrow("dout", dout, loans),
+                 0 if dlse is None else borrow("dlse", dlse, loans))
+    results = [problem.gradient(name, given, grad_dtype) if given is not None or name in grads else None
+               for name, given in zip(GRADIENTS, (dq, dk, dv, dbias, dsinks))]
+    struct = loans.fill_gradients(*addresses, *[0 if result is None else result.address for result in results])
     problem.launch(library.dlattn_backward, struct, library.dlattn_backward_workspace)
-    return Gradients(*(results[name].array() if name in results else None for name in GRADIENTS))
+    return Gradients(*[None if result is None else result.array() for result in results])
 
 
 def merge(outs: Sequence[Array], lses: Sequence[Array], *, layout: str = "bshd", out: Optional[Array] = None,

@@ -3,7 +3,8 @@
 Every framework answers the same questions:
     device_of(array)           the array's CUDA device, None elsewhere
     stream(device)             the stream on which a call belongs, as a CUstream number (0: legacy default)
-    empty(shape, word, device, like) a new array, ordered by that stream; `like`: an array that may have the same shape
+    empty(shape, word, device) a new array, ordered by that stream
+    empty_like(like)           the same with the shape, the dtype and the device of one of its arrays
     workspace(size, device, stream)  bytes as (their owner, address), ordered likewise
     from_host(array, device)   a NumPy array copied to the device
     fork(device, stream)       `stream` waits for what the framework has in flight
@@ -32,19 +33,18 @@ class Torch:
         self.dtypes = {word: getattr(torch, name) for name, word in words.items() if hasattr(torch, name)}
         self.words = {dtype: word for word, dtype in self.dtypes.items()}
         self.devices: dict = {}
+        self.empty_like = torch.empty_like  # half the time of empty(); the order of dimensions in memory is kept
         raw = getattr(torch._C, "_cuda_getCurrentRawStream", None)  # 0.2 us, where current_stream() takes 8
         self.stream = raw or (lambda device: torch.cuda.current_stream(device).cuda_stream)
 
     def device_of(self, array) -> Optional[int]:
         return array.get_device() if array.is_cuda else None
 
-    def empty(self, shape, word: int, device: int, like=None):
+    def empty(self, shape, word: int, device: int):
         torch = self.torch
-        if isinstance(like, torch.Tensor) and like.shape == shape and self.words.get(like.dtype) == word:
-            return torch.empty_like(like)  # a third of the time; and the order of dimensions in memory is kept
         where = self.devices.get(device)
         if where is None:
-            where = self.devices[device] = self.torch.device("cuda", device)
+            where = self.devices[device] = torch.device("cuda", device)
         return torch.empty(shape, dtype=self.dtypes.get(word, torch.float32), device=where)
 
     def workspace(self, size: int, device: int, stream: int):
@@ -93,12 +93,16 @@ class Cupy:
     def stream(self, device: int) -> int:
         return self.cupy.cuda.get_current_stream(device).ptr
 
-    def empty(self, shape, word: int, device: int, like=None):
+    def empty(self, shape, word: int, device: int):
         dtype = self.dtypes.get(word, "float32")
         if self.cupy.cuda.runtime.getDevice() == device:
             return self.cupy.empty(shape, dtype)
         with self.cupy.cuda.Device(device):
             return self.cupy.empty(shape, dtype)
+
+    def empty_like(self, like):
+        with self.cupy.cuda.Device(like.data.device_id):
+            return self.cupy.empty(like.shape, like.dtype)
 
     def workspace(self, size: int, device: int, stream: int):
         owner = self.empty(size, self.bytes, device)
@@ -154,9 +158,12 @@ class Jax:
     def stream(self, device: int) -> int:
         return self._device(device).get_stream_for_external_ready_events()
 
-    def empty(self, shape, word: int, device: int, like=None):
+    def empty(self, shape, word: int, device: int):
         dtype = self.dtypes.get(word, self.jax.numpy.float32)
         return self.jax.numpy.empty(shape, dtype, device=self._device(device))
+
+    def empty_like(self, like):
+        return self.jax.numpy.empty(like.shape, like.dtype, device=like.device)
 
     def workspace(self, size: int, device: int, stream: int):
         owner = self.empty(size, self.bytes, device)

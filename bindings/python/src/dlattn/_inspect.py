@@ -1,4 +1,4 @@
-"""Calls that tell rather than compute: dropout_mask, explain, set_option, version."""
+"""Calls that tell or make ready rather than compute: dropout_mask, explain, prepare, set_option, version."""
 from __future__ import annotations
 
 import ctypes
@@ -48,9 +48,34 @@ def dropout_mask(q: Array, k: Array, v: Optional[Array] = None, *, keep: Optiona
     return result.array()
 
 
+def _outlines(problem: Problem) -> tuple[int, int, int]:
+    """Addresses of out, lse and dout as a call would make them, without data."""
+    shape, word = _tensor.shape_at(problem.q_address), _tensor.word_at(problem.q_address)
+    out_shape = _attention._out_shape(shape, _tensor.shape_at(problem.v_address))
+    lse_shape = _attention._lse_shape(shape, problem.struct.layout)
+    return (problem.outline(out_shape, word), problem.outline(lse_shape, _attention._lse_word(word)),
+            problem.outline(out_shape, word))
+
+
+def _outputs(problem: Problem) -> _raw.dlattn_outputs:
+    return _raw.dlattn_outputs(ctypes.sizeof(_raw.dlattn_outputs), *_outlines(problem)[:2])
+
+
+def _gradients(problem: Problem, grads: Sequence[str]) -> _raw.dlattn_gradients:
+    _attention._check_names(grads)
+    struct = _raw.dlattn_gradients(ctypes.sizeof(_raw.dlattn_gradients), *_outlines(problem))
+    for name in grads:
+        setattr(struct, name, problem.outline(*problem.look(name)))
+    return struct
+
+
+def _exec(problem: Problem) -> Optional[_raw.dlattn_exec]:
+    return problem.exec if problem.loans.run is None else problem.loans.exec
+
+
 @with_options
 def explain(q: Optional[Array] = None, k: Optional[Array] = None, v: Optional[Array] = None, *, backward: bool = False,
-            grads: Sequence[str] = ("dq", "dk", "dv"), **options: Unpack[Options]) -> str:
+            grads: Sequence[str] = _attention.USUAL, **options: Unpack[Options]) -> str:
     """What a call would do, in words, or why it would be refused; without tensors: the library and the machine."""
     text = ctypes.create_string_buffer(TEXT_BYTES)
     address = ctypes.addressof(text)
@@ -58,20 +83,29 @@ def explain(q: Optional[Array] = None, k: Optional[Array] = None, v: Optional[Ar
         check(library.dlattn_explain(None, None, None, None, address, TEXT_BYTES))
         return text.value.decode(errors="replace")
     problem = Problem(q, k, v, options)
-    exec_ = problem.exec if problem.loans.run is None else problem.loans.exec
-    shape, word = _tensor.shape_at(problem.q_address), _tensor.word_at(problem.q_address)
-    out_shape = _attention._out_shape(shape, _tensor.shape_at(problem.v_address))
-    out = problem.outline(out_shape, word)
-    lse = problem.outline(_attention._lse_shape(shape, problem.struct.layout), _attention._lse_word(word))
-    if backward:
-        struct = _raw.dlattn_gradients(ctypes.sizeof(_raw.dlattn_gradients), out, lse, problem.outline(out_shape, word))
-        for name, _ in _attention._wanted(grads, dict.fromkeys(_attention.GRADIENTS)).items():
-            setattr(struct, name, problem.outline(*problem.look(name)))
-        library.dlattn_explain(problem.struct, None, struct, exec_, address, TEXT_BYTES)
-    else:
-        outputs = _raw.dlattn_outputs(ctypes.sizeof(_raw.dlattn_outputs), out, lse)
-        library.dlattn_explain(problem.struct, outputs, None, exec_, address, TEXT_BYTES)
+    outputs, gradients = (None, _gradients(problem, grads)) if backward else (_outputs(problem), None)
+    library.dlattn_explain(problem.struct, outputs, gradients, _exec(problem), address, TEXT_BYTES)
     return text.value.decode(errors="replace")
+
+
+@with_options
+def prepare(q: Array, k: Array, v: Array, *, backward: bool = False, grads: Sequence[str] = _attention.USUAL,
+            **options: Unpack[Options]) -> None:
+    """Makes the first attention of such tensors as fast as the next: compiles and loads kernels, starts threads.
+
+    Computes nothing, and reads no data: only shapes, strides, dtypes, the device and the options matter.
+
+    Args:
+        q, k, v, options: as in attention.
+        backward: also prepare attention_backward, for these grads.
+
+    Raises:
+        As attention; CompileError, CudaError.
+    """
+    problem = Problem(q, k, v, options)
+    gradients = _gradients(problem, grads) if backward else None
+    check(library.dlattn_prepare(problem.struct, _outputs(problem), gradients, _exec(problem)))
+    problem.loans.release()
 
 
 def set_option(name: str, value: Union[str, int, None]) -> None:

@@ -10,7 +10,7 @@ from ._library import library
 
 FOLDERS = ("nvidia/cu13/lib", "nvidia/cuda_nvrtc/lib", "nvidia/cu13/bin/x86_64", "nvidia/cuda_nvrtc/bin")
 FILES = ("libnvrtc.so.*", "nvrtc64_*.dll")
-_decided = False
+decided = False  # where NVRTC is, by us or by the user
 
 
 def wheel_folder(path: Optional[Iterable[str]] = None) -> Optional[str]:
@@ -24,16 +24,16 @@ def wheel_folder(path: Optional[Iterable[str]] = None) -> Optional[str]:
 
 
 def chosen_by_user() -> None:
-    global _decided
-    _decided = True
+    global decided
+    decided = True
 
 
 def announce() -> None:
     """Once per process, when the first CUDA tensor is seen. A user's choice stands."""
-    global _decided
-    if _decided:
+    global decided
+    if decided:
         return
-    _decided = True
+    decided = True
     if os.environ.get("DLATTN_NVRTC"):
         return
     folder = wheel_folder()

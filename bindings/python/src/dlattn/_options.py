@@ -173,6 +173,16 @@ class Problem:
             return _tensor.look(self.q, self.q_address)
         return _tensor.look(parent, getattr(self.struct, gradient[1:]))
 
+    def gradient(self, name: str, given, dtype) -> Result:
+        """The array of a gradient: the one that was given, or a new one in the dtype of its parent or the one named."""
+        parent = self.parent(name)
+        if given is not None:
+            return self.output(name, given, (), 0, parent)
+        if dtype is None and type(parent) is type(self.q) and self.loans.run is not None:
+            return Result(name, None, None, 0, parent, self.loans)
+        shape, word = self.look(name)
+        return self.output(name, None, shape, dtype_word("grad_dtype", dtype, word), parent)
+
     def output(self, name: str, given, shape: tuple, word: int, like=None) -> Result:
         """`like`: an array of the type wanted, and most often of the shape; None: q."""
         like = self.q if like is None or self.loans.run is None else like

@@ -8,13 +8,14 @@ from typing import Optional
 from . import _frameworks, _nvrtc, _raw
 from ._library import check
 
-SLOTS, MOST_DIMS = 8, 8
+SLOTS, MOST_DIMS = 16, 8
 _spare: list = []  # Loans that wait for their next call
 sizeof = ctypes.sizeof
 # These C structs with their first fields set and zeros behind.
 ATTENTION = struct.Struct(f"=qQQQ{sizeof(_raw.dlattn_attention) - 32}x")
 OUTPUTS = struct.Struct(f"=qQ{sizeof(_raw.dlattn_outputs) - 16}x")
-EXEC = struct.Struct(f"=qQ{sizeof(_raw.dlattn_exec) - 16}x")
+GRADIENTS = struct.Struct(f"=q9Q{sizeof(_raw.dlattn_gradients) - 80}x")
+EXEC = struct.Struct(f"=qQQQ{sizeof(_raw.dlattn_exec) - 32}x")
 
 
 class Slot:
@@ -32,12 +33,13 @@ class Loans(list):
 
     Its C structs are filled anew for each call: to make them would take a third of the time before the launch."""
 
-    __slots__ = ("run", "slots", "used", "attention", "outputs", "exec", "needed")
+    __slots__ = ("run", "slots", "used", "attention", "outputs", "gradients", "exec", "needed")
 
     def __init__(self):
         self.run: Optional[Run] = None
         self.slots, self.used = [Slot() for _ in range(SLOTS)], 0
         self.attention, self.outputs, self.exec = _raw.dlattn_attention(), _raw.dlattn_outputs(), _raw.dlattn_exec()
+        self.gradients = _raw.dlattn_gradients()
         self.needed = ctypes.c_uint64()  # bytes of workspace
 
     @staticmethod
@@ -70,6 +72,11 @@ class Loans(list):
         OUTPUTS.pack_into(self.outputs, 0, OUTPUTS.size, out)
         return self.outputs
 
+    def fill_gradients(self, *addresses: int) -> _raw.dlattn_gradients:
+        """All fields in the order of the struct; 0: not given."""
+        GRADIENTS.pack_into(self.gradients, 0, GRADIENTS.size, *addresses)
+        return self.gradients
+
     def launch(self, function, subject, result, exec_=None, workspace=None) -> None:
         """Calls a function of the library that takes (subject, result, exec); see Problem.launch. Ends the loans."""
         run = self.run
@@ -78,11 +85,13 @@ class Loans(list):
         else:
             exec_ = self.exec
             if workspace is not None:
-                check(workspace(subject, result, exec_, self.needed, None))
+                status = workspace(subject, result, exec_, self.needed, None)
+                if status:
+                    check(status)
                 size = self.needed.value
                 if size:
-                    owner, exec_.workspace = run.framework.workspace(size, run.device, run.stream)
-                    exec_.workspace_bytes = size
+                    owner, address = run.framework.workspace(size, run.device, run.stream)
+                    EXEC.pack_into(exec_, 0, EXEC.size, run.stream, address, size)
                     self.append(owner)
             status = function(subject, result, exec_)
         if status:
@@ -100,10 +109,11 @@ class Run:
     __slots__ = ("framework", "device", "stream", "others", "waits")
 
     def __init__(self, framework, device: int, exec_: _raw.dlattn_exec):
-        _nvrtc.announce()
+        if not _nvrtc.decided:
+            _nvrtc.announce()
         self.framework, self.device, self.others, self.waits = framework, device, (), framework.waits
         self.stream = framework.stream(device)
-        EXEC.pack_into(exec_, 0, EXEC.size, self.stream)
+        EXEC.pack_into(exec_, 0, EXEC.size, self.stream, 0, 0)
 
     def consumer_stream(self, device: int) -> Optional[int]:
         """The stream argument of __dlpack__: 1 is the legacy default stream there, and 0 is not allowed. For a tensor
@@ -120,7 +130,10 @@ class Run:
             framework.fork(self.device, self.stream)
 
     def empty(self, shape, word: int, like):
-        return self.framework.empty(shape, word, self.device, like)
+        """A new array; shape None: the shape and the dtype of `like`."""
+        if shape is None:
+            return self.framework.empty_like(like)
+        return self.framework.empty(shape, word, self.device)
 
     def finish(self) -> None:
         """After the launch: order what comes next behind it."""

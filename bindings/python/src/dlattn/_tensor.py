@@ -14,7 +14,7 @@ import numpy
 
 from . import _exchange, _frameworks, _raw
 from ._errors import argument_error, dtype_error
-from ._run import MOST_DIMS, Loans, Run
+from ._run import MOST_DIMS, SLOTS, Loans, Run
 
 MAX_VERSION = (_raw.DLPACK_MAJOR_VERSION, 0)
 VERSIONED, LEGACY = b"dltensor_versioned", b"dltensor"
@@ -157,7 +157,11 @@ def _borrower_of_torch(framework, export) -> Borrower:
                 address = _pointer(capsule, LEGACY)
                 loans.append(capsule)
             else:
-                slot = loans.slot()
+                used = loans.used
+                if used < SLOTS:  # loans.slot(), of which there are many in a call
+                    loans.used, slot = used + 1, loans.slots[used]
+                else:
+                    slot = loans.slot()
                 export(array, slot.tensor)
                 loans.append(array)
                 address = slot.address
