@@ -4,7 +4,10 @@
 
     out = attention(q, k, v, causal=True, window=(255, 0))       # [batch, tokens, heads, head size]
     out.square().sum().backward()
+
+activate() lets it serve torch.nn.functional.scaled_dot_product_attention too.
 """
 from ._eager import attention
+from ._sdpa import activate, deactivate
 
-__all__ = ["attention"]
+__all__ = ["activate", "attention", "deactivate"]

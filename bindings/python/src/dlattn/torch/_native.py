@@ -151,8 +151,8 @@ def empty_lse(q, layout: int):
     return q.new_empty(shape, dtype=torch.float64 if q.dtype == torch.float64 else torch.float32)
 
 
-def forward(tensors: tuple, fields: dict, wide: bool = False, num_threads: int = 0, lse: bool = True):
-    """(out, lse), or (out, None)."""
+def forward(tensors: tuple, fields: dict, wide: bool = False, num_threads: int = 0, lse=True):
+    """(out, lse). lse: True for a new one, False for None, or a tensor to write."""
     q = tensors[0]
     frame = _frame()
     outputs = frame.outputs
@@ -160,11 +160,11 @@ def forward(tensors: tuple, fields: dict, wide: bool = False, num_threads: int =
     out = empty_out(q, tensors[2], wide)
     frame.put("out", out)
     row = None
-    if lse:
-        row = empty_lse(q, fields.get("layout", 0))
-        outputs.lse = frame.put("lse", row)
-    else:
+    if lse is False:
         outputs.lse = None
+    else:
+        row = empty_lse(q, fields.get("layout", 0)) if lse is True else lse
+        outputs.lse = frame.put("lse", row)
     frame.launch(library.dlattn_forward, outputs, library.dlattn_forward_workspace, q, num_threads)
     Frame.spare.append(frame)
     return out, row
