@@ -117,7 +117,7 @@ void dlattn__explain_library(text *t) {
     dlattn__text_add(t, "dlattn: %d.%d.%d, ABI %d\n", DLATTN_VERSION_MAJOR, DLATTN_VERSION_MINOR, DLATTN_VERSION_PATCH,
                      DLATTN_ABI_VERSION);
     for (const backend *const *b = dlattn__backends; *b; b++) {
-        char lines[1024] = "";
+        char lines[6144] = "";
         (*b)->describe(lines, sizeof lines);
         size_t length = strlen(lines);
         dlattn__text_add(t, "backend: %s\n%s%s", (*b)->name, lines, length && lines[length - 1] != '\n' ? "\n" : "");

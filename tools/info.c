@@ -9,12 +9,12 @@
 
 static const char help[] =
     "usage: dlattn info [--json]\n\n"
-    "Version, instruction sets, threads, devices and caches, as dlattn_explain describes the library.\n"
+    "Version, instruction sets, threads; CUDA devices, copies of NVRTC, where compiled kernels are kept.\n"
     "DLATTN_CPU_ISA and DLATTN_NUM_THREADS change what is used:  DLATTN_CPU_ISA=avx2 dlattn info\n";
 
 int command_info(int argc, char **argv) {
     static const struct option options[] = {{"json", no_argument, NULL, 'j'}, {"help", no_argument, NULL, 'h'}, {0}};
-    char text[8192];
+    char text[16384];
     int json = 0;
     for (int code; (code = getopt_long(argc, argv, "jh", options, NULL)) != -1;) {
         if (code == 'j') json = 1;

@@ -6,6 +6,7 @@
 #include "arguments.h"
 #include "cuda_cache.h"
 #include "cuda_merge.h"
+#include "describe.h"
 #include "error.h"
 #include "explain.h"
 #include "launch.h"
@@ -152,25 +153,6 @@ static int32_t cuda_dropout_mask(const problem *p, const buffers *x, const dlatt
     return status;
 }
 
-static void cuda_describe(char *text, int64_t text_bytes) {
-    int64_t length = 0;
-    int count = 0;
-    if (dlattn__driver_open() != DLATTN_OK || dlattn__driver.cuDeviceGetCount(&count) != CUDA_SUCCESS) {
-        snprintf(text, (size_t)text_bytes, "devices: none (%s)\n", dlattn__error_text());
-        return;
-    }
-    for (int id = 0; id < count && length < text_bytes; id++) {
-        char name[96] = "?";
-        cuda_device facts = {0};
-        CUdevice device;
-        if (dlattn__driver.cuDeviceGet(&device, id) == CUDA_SUCCESS)
-            dlattn__driver.cuDeviceGetName(name, sizeof name, device);
-        const bool served = dlattn__cuda_device(&facts, id) == DLATTN_OK;
-        length += snprintf(text + length, (size_t)(text_bytes - length), "device %d: %s, sm_%d, %d multiprocessors%s\n", id,
-                           name, (int)facts.arch, (int)facts.multiprocessors, served ? "" : ", not served");
-    }
-}
-
 const backend dlattn__cuda_backend = {
     .name = "cuda",
     .serves = dlattn__device_is_cuda,
@@ -181,6 +163,6 @@ const backend dlattn__cuda_backend = {
     .dropout_mask = cuda_dropout_mask,
     .kv_append = dlattn__cuda_kv_append,
     .rotary = dlattn__cuda_rotary,
-    .describe = cuda_describe,
+    .describe = dlattn__cuda_describe,
     .prepare = cuda_prepare,
 };

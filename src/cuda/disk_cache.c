@@ -45,6 +45,20 @@ bool dlattn__disk_folder(char *out, int64_t out_bytes) {
     return length > 0 && length < out_bytes;
 }
 
+void dlattn__disk_usage(int64_t *files, int64_t *bytes) {
+    char folder[PATH_BYTES], path[PATH_BYTES + 256];
+    struct stat status;
+    DIR *open_folder = dlattn__disk_folder(folder, sizeof folder) ? opendir(folder) : NULL;
+    *files = *bytes = 0;
+    for (struct dirent *entry; open_folder && (entry = readdir(open_folder));) {
+        if (snprintf(path, sizeof path, "%s/%s", folder, entry->d_name) >= (int)sizeof path) continue;
+        if (lstat(path, &status) != 0 || !S_ISREG(status.st_mode)) continue;
+        *files += 1;
+        *bytes += status.st_size;
+    }
+    if (open_folder) closedir(open_folder);
+}
+
 static void hex(char out[NAME_HEX + 1], const uint8_t key[SHA256_BYTES]) {
     for (int i = 0; i < SHA256_BYTES; i++) snprintf(out + 2 * i, 3, "%02x", key[i]);
 }

@@ -19,6 +19,9 @@ void dlattn__disk_put(const uint8_t key[SHA256_BYTES], const kernel_image *);
 /* The folder, made or not; false: there is none to be had. For tests and the log. */
 bool dlattn__disk_folder(char *out, int64_t out_bytes);
 
+/* How many files lie there, and their bytes; zeros when there is no folder. */
+void dlattn__disk_usage(int64_t *files, int64_t *bytes);
+
 /* What is done to the disk, so that tests can make it fail. */
 typedef struct dlattn__disk_table {
     int (*open)(const char *path, int flags, mode_t mode);

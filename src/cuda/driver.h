@@ -101,6 +101,7 @@ enum { DLATTN_OLDEST_DRIVER = 12000 };
     X(cuDeviceGetCount, (int *count))                                                                           \
     X(cuDeviceGet, (CUdevice *device, int ordinal))                                                             \
     X(cuDeviceGetName, (char *name, int bytes, CUdevice device))                                                \
+    X(cuDeviceTotalMem, (size_t *bytes, CUdevice device))                                                       \
     X(cuDeviceGetAttribute, (int *value, CUdevice_attribute attribute, CUdevice device))                        \
     X(cuDevicePrimaryCtxRetain, (CUcontext *context, CUdevice device))                                          \
     X(cuCtxGetCurrent, (CUcontext *context))                                                                    \

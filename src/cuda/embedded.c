@@ -17,13 +17,18 @@ static const char none[1];
 kernel_archive dlattn__embedded = {none, none};
 #endif
 
+/* 0 too for an archive that is damaged. */
+uint64_t dlattn__archive_count(const kernel_archive *archive) {
+    const uint64_t room = (uint64_t)(archive->end - archive->begin);
+    uint64_t count = 0;
+    if (room < ARCHIVE_HEAD) return 0;
+    memcpy(&count, archive->begin, sizeof count);
+    return count > (room - ARCHIVE_HEAD) / sizeof(archive_record) ? 0 : count;
+}
+
 bool dlattn__archive_find(kernel_image *out, const kernel_archive *archive, const uint8_t key[SHA256_BYTES]) {
     const char *begin = archive->begin;
-    const uint64_t room = (uint64_t)(archive->end - begin);
-    uint64_t count = 0;
-    if (room < ARCHIVE_HEAD) return false;
-    memcpy(&count, begin, sizeof count);
-    if (count > (room - ARCHIVE_HEAD) / sizeof(archive_record)) return false;
+    const uint64_t room = (uint64_t)(archive->end - begin), count = dlattn__archive_count(archive);
     for (uint64_t low = 0, high = count; low < high;) {
         const uint64_t middle = (low + high) / 2;
         archive_record r;

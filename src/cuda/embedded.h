@@ -21,6 +21,9 @@ typedef struct kernel_archive {
 /* The one in this library; tests put in their own. */
 extern kernel_archive dlattn__embedded;
 
+/* How many kernels it holds. */
+uint64_t dlattn__archive_count(const kernel_archive *);
+
 /* The image of that key, inside the archive: not to be released. false: it has none. */
 bool dlattn__archive_find(kernel_image *out, const kernel_archive *, const uint8_t key[SHA256_BYTES]);
 

@@ -237,6 +237,48 @@ Test(cuda_backend, the_table_has_no_call_that_allocates_or_waits) {
             cr_expect_null(strstr(names[n], forbidden[f]), "%s", names[n]);
 }
 
+/* ---- what is told about the machine ------------------------------------------------------------------------------------- */
+
+static CUresult name_of(char *name, int bytes, CUdevice device) { return snprintf(name, (size_t)bytes, "Fake %d", device), CUDA_SUCCESS; }
+static CUresult memory_of(size_t *bytes, CUdevice device) { return *bytes = (size_t)(80 + device) << 30, CUDA_SUCCESS; }
+static CUresult count_three(int *count) { return *count = 3, CUDA_SUCCESS; }
+static CUresult third_is_old(int *value, CUdevice_attribute attribute, CUdevice device) {
+    CUresult result = hopper(value, attribute, device);
+    if (device == 2 && attribute == CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR) *value = 6;
+    return result;
+}
+
+Test(cuda_backend, the_description_of_the_machine) {
+    static char text[16384], folder[] = "/tmp/dlattn_test_XXXXXX", file[64];
+    begin(0);
+    cr_assert(mkdtemp(folder));
+    snprintf(file, sizeof file, "%s/kernel", folder);
+    FILE *kernel = fopen(file, "w");
+    for (int n = 0; n < 1 << 20; n++) fputc(0, kernel);
+    fclose(kernel);
+    dlattn_set_option("cache_dir", folder);
+    fake_copy(1, "libnvrtc.so.12", 12, 8);
+    fake_copies[1].missing = "nvrtcCompileProgram";
+    dlattn__driver.cuDeviceGetName = name_of;
+    dlattn__driver.cuDeviceTotalMem = memory_of;
+    dlattn__driver.cuDeviceGetCount = count_three;
+    dlattn__driver.cuDeviceGetAttribute = third_is_old;
+    cr_assert_eq(dlattn_explain(NULL, NULL, NULL, NULL, text, sizeof text), DLATTN_OK);
+    remove(file);
+    remove(folder);
+    static const char *const expected[] = {
+        "driver: CUDA 13.0\n", "device 0: Fake 0, compute capability 9.0, 132 multiprocessors, 81920 MiB\n",
+        "device 2: Fake 2, 83968 MiB, not served: q's CUDA device 2 has compute capability 6.0, expected 7.5 or later\n",
+        "nvrtc: 13.0, libnvrtc.so.13\n", "nvrtc: not usable, libnvrtc.so.12: ", "compiled kernels: 1 files, 1.0 MiB in /tmp/dlattn_test_",
+        "embedded kernels: none\n"};
+    for (size_t n = 0; n < sizeof expected / sizeof *expected; n++)
+        cr_expect(strstr(text, expected[n]), "\"%s\" is not in:\n%s", expected[n], text);
+    fake.no_library = true;
+    dlattn__driver_forget();
+    cr_assert_eq(dlattn_explain(NULL, NULL, NULL, NULL, text, sizeof text), DLATTN_OK);
+    cr_expect(strstr(text, "devices: none (no CUDA driver: libcuda.so.1"), "%s", text);
+}
+
 /* ---- calls that are refused ------------------------------------------------------------------------------------------- */
 
 Test(cuda_backend, memory_of_the_wrong_place) {
