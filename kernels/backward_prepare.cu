@@ -6,7 +6,7 @@
 //
 // for every row up to the end of its sequence's last 128: rows past the sequence and rows with lse -inf get delta 0 and
 // lse2 +inf, which makes all their probabilities exact zeros, whatever dout, out and dlse hold there. Where dq is summed
-// (p.dq_columns), it writes the zeros that the sums begin with.
+// (p.dq_columns), it writes the zeros that the sums begin with; where there are segments, their ranges (p.row_segments).
 //
 // Entry dsinks: 512 threads, grid H, no options, after backward_prepare. dsinks[h] = -sum exp(sink - lse) * delta.
 #include "sequence.cuh"
@@ -86,6 +86,22 @@ DEVICE void clear_dq_sum(const dlattn_params &p, i64 row) {
     for (int n = (int)threadIdx.x; n < ROWS / 4 * p.dq_columns; n += LANES * WARPS) sums[n] = make_float4(0.0f, 0.0f, 0.0f, 0.0f);
 }
 
+// The least and the largest segment of each LANES of the block's rows, by as many warps.
+DEVICE void find_segments(const dlattn_params &p, const sequence &s, int i0) {
+    const int i = i0 + (int)threadIdx.x;
+    i64 lo = DLATTN_I64_MAX, hi = DLATTN_I64_MIN;
+    if (i < s.M) lo = hi = load_int(p.q_segments, at(p.q_segments, s.b, i));
+    for (int other = 1; other < LANES; other *= 2) {
+        const i64 low = __shfl_xor_sync(0xffffffffu, lo, other), high = __shfl_xor_sync(0xffffffffu, hi, other);
+        lo = low < lo ? low : lo;
+        hi = high > hi ? high : hi;
+    }
+    if (threadIdx.x % LANES != 0) return;
+    i64 *range = (i64 *)p.row_segments + (s.b * (p.head_rows / LANES) + i / LANES) * 2;
+    range[0] = lo;
+    range[1] = hi;
+}
+
 extern "C" __global__ void __launch_bounds__(LANES *WARPS) backward_prepare(const __grid_constant__ dlattn_params p) {
     const u32 blocks = (u32)((p.M + DLATTN_ROW_ALIGNMENT - 1) / DLATTN_ROW_ALIGNMENT) * (DLATTN_ROW_ALIGNMENT / ROWS);
     const int i0 = (int)(blockIdx.x % blocks) * ROWS, h = (int)(blockIdx.x / blocks % p.H);
@@ -100,6 +116,7 @@ extern "C" __global__ void __launch_bounds__(LANES *WARPS) backward_prepare(cons
     const int lane = (int)threadIdx.x % lanes, step = LANES * WARPS / lanes; // step: 8, 16 or 32
     const i64 row = row_of(p, s, h, i0);
     clear_dq_sum(p, row);
+    if (p.q_segments.data && h == 0 && threadIdx.x < ROWS) find_segments(p, s, i0);
     for (int r = (int)threadIdx.x / lanes; r < ROWS; r += 2 * step) { // two rows at a time, for more loads under way
         const row_terms one = read_row(p, s, h, i0 + r, lane, chunk);
         const row_terms two = read_row(p, s, h, i0 + r + step, lane, chunk);

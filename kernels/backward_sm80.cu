@@ -12,7 +12,8 @@
 // Optional: STAGES (tiles of q and dout under way: 2, or 1), DS_STAGES (2: dq follows one tile later, one barrier less),
 // LATE (1: the next tile is asked for after the first product, not before), FRESH (1: lanes' addresses are made anew for each
 // tile), DQ_COLUMN_WARPS (warps side by side in dq), BLOCKS (per multiprocessor), DQ, DK, DV (0: not wanted),
-// BIAS_TILE (1: a 16-bit bias with unit key stride and 16-byte aligned rows comes through shared memory).
+// BIAS_TILE (1: a 16-bit bias with unit key stride and 16-byte aligned rows comes through shared memory), DBIAS (1: dbias has
+// an element for every score, of q's type, with unit key stride and 16-byte aligned rows: all of it is written here).
 #include "backward_sm80.cuh"
 
 #ifndef STAGES
@@ -42,6 +43,9 @@
 #ifndef BIAS_TILE
 #define BIAS_TILE 0
 #endif
+#ifndef DBIAS
+#define DBIAS 0
+#endif
 
 #define THREADS (32 * WARPS)
 #define KEY_WARPS (WARPS / ROW_WARPS)
@@ -67,6 +71,7 @@ constexpr int dq_column_warps() {
 static_assert(WARPS % ROW_WARPS == 0 && BN % (16 * KEY_WARPS) == 0 && BM % (16 * ROW_WARPS) == 0, "scores");
 static_assert(HEAD_D % (16 * ROW_WARPS) == 0 && HEAD_E % (16 * ROW_WARPS) == 0, "columns of dk and dv");
 static_assert(WARPS % DQ_COLUMN_WARPS == 0 && DQ_ROWS % 16 == 0 && DQ_COLUMNS % 16 == 0, "dq");
+static_assert(!DBIAS || ((FEATURES) & (DLATTN_FEATURE_SOFTCAP | DLATTN_FEATURE_SEGMENTS)) == 0, "ds is dbias, all rows are visited");
 static_assert(DLATTN_ROW_ALIGNMENT % BM == 0 && BN <= 256 && BN % 16 == 0 && WARPS >= 2 && THREADS >= BM, "tiles");
 
 // Shared memory, in bytes from its start.
@@ -84,7 +89,8 @@ static_assert(DLATTN_ROW_ALIGNMENT % BM == 0 && BN <= 256 && BN % 16 == 0 && WAR
 #define KEY_AT (POSITIONS_AT + 16)     // dropout: k0, k1, offset, by_element
 #define Q_SEGMENTS_AT (KEY_AT + 32)
 #define K_SEGMENTS_AT (Q_SEGMENTS_AT + ((FEATURES) & DLATTN_FEATURE_SEGMENTS ? STAGES * BM * 8 : 0))
-#define END_AT (K_SEGMENTS_AT + ((FEATURES) & DLATTN_FEATURE_SEGMENTS ? BN * 8 : 0))
+#define KEY_RANGE_AT (K_SEGMENTS_AT + ((FEATURES) & DLATTN_FEATURE_SEGMENTS ? BN * 8 : 0))  // least and largest of them
+#define END_AT (KEY_RANGE_AT + ((FEATURES) & DLATTN_FEATURE_SEGMENTS ? 16 : 0))
 #define BIAS_AT ((END_AT + 127) / 128 * 128)  // STAGES * BM * BN * 2 bytes
 
 extern __shared__ __align__(128) unsigned char shared_bytes[];
@@ -116,16 +122,18 @@ DEVICE void keep_context(const dlattn_params &p, const sequence &s) {
     words[3] = p.positions && ((s.q_position & 15) | (s.k_position & 31)) != 0;
 }
 
-// A tile of rows under way: query head and first row.
+// A tile of rows under way: query head and first row; one_segment: its rows and the block's keys are all of one.
 typedef struct row_tile {
     int h, i0;
+    bool one_segment;
 } row_tile;
 
-// Asked of shared memory, where rows_of_keys has left it: registers are dearer.
-DEVICE bool tile_is_full(const dlattn_params &p, const backward_context &c, int i0) {
+// Is no element hidden? Asked of shared memory, where rows_of_keys has left it: registers are dearer.
+DEVICE bool tile_is_full(const dlattn_params &p, const backward_context &c, row_tile tile) {
+    if (HAS(p, DLATTN_FEATURE_MASK) || (HAS(p, DLATTN_FEATURE_SEGMENTS) && !tile.one_segment)) return false;
     if (!HAS(p, DLATTN_FEATURE_INTERVAL)) return c.j0 + BN <= c.s.N;
     const volatile int *found = (const volatile int *)(shared_bytes + FOUND_AT);
-    return i0 >= found[2] && (i0 + BM < c.s.M ? i0 + BM : c.s.M) <= found[3];
+    return tile.i0 >= found[2] && (tile.i0 + BM < c.s.M ? tile.i0 + BM : c.s.M) <= found[3];
 }
 
 // Everything that the scores of a tile of rows need, into stage `stage`.
@@ -146,175 +154,16 @@ DEVICE void load_rows(const dlattn_params &p, const backward_context &c, u32 sha
         copy_async(shared + DELTA_AT + stage * BM * 4 + n * 16, (const float *)p.delta + row + 4 * n, 16);
     }
     n = thread_anew();
-    if (n < BM && (MASKED_BY_ELEMENT || !tile_is_full(p, c, tile.i0)))
-        ((u32 *)(shared_bytes + LIMITS_AT))[stage * BM + n] = tile_limits(p, placed(c), tile.i0 + n, c.j0, BN);
-    if (HAS(p, DLATTN_FEATURE_SEGMENTS) && n < BM && tile.i0 + n < c.s.M)
+    if (n >= BM || tile_is_full(p, c, tile)) return;
+    ((u32 *)(shared_bytes + LIMITS_AT))[stage * BM + n] = tile_limits(p, placed(c), tile.i0 + n, c.j0, BN);
+    if (HAS(p, DLATTN_FEATURE_SEGMENTS) && tile.i0 + n < c.s.M)
         ((i64 *)(shared_bytes + Q_SEGMENTS_AT))[stage * BM + n] =
             load_int(p.q_segments, at(p.q_segments, c.s.b, tile.i0 + n));
 }
 
-// kept[n]: the dropout bits of 16 rows, as kept_of_block, turned so that this lane holds its own pairs of rows: key lane / 4
-// of octet w, rows 2 (lane % 4) and the next of octet o; bit 2w + o, 16 + 2w + o for the second row.
-DEVICE void dropout_bits(const dlattn_params &p, const backward_context &c, u32 kept[NT / 2], int h, int i, int j) {
-    u32 head = (u32)(c.s.b * p.H + h);
-    const volatile u32 *words = (const volatile u32 *)(shared_bytes + KEY_AT);
-    const dlattn_philox_key philox = {words[0], words[1], words[2]};
-    const sequence s = placed(c);
-    i64 row = i + (p.positions ? s.q_position : 0), key = j + (p.positions ? s.k_position : 0);
-    int g = lane_id() >> 2, t = lane_id() & 3;
-#pragma unroll
-    for (int n = 0; n < NT / 2; n++) {
-        if (!words[3]) {
-            kept[n] = transpose(kept_of_block(philox, head, row + 16 * n, key, p.dropout_threshold));
-            if (WARP_KEYS % 32 != 0) kept[n] >>= (j & 16) >> 2;
-            continue;
-        }
-        kept[n] = 0;
-#pragma unroll 1
-        for (int x = 0; x < MT * 8; x++) {
-            int w = x >> 2, o = x >> 1 & 1, second = x & 1;
-            u32 byte = dlattn_dropout_byte(&philox, head, row + 16 * n + 8 * o + 2 * t + second, key + 8 * w + g);
-            kept[n] |= (u32)(byte >= (u32)p.dropout_threshold) << (2 * w + o + 16 * second);
-        }
-    }
-}
-
-#define ROW_STEP(n, x) (8 * (n) + ((x) & 1))        // from this lane's first row
-#define KEY_STEP(m, x) (16 * (m) + 8 * ((x) >> 1))  // and first key
-
-// Where the scores of a warp lie; i and j are this lane's own first row and key.
-typedef struct score_place {
-    row_tile tile;
-    int stage, i, j;
-} score_place;
-
-// Is score x of (n, m) hidden? row: of the tile.
-DEVICE bool is_hidden(const dlattn_params &p, const backward_context &c, const score_place &place, int n, int m, int x) {
-    int row = place.i - place.tile.i0 + ROW_STEP(n, x), key = place.j - c.j0 + KEY_STEP(m, x);
-    if (!inside_limits(((const u32 *)(shared_bytes + LIMITS_AT))[place.stage * BM + row], key)) return true;
-    if (HAS(p, DLATTN_FEATURE_SEGMENTS) && ((const i64 *)(shared_bytes + Q_SEGMENTS_AT))[place.stage * BM + row] !=
-                                               ((const i64 *)(shared_bytes + K_SEGMENTS_AT))[key])
-        return true;
-    return HAS(p, DLATTN_FEATURE_MASK) &&
-           ((const unsigned char *)p.mask.data)[at(p.mask, c.s.b, place.tile.h, place.tile.i0 + row, c.j0 + key)] == 0;
-}
-
-// With these features hidden scores are found before the exponents, as bits, by a loop that holds few values; without them
-// most tiles have none and the others set their exponents to -inf.
-#define HIDDEN_BY_BITS (((FEATURES) & (DLATTN_FEATURE_SOFTCAP | DLATTN_FEATURE_MASK | DLATTN_FEATURE_SEGMENTS)) != 0)
-#define HIDDEN_BIT(n, m, x) (((n) * MT + (m)) * 4 + (x))
-static_assert(!HIDDEN_BY_BITS || NT * MT * 4 <= 32, "one word of bits");
-
-DEVICE u32 hidden_bits(const dlattn_params &p, const backward_context &c, const score_place &place) {
-    u32 bits = 0;
-#pragma unroll 1
-    for (int n = 0; n < NT; n++)
-#pragma unroll
-        for (int m = 0; m < MT; m++)
-#pragma unroll
-            for (int x = 0; x < 4; x++) bits |= (u32)is_hidden(p, c, place, n, m, x) << HIDDEN_BIT(n, m, x);
-    return bits;
-}
-
-DEVICE void hide(const dlattn_params &p, const backward_context &c, float (*s)[NT][4], const score_place &place) {
-#pragma unroll
-    for (int n = 0; n < NT; n++)
-#pragma unroll
-        for (int m = 0; m < MT; m++)
-#pragma unroll
-            for (int x = 0; x < 4; x++)
-                if (is_hidden(p, c, place, n, m, x)) s[m][n][x] = -INFINITE;
-}
-
-DEVICE bool is_kept(const u32 kept[NT / 2], int m, int n, int x) {
-    return (kept[n >> 1] >> (4 * m + 2 * (x >> 1) + (n & 1) + 16 * (x & 1)) & 1u) != 0;
-}
-
-// s: q.k, becomes the exponent of p; with softcap at once p times the derivative of the score, p going to `packed`.
-DEVICE void exponents(const dlattn_params &p, const backward_context &c, float (*s)[NT][4], u32 (*packed)[NT / 2][4],
-                      const u32 kept[NT / 2], u32 hidden, const score_place &place) {
-    const float *lse = (const float *)(shared_bytes + LSE_AT) + place.stage * BM + (place.i - place.tile.i0);
-    score_context terms = score_context_of(p, HAS(p, DLATTN_FEATURE_ALIBI) ? placed(c) : c.s, place.tile.h);
-    exponent_context e = exponent_context_of(p, terms);
-    float distance = (float)dlattn_add_sat(terms.distance, (i64)place.i - place.j);
-    const u32 bias_tile = shared_address(shared_bytes) + BIAS_AT + place.stage * BM * BN * 2;
-    const int first_row = warp_id() % ROW_WARPS * WARP_ROWS, first_key = warp_id() / ROW_WARPS * WARP_KEYS;
-    u32 words[MT][4];
-#pragma unroll
-    for (int n = 0; n < NT; n++) {
-        float2 row_lse = *(const float2 *)(lse + 8 * n);
-#pragma unroll
-        for (int m = 0; m < MT; m++) {
-            if (BIAS_TILE && n % 2 == 0)
-                load_fragment_trans(words[m], fragment_address<BN>(bias_tile, lane_by_columns<BN>(), first_row + 8 * n,
-                                                                   first_key + 16 * m));
-            float y[4];
-#pragma unroll
-            for (int x = 0; x < 4; x++) {
-                float bias = 0.0f, slope = 1.0f;
-                int row = place.i + ROW_STEP(n, x), key = place.j + KEY_STEP(m, x);
-                if (BIAS_TILE) bias = float_of_element((u16)(words[m][n % 2 * 2 + (x >> 1)] >> 16 * (x & 1)));
-                else if (HAS(p, DLATTN_FEATURE_BIAS) && row < c.s.M && key < c.s.N)
-                    bias = load_float(p.bias, terms.bias_at + row * p.bias.stride[2] + key * p.bias.stride[3]);
-                float exponent = exponent_of(p, e, s[m][n][x], distance + (float)(ROW_STEP(n, x) - KEY_STEP(m, x)), bias,
-                                             x & 1 ? row_lse.y : row_lse.x, &slope);
-                if (HIDDEN_BY_BITS && hidden >> HIDDEN_BIT(n, m, x) & 1u) exponent = -INFINITE, slope = 0.0f;
-                s[m][n][x] = exponent;
-                if (!HAS(p, DLATTN_FEATURE_SOFTCAP)) continue;
-                y[x] = exp2_approx(exponent);
-                s[m][n][x] = y[x] * slope;
-                if (HAS(p, DLATTN_FEATURE_DROPOUT) && !is_kept(kept, m, n, x)) y[x] = 0.0f;
-            }
-            if (!HAS(p, DLATTN_FEATURE_SOFTCAP)) continue;
-            packed[m][n >> 1][2 * (n & 1)] = pack(y[0], y[1]);
-            packed[m][n >> 1][2 * (n & 1) + 1] = pack(y[2], y[3]);
-        }
-    }
-}
-
-// From q.k in s to p times the derivative of the score, in place, and to p (after dropout's selection) as left operands.
-DEVICE void probabilities(const dlattn_params &p, const backward_context &c, float (*s)[NT][4], u32 (*packed)[NT / 2][4],
-                          const u32 kept[NT / 2], const score_place &place) {
-    const bool masked = MASKED_BY_ELEMENT || !tile_is_full(p, c, place.tile.i0);
-    exponents(p, c, s, packed, kept, HIDDEN_BY_BITS && masked ? hidden_bits(p, c, place) : 0, place);
-    if (HAS(p, DLATTN_FEATURE_SOFTCAP)) return;
-    if (!HIDDEN_BY_BITS && masked) hide(p, c, s, place);
-#pragma unroll
-    for (int n = 0; n < NT; n++)
-#pragma unroll
-        for (int m = 0; m < MT; m++) {
-            float y[4];
-#pragma unroll
-            for (int x = 0; x < 4; x++) {
-                y[x] = s[m][n][x] = exp2_approx(s[m][n][x]);
-                if (HAS(p, DLATTN_FEATURE_DROPOUT) && !is_kept(kept, m, n, x)) y[x] = 0.0f;
-            }
-            packed[m][n >> 1][2 * (n & 1)] = pack(y[0], y[1]);
-            packed[m][n >> 1][2 * (n & 1) + 1] = pack(y[2], y[3]);
-        }
-}
-
-// ds = p (dp - delta), as left operands; dp of dropped scores is 0.
-DEVICE void score_gradients(const dlattn_params &p, const float (*s)[NT][4], const float (*dp)[NT][4],
-                            u32 (*packed)[NT / 2][4], const u32 kept[NT / 2], const float *delta) {
-    int t = thread_anew() & 3;
-#pragma unroll
-    for (int n = 0; n < NT; n++) {
-        float2 row_delta = *(const float2 *)(delta + 8 * n + 2 * t);
-#pragma unroll
-        for (int m = 0; m < MT; m++) {
-            float ds[4];
-#pragma unroll
-            for (int x = 0; x < 4; x++) {
-                float y = dp[m][n][x];
-                if (HAS(p, DLATTN_FEATURE_DROPOUT)) y = is_kept(kept, m, n, x) ? y * p.dropout_scale : 0.0f;
-                ds[x] = s[m][n][x] * (y - (x & 1 ? row_delta.y : row_delta.x));
-            }
-            packed[m][n >> 1][2 * (n & 1)] = pack(ds[0], ds[1]);
-            packed[m][n >> 1][2 * (n & 1) + 1] = pack(ds[2], ds[3]);
-        }
-    }
-}
+#include "backward_scores_sm80.cuh"
+#include "backward_walk_sm80.cuh"
+#include "backward_dbias_sm80.cuh"
 
 // p and ds in shared memory: 512 bytes for each 16 keys x 16 rows: the 8 x 8 matrices (keys 0, rows 0) (keys 8, rows 0)
 // (keys 0, rows 8) (keys 8, rows 8), each eight keys of eight rows: the registers of a left operand with m = keys. No
@@ -449,7 +298,10 @@ extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS) backward_sm80(cons
     c.j0 = (int)blockIdx.x % p.key_tiles * BN;  // causal: the first keys have most rows
     c.g = pair % p.G;
     c.s = read_sequence(p, pair / p.G);
-    if (c.j0 >= c.s.N) return;
+    if (c.j0 >= c.s.N) {
+        if (DBIAS) blank_dbias(p, c, 0, 0);
+        return;
+    }
     keep_context(p, c.s);
     const row_range rows = rows_of_keys<WARPS>(p, c.s, mask_of(p, c.s), c.j0, c.j0 + BN, (int *)(shared_bytes + FOUND_AT));
 
@@ -458,20 +310,24 @@ extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS) backward_sm80(cons
     clear<MT, E_PART / 8>(dv);
     int first_tile = rows.first / BM, tiles = rows.end > rows.first ? (rows.end + BM - 1) / BM - first_tile : 0;
     int count = tiles * p.heads_per_group;
-    row_tile tile = {c.g * p.heads_per_group, first_tile * BM};
+    row_tile tile = {c.g * p.heads_per_group, first_tile * BM, false};
     int last_row = (first_tile + tiles - 1) * BM;
+    segment_walk walk = {first_tile, first_tile + tiles, 0, 0};
 
     if (count > 0) {
         tile_source k = tile_source_of(p.k, c.s.b, c.s.k_begin, c.g, c.s.N, p.D);
         tile_source v = tile_source_of(p.v, c.s.b, c.s.k_begin, c.g, c.s.N, p.E);
         load_tile_in_steps<BN, HEAD_D, THREADS, ALIGNED>(shared + K_AT, k, c.j0);
         load_tile_in_steps<BN, HEAD_E, THREADS, ALIGNED>(shared + V_AT, v, c.j0);
-        if (HAS(p, DLATTN_FEATURE_SEGMENTS))
+        if (HAS(p, DLATTN_FEATURE_SEGMENTS)) {
             for (int n = (int)threadIdx.x; n < BN && c.j0 + n < c.s.N; n += THREADS)
                 ((i64 *)(shared_bytes + K_SEGMENTS_AT))[n] = load_int(p.kv_segments, at(p.kv_segments, c.s.b, c.j0 + n));
-        if (STAGES == 2) load_rows(p, c, shared, tile, 0);
+            count = start_walk(p, c, &walk, &tile) * p.heads_per_group;
+        }
+        if (STAGES == 2 && count > 0) load_rows(p, c, shared, tile, 0);
         copies_commit();
     }
+    if (DBIAS) blank_dbias(p, c, first_tile * BM, (first_tile + tiles) * BM);
     const u32 rows_d = lane_by_rows<HEAD_D>(), rows_e = lane_by_rows<HEAD_E>();
     const u32 columns_d = lane_by_columns<HEAD_D>(), columns_e = lane_by_columns<HEAD_E>();
     const int key = key_warp * WARP_KEYS, row = row_warp * WARP_ROWS;
@@ -480,8 +336,13 @@ extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS) backward_sm80(cons
     for (int n = 0; n < count; n++) {
         int stage = STAGES == 2 ? n & 1 : 0;
         row_tile next = tile;
-        if (tile.i0 < last_row) next.i0 += BM;
-        else next.i0 = first_tile * BM, next.h++;
+        if (HAS(p, DLATTN_FEATURE_SEGMENTS)) {
+            if (n + 1 < count) walk_on(p, c, &walk, &next);
+        } else if (tile.i0 < last_row) {
+            next.i0 += BM;
+        } else {
+            next.i0 = first_tile * BM, next.h++;
+        }
         if (STAGES == 1) {
             if (n > 0) __syncthreads();
             load_rows(p, c, shared, tile, 0);
@@ -511,6 +372,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS) backward_sm80(cons
                                           columns_e);
         score_gradients(p, s, dp, ds_packed, kept, (const float *)(shared_bytes + DELTA_AT) + stage * BM + row);
         if (DQ || (ROW_WARPS > 1 && DK)) store_exchange(ds_at, ds_packed, key, row);
+        if (DBIAS) write_dbias(p, c, ds_packed, tile, row, key);
 
         if (DK) add_own<D_PART / 16, HEAD_D>(dk, ds_packed, q_part(q, fresh<30>(rows_d, n)), row);
         if (DQ && DS_STAGES == 1) __syncthreads();
@@ -521,6 +383,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS) backward_sm80(cons
         before = tile;
         tile = next;
     }
+    if (HAS(p, DLATTN_FEATURE_SEGMENTS)) copies_wait<0>(); // of a block that meets no row
     if (DQ && DS_STAGES == 2 && count > 0) {
         __syncthreads();
         add_dq(p, c, shared, shared + DS_AT + ((count - 1) & 1) * BM * BN * 2, rows_d, before);

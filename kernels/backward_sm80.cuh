@@ -84,24 +84,36 @@ DEVICE exponent_context exponent_context_of(const dlattn_params &p, const score_
     return e;
 }
 
-// tanh x and its derivative 1/cosh^2 x, which 1 - tanh^2 x would give without digits. Up to 1/2 x + x^3 P(x^2), P
-// interpolating at Chebyshev nodes (relative error 5e-8).
-DEVICE float tanh_of(float x, float *derivative) {
-    float u = exp2_approx(fabsf(x) * (-2.0f * LOG2_E)), y, square = x * x;
-    asm("rcp.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(1.0f + u));
-    *derivative = 4.0f * u * y * y;
+// tanh x up to 1/2: x + x^3 P(x^2), P interpolating at Chebyshev nodes (relative error 5e-8).
+DEVICE float tanh_of_small(float x) {
+    float square = x * x;
     float power = fmaf(fmaf(fmaf(0.01798874441f, square, -0.05338711064f), square, 0.1333047649f), square, -0.3333331108f);
-    return fabsf(x) < 0.5f ? fmaf(power * square, x, x) : copysignf((1.0f - u) * y, x);
+    return fmaf(power * square, x, x);
 }
 
-// log2 of the probability of a score: dot = q.k, distance = i' - j', bias in natural units.
+// tanh x and its derivative 1/cosh^2 x, which 1 - tanh^2 x would give without digits but where tanh x is SMALL.
+template <bool SMALL>
+DEVICE float tanh_of(float x, float *derivative) {
+    if (SMALL) {
+        float y = tanh_of_small(x);
+        *derivative = fmaf(-y, y, 1.0f);
+        return y;
+    }
+    float u = exp2_approx(fabsf(x) * (-2.0f * LOG2_E)), y;
+    asm("rcp.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(1.0f + u));
+    *derivative = 4.0f * u * y * y;
+    return fabsf(x) < 0.5f ? tanh_of_small(x) : copysignf((1.0f - u) * y, x);
+}
+
+// log2 of the probability of a score: dot = q.k, distance = i' - j', bias in natural units. SMALL: |dot * cap_in| < 1/2.
+template <bool SMALL>
 DEVICE float exponent_of(const dlattn_params &p, const exponent_context &e, float dot, float distance, float bias,
                          float lse2, float *derivative) {
     float x = -lse2;
     if (HAS(p, DLATTN_FEATURE_ALIBI)) x = fmaf(-e.slope2, fabsf(distance), x);
     if (HAS(p, DLATTN_FEATURE_BIAS)) x = fmaf(bias, LOG2_E, x);
     if (HAS(p, DLATTN_FEATURE_SOFTCAP)) {
-        return fmaf(tanh_of(dot * e.cap_in, derivative), e.cap_out, x);
+        return fmaf(tanh_of<SMALL>(dot * e.cap_in, derivative), e.cap_out, x);
     }
     return fmaf(dot, e.scale2, x);
 }

@@ -48,7 +48,7 @@ DEVICE void exponents_of(const dlattn_params &p, const sequence &q, const score_
                 float bias = 0.0f, slope = 1.0f;
                 if (HAS(p, DLATTN_FEATURE_BIAS))
                     bias = bias_source.of(p, terms, q, words, i + ROW_OF(a, c), j + KEY_OF(n, c), n, c);
-                s[a][n][c] = exponent_of(p, e, s[a][n][c], distance + (float)(ROW_OF(a, c) - KEY_OF(n, c)), bias,
+                s[a][n][c] = exponent_of<false>(p, e, s[a][n][c], distance + (float)(ROW_OF(a, c) - KEY_OF(n, c)), bias,
                                          lse2[a][c / 2], &slope);
                 if (SLOPED && HAS(p, DLATTN_FEATURE_SOFTCAP)) scaled[a][n][c] *= slope;
             }

@@ -26,6 +26,7 @@ static void lay_out(dlattn_params *params, const cuda_schedule *s, void *workspa
     params->dq_sum = base + s->workspace.dq_sum;
     params->partial_out = base + s->workspace.partial_out;
     params->partial_lse = base + s->workspace.partial_lse;
+    params->row_segments = base + s->workspace.row_segments;
     params->row_count = s->row_count;
     params->head_rows = s->head_rows;
     params->splits = s->splits;

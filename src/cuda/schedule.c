@@ -152,7 +152,16 @@ static bool should_reduce_dq(const making *m, const variant *v) {
     return v->tuned && p->dq.dtype && !(p->flags & DLATTN_DETERMINISTIC) && m->s->workspace.total + bytes <= m->room;
 }
 
-static int32_t add_main(making *m) {
+/* Can the main pass write dbias? It has ds of every score once, in q's type. */
+static bool should_write_dbias(const making *m, const variant *v, const buffers *x) {
+    const problem *p = m->p;
+    const operand *o = &p->dbias;
+    return v->tuned && o->dtype == p->dtype && o->extent[0] == p->B && o->extent[1] == p->H && o->extent[2] == p->M &&
+           o->extent[3] == p->N && !(m->how.features & (DLATTN_FEATURE_SOFTCAP | DLATTN_FEATURE_SEGMENTS)) &&
+           rows_are_aligned(o, x ? x->dbias : NULL);
+}
+
+static int32_t add_main(making *m, const buffers *x) {
     const problem *p = m->p;
     cuda_schedule *s = m->s;
     const variant *v = s->main = dlattn__variant_for(DLATTN_KERNEL_BACKWARD, p, &m->how, m->device, m->note, m->note_bytes);
@@ -163,8 +172,10 @@ static int32_t add_main(making *m) {
         s->workspace.dq_sum = reserve(&s->workspace, s->row_count * s->dq_columns);
     }
     const int64_t key_tiles = divide_up(p->N, v->keys);
-    if (p->dk.dtype || p->dv.dtype || m->how.reduce_dq)
+    if (p->dk.dtype || p->dv.dtype || m->how.reduce_dq) {
+        m->how.dbias = should_write_dbias(m, v, x);
         add_step(m, request_of(m, v), v->warps, key_tiles * p->G * p->B, divide_up(p->M, v->rows), key_tiles);
+    }
     if (m->how.reduce_dq) {
         const int64_t row_tiles = divide_up(p->M, 64);
         add_step(m, dlattn__convert_request(s->dq_columns), PLAIN_WARPS, row_tiles * p->H * p->B, row_tiles, 0);
@@ -211,21 +222,22 @@ static int32_t add_dbias(making *m) {
     return DLATTN_OK;
 }
 
-static int32_t schedule_backward(making *m) {
+static int32_t schedule_backward(making *m, const buffers *x) {
     const problem *p = m->p;
     cuda_workspace *w = &m->s->workspace;
     w->delta = reserve(w, m->s->row_count);
     w->lse2 = reserve(w, m->s->row_count);
+    if (p->q_segments.dtype) w->row_segments = reserve(w, p->B * m->s->head_rows / 8); /* two int64 for 32 rows */
     w->least = w->total;
     add_blank(m);
     const int64_t row_tiles = divide_up(p->M, DLATTN_ROW_ALIGNMENT);
     add_step(m, dlattn__plain_request("backward_prepare.cu", "backward_prepare"), PLAIN_WARPS,
              2 * row_tiles * p->H * p->B, row_tiles, 0); /* 64 rows a block */
     if (p->dq.dtype || p->dk.dtype || p->dv.dtype) {
-        int32_t status = add_main(m);
+        int32_t status = add_main(m, x);
         if (status != DLATTN_OK) return status;
     }
-    if (p->dbias.dtype) {
+    if (p->dbias.dtype && !m->how.dbias) {
         int32_t status = add_dbias(m);
         if (status != DLATTN_OK) return status;
     }
@@ -257,6 +269,6 @@ int32_t dlattn__schedule(cuda_schedule *out, const problem *p, const buffers *x,
     m.how.bias = choose_bias(p, x ? x->bias : NULL);
     m.how.paged = p->page > 0;
     m.how.tf32 = device->arch >= 80 && p->dtype == DLATTN_T_F32 && p->flags & DLATTN_ALLOW_TF32;
-    int32_t status = p->op == DLATTN_OP_BACKWARD ? schedule_backward(&m) : schedule_forward(&m);
+    int32_t status = p->op == DLATTN_OP_BACKWARD ? schedule_backward(&m, x) : schedule_forward(&m);
     return status == DLATTN_OK ? check_grids(&m) : status;
 }

@@ -5,10 +5,13 @@
 #define DLATTN_CUDA_SOURCE_FILES_H
 
 #define DLATTN_SOURCE_FILES(X)                                         \
+    X(backward_dbias_sm80_cuh, "backward_dbias_sm80.cuh")              \
     X(backward_dq_sm80_cu, "backward_dq_sm80.cu")                      \
     X(backward_prepare_cu, "backward_prepare.cu")                      \
+    X(backward_scores_sm80_cuh, "backward_scores_sm80.cuh")            \
     X(backward_sm80_cu, "backward_sm80.cu")                            \
     X(backward_sm80_cuh, "backward_sm80.cuh")                          \
+    X(backward_walk_sm80_cuh, "backward_walk_sm80.cuh")                \
     X(blank_cu, "blank.cu")                                            \
     X(combine_cu, "combine.cu")                                        \
     X(convert_dq_cu, "convert_dq.cu")                                  \

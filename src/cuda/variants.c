@@ -32,7 +32,7 @@ static int32_t backward_sm80_smem(const variant *v, int64_t head_d, int64_t head
     int64_t bytes = 2 * (v->keys + stages * v->rows) * (head_d + head_e) + choice(v, "DS_STAGES", 1) * square;
     if (choice(v, "ROW_WARPS", 1) > 1) bytes += square;
     bytes += stages * v->rows * 12 + 64;
-    if (how->features & DLATTN_FEATURE_SEGMENTS) bytes += stages * v->rows * 8 + v->keys * 8;
+    if (how->features & DLATTN_FEATURE_SEGMENTS) bytes += stages * v->rows * 8 + v->keys * 8 + 16;
     if (how->bias == DLATTN_BIAS_BY_TILES) bytes = (bytes + 127) / 128 * 128 + stages * square;
     return (int32_t)bytes;
 }
@@ -68,9 +68,9 @@ static int32_t dbias_sm80_smem(const variant *v, int64_t head_d, int64_t head_e,
     {"sm80", "backward_dq_sm80.cu", "backward_dq_sm80", DLATTN_KERNEL_DQ, 80, NEWEST, HALVES, head, false, 0, rows, keys, \
      warps, 1, {{"STAGES", stages}}, dq_sm80_smem, true, "", 0}
 
-#define DBIAS(head, rows, keys, warps, row_warps)                                                                   \
+#define DBIAS(head, rows, keys, warps, row_warps, blocks)                                                           \
     {"sm80", "dbias_sm80.cu", "dbias_sm80", DLATTN_KERNEL_DBIAS, 80, NEWEST, HALVES, head, false, 0, rows, keys, warps, \
-     1, {{"ROW_WARPS", row_warps}}, dbias_sm80_smem, true, "", 0}
+     1, {{"ROW_WARPS", row_warps}, {"BLOCKS", blocks}}, dbias_sm80_smem, true, "", 0}
 
 #define GENERIC(kernel, file, entry) \
     {"generic", file, entry, kernel, 75, NEWEST, ALL_TYPES, 256, false, 0, 64, 64, 8, 1, {{0}}, NULL, false, "", 0}
@@ -100,7 +100,7 @@ static const variant table[] = {
     DQ(128, 64, 64, 4, 2),
     DQ(256, 64, 64, 4, 1),
     DQ(256, 64, 32, 4, 1),
-    DBIAS(256, 64, 64, 4, 4),
+    DBIAS(256, 64, 64, 4, 4, 1),
     GENERIC(DLATTN_KERNEL_FORWARD, "generic_forward.cu", "forward_generic"),
     GENERIC(DLATTN_KERNEL_BACKWARD, "generic_dkdv.cu", "backward_generic_dkdv"),
     GENERIC(DLATTN_KERNEL_DQ, "generic_dq.cu", "backward_generic_dq"),
@@ -210,6 +210,7 @@ kernel_request dlattn__variant_request(const variant *v, int32_t type, int64_t D
     case DLATTN_KERNEL_BACKWARD:
         define(&r, "DQ", how->reduce_dq);
         define(&r, "BIAS_TILE", how->bias == DLATTN_BIAS_BY_TILES);
+        define(&r, "DBIAS", how->dbias);
         break;
     case DLATTN_KERNEL_DBIAS: define(&r, "BIAS_TILE", how->bias == DLATTN_BIAS_BY_TILES); break;
     default: break;

@@ -29,6 +29,7 @@ typedef struct specialisation {
     bool split;     /* forward: the keys are cut, parts go to the workspace */
     bool packed;    /* forward: a tile's rows are (i, head of the group) */
     bool reduce_dq; /* backward: dq is summed by reductions */
+    bool dbias;     /* backward: dbias is written by the main pass */
     bool tf32;      /* readable kernels: products on tensor cores */
     bool paged;     /* readable forward: keys lie in pages */
     int32_t bias;   /* DLATTN_BIAS_BY_X */
