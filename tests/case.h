@@ -64,6 +64,7 @@ typedef struct test_case {
     int32_t strides, inputs;
     int32_t f32_out, f32_gradients, dlse;
     int32_t gradients; /* NO_GRADIENTS: forward only */
+    int32_t cuda_only; /* so large that only a GPU's kernels are worth the oracle's time */
 } test_case;
 
 #define CASE_DEFAULTS .B = 1, .H = 2, .G = 1, .M = 19, .N = 23, .D = 16, .E = 16, .dlse = 1
@@ -72,6 +73,8 @@ typedef struct test_case {
 extern const test_case test_cases[];
 extern const int64_t test_case_count;
 const test_case *case_find(const char *name);
+/* The dtype of this name (f32, f16, bf16, f64), or -1. */
+int32_t case_dtype_named(const char *name);
 /* Does `pattern` select the name? A pattern with * or ? is a glob, any other one a part of the name; NULL: all. */
 int case_matches(const test_case *c, const char *pattern);
 void case_print_json(FILE *to, const test_case *c);

@@ -37,6 +37,12 @@ const test_case *case_find(const char *name) {
     return NULL;
 }
 
+int32_t case_dtype_named(const char *name) {
+    for (int32_t n = 0; n < (int32_t)(sizeof dtype_names / sizeof *dtype_names); n++)
+        if (!strcmp(dtype_names[n], name)) return n;
+    return -1;
+}
+
 int case_matches(const test_case *c, const char *pattern) {
     if (!pattern) return 1;
     if (strpbrk(pattern, "*?")) return fnmatch(pattern, c->name, 0) == 0;
@@ -148,5 +154,6 @@ void case_print_json(FILE *to, const test_case *c) {
     print_int(to, "f32_gradients", c->f32_gradients);
     print_int(to, "dlse", c->dlse);
     print_int(to, "forward_only", c->gradients == NO_GRADIENTS);
+    print_int(to, "cuda_only", c->cuda_only);
     fprintf(to, "}");
 }

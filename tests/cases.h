@@ -134,6 +134,25 @@ GPU_WIDE(segments, 256, .M = 168, .segments = SEGMENTS_SORTED, .flags = DLATTN_C
 GPU_WIDE(alibi_sinks_window, 192, .H = 2, .alibi = "h", .sinks = 1, .flags = DLATTN_WINDOW, .window_left = 50, .window_right = 20)
 GPU_WIDE(decode, 256, .H = 4, .M = 1, .N = 1000, .flags = DLATTN_CAUSAL)
 #undef GPU_WIDE
+/* More tiles of 128 rows than half of the multiprocessors of today's GPUs: the kernels for large problems. */
+#define GPU_LARGE(name, d, ...)                                                                                              \
+    CASE(gpu_large_##name, .dtype = BF16, .H = 35, .G = 35, .M = 129, .N = 130, .D = d, .E = d, .cuda_only = 1, __VA_ARGS__)
+GPU_LARGE(causal_d64, 64, .flags = DLATTN_CAUSAL)
+GPU_LARGE(full_d32_f16, 32, .dtype = F16, .M = 191, .N = 127)
+GPU_LARGE(gqa_d128, 128, .H = 36, .G = 9, .N = 257, .flags = DLATTN_CAUSAL)
+GPU_LARGE(window_d80, 80, .M = 140, .N = 200, .flags = DLATTN_WINDOW, .window_left = 70, .window_right = 9)
+GPU_LARGE(bias_d64, 64, .B = 2, .H = 18, .G = 18, .M = 130, .N = 136, .bias = "1hmn")
+GPU_LARGE(bias_f32_blocks_d128, 128, .N = 136, .bias = "bhmn", .bias_f32 = 1, .flags = DLATTN_BLOCK_WINDOW, .block_size = 30,
+          .block_count = 3)
+GPU_LARGE(dropout_softcap_d64, 64, .dropout = 0.2, .seed = 5, .softcap = 5)
+GPU_LARGE(segments_mask_d64, 64, .M = 200, .N = 200, .segments = SEGMENTS_SORTED, .mask = "b1mn", .flags = DLATTN_CAUSAL)
+GPU_LARGE(alibi_sinks_lengths_d64, 64, .B = 2, .H = 18, .G = 6, .alibi = "h", .sinks = 1, .use_q = 1, .use_k = 1, .q_used = {129, 64},
+          .k_used = {65, 130}, .flags = DLATTN_CAUSAL)
+GPU_LARGE(packed_d64, 64, .B = 4, .H = 10, .G = 5, .packed_q = 1, .packed_k = 1, .q_lengths = {129, 1, 0, 200},
+          .k_lengths = {257, 70, 5, 190}, .flags = DLATTN_CAUSAL, .tokens_after = 3)
+GPU_LARGE(split_d32, 32, .H = 67, .G = 67, .M = 65, .N = 1100, .flags = DLATTN_CAUSAL)
+GPU_LARGE(misaligned_d64, 64, .strides = MISALIGNED)
+#undef GPU_LARGE
 CASE(gpu_many_tiles_bf16, .dtype = BF16, .H = 1, .M = 400, .N = 400, .D = 32, .E = 32, .flags = DLATTN_CAUSAL)
 CASE(gpu_many_tiles_gqa_bf16, .dtype = BF16, .H = 4, .G = 2, .M = 130, .N = 135, .D = 32, .E = 32)
 CASE(gpu_many_tiles_f32, .H = 2, .G = 1, .M = 140, .N = 200, .D = 32, .E = 32, .flags = DLATTN_CAUSAL)
@@ -148,9 +167,11 @@ CASE(gpu_split_one_tile_of_rows_f16, .dtype = F16, .H = 1, .M = 64, .N = 600, .D
 CASE(gpu_split_many_rows_one_tile_of_keys_bf16, .dtype = BF16, .H = 1, .M = 600, .N = 60, .D = 32, .E = 32)
 CASE(gpu_split_sinks_window_bf16, .dtype = BF16, .H = 2, .M = 3, .N = 1200, .D = 32, .E = 32, .sinks = 1,
      .flags = DLATTN_CAUSAL | DLATTN_WINDOW, .window_left = 900)
-CASE(gpu_split_long_row_bf16, .dtype = BF16, .H = 4, .G = 1, .M = 1, .N = 4500, .D = 64, .E = 64, .flags = DLATTN_CAUSAL)
+CASE(gpu_split_long_row_bf16, .dtype = BF16, .H = 4, .G = 1, .M = 1, .N = 4500, .D = 64, .E = 64, .flags = DLATTN_CAUSAL,
+     .cuda_only = 1)
 CASE(gpu_split_long_rows_f16, .dtype = F16, .H = 1, .M = 20, .N = 4113, .D = 64, .E = 64, .flags = DLATTN_CAUSAL | DLATTN_WINDOW,
-     .window_left = 4000)
+     .window_left = 4000, .cuda_only = 1)
+CASE(gpu_split_long_tile_bf16, .dtype = BF16, .H = 2, .G = 1, .M = 130, .N = 4100, .D = 64, .E = 64, .cuda_only = 1)
 CASE(gpu_split_bias_mask_bf16, .dtype = BF16, .H = 2, .M = 9, .N = 1208, .D = 32, .E = 32, .bias = "1hmn", .mask = "b11n")
 CASE(gpu_split_dropout_lengths_f16, .dtype = F16, .B = 2, .H = 2, .G = 1, .M = 7, .N = 1100, .D = 32, .E = 32, .dropout = 0.3, .seed = 2,
      .use_k = 1, .k_used = {1100, 65})

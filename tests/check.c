@@ -50,6 +50,10 @@ static void mark_exempt(const instance *x, check_truth *truth) {
     }
 }
 
+static int32_t multiplies_tf32(const instance *x) {
+    return device_kind() == DEVICE_CUDA && x->test->dtype == F32 && x->attention.flags & DLATTN_ALLOW_TF32;
+}
+
 static oracle_result run_oracle(const instance *x, int32_t arithmetic) {
     const held_tensor *t = x->tensors;
     int32_t backward = x->test->gradients != NO_GRADIENTS && arithmetic != ORACLE_PLAIN_F32;
@@ -58,7 +62,7 @@ static oracle_result run_oracle(const instance *x, int32_t arithmetic) {
         .gradient_dtype = t[T_DQ].dl.dtype, .dbias_dtype = t[T_DBIAS].dl.dtype, .dsinks_dtype = t[T_DSINKS].dl.dtype,
         .given_out = &t[T_OUT].dl, .given_lse = &t[T_LSE].dl, .dout = backward ? &t[T_DOUT].dl : NULL,
         .dlse = backward && t[T_DLSE].used ? &t[T_DLSE].dl : NULL,
-        .tf32 = device_kind() == DEVICE_CUDA && x->test->dtype == F32 && x->attention.flags & DLATTN_ALLOW_TF32};
+        .tf32 = multiplies_tf32(x)};
     return oracle_run(&request);
 }
 
@@ -72,7 +76,7 @@ void check_give_truth(instance *x, const check_truth *truth) {
 
 static void find_truth(check_truth *truth, instance *x) {
     memset(truth, 0, sizeof *truth);
-    oracle_request forward = {.attention = &x->attention, .arithmetic = ORACLE_REFERENCE};
+    oracle_request forward = {.attention = &x->attention, .arithmetic = ORACLE_REFERENCE, .tf32 = multiplies_tf32(x)};
     truth->forward = oracle_run(&forward);
     check_give_truth(x, truth);
     truth->reference = run_oracle(x, ORACLE_REFERENCE);
@@ -157,7 +161,7 @@ static void run_on_isa(check_report *report, instance *x, const check_truth *tru
     if (!forward && !check_forced(report)) return;
     if (forward) check_forward_bits(report, x, truth, options);
     if (c->gradients != NO_GRADIENTS && run_backward(report, x, truth)) check_backward_bits(report, x, truth, options);
-    if (forward) check_visibility(report, c, options);
+    if (forward && !options->brief) check_visibility(report, c, options);
     if (forward) check_merge(report, c, truth, options);
     if (c->dropout > 0) check_dropout_mask(report, x);
 }

@@ -17,6 +17,7 @@ typedef struct check_options {
     const char *isas[CHECK_MAX_ISAS]; /* values of the option cpu_isa, on CUDA of cuda_variant; "auto" leaves it unset */
     int32_t isa_count;
     int32_t repeats; /* CUDA: how often the same call must give the same bits */
+    int32_t brief;   /* each kernel once: forward, backward, deterministic backward, dropout mask, merge of parts */
     int32_t threads[CHECK_MAX_THREADS];
     int32_t thread_count;
 } check_options;

@@ -53,7 +53,7 @@ typedef struct oracle_request {
     const DLTensor *dout, *dlse, *given_out, *given_lse;
     DLDataType out_dtype, gradient_dtype, dbias_dtype, dsinks_dtype;
     int32_t arithmetic;
-    int32_t tf32; /* products may be TF32: PLAIN and PLAIN_F32 round their operands to it */
+    int32_t tf32; /* products take TF32: of q, k, v and dout in every arithmetic, of p and ds in PLAIN and PLAIN_F32 */
 } oracle_request;
 
 oracle_result oracle_run(const oracle_request *request);

@@ -35,6 +35,7 @@ static void narrowing_of_gradients(head *w, int64_t i, real *dq) {
     take_given(w, i);
     load_row(w->dout, w->request->dout, oracle_row(&w->queries, w->b, w->h, i), w->E);
     const NUMBER delta = row_delta(w, i);
+    make_operands(w, w->dout, w->E);
     dot_columns(w->dp, w->dout, w->v_columns, w->E, w->keys.length);
     for (int64_t j = 0; j < w->keys.length; j++) {
         if (!w->visible[j]) continue;

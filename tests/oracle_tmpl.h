@@ -18,7 +18,8 @@ typedef struct head {
     int64_t b, h, g, D, E;
     NUMBER scale;
     DLDataType step; /* each step is rounded to it; bits 0: not rounded */
-    int tf32;        /* operands of products are rounded to TF32 */
+    int tf32;        /* q, k, v and dout are rounded to TF32 where they enter products */
+    int narrow_tf32; /* so are p and ds */
     NUMBER *k, *v, *k_columns, *v_columns; /* [N][D], [N][E] and transposed */
     NUMBER *q, *out, *dout;                /* [D], [E], [E] */
     NUMBER *s, *cap, *keep, *p, *dp, *sum; /* [N]; cap: derivative of softcap; keep: dropout's factor; sum: [max(D, E)] */
@@ -37,8 +38,8 @@ static NUMBER round_to(NUMBER value, DLDataType dtype) {
     return dtype.bits == 32 ? (NUMBER)(float)value : value;
 }
 
-/* x as an operand of a product. */
-static NUMBER operand(const head *w, NUMBER x) { return w->tf32 ? float_to_tf32((float)x) : x; }
+/* p or ds as an operand of a product. */
+static NUMBER operand(const head *w, NUMBER x) { return w->narrow_tf32 ? float_to_tf32((float)x) : x; }
 
 static NUMBER *numbers(int64_t count) {
     NUMBER *array = calloc((size_t)(count > 0 ? count : 1), sizeof *array);
@@ -59,7 +60,7 @@ static void load_row(NUMBER *to, const DLTensor *t, int64_t row, int64_t width) 
 }
 
 static void make_operands(const head *w, NUMBER *row, int64_t width) {
-    for (int64_t x = 0; x < width && w->tf32; x++) row[x] = operand(w, row[x]);
+    for (int64_t x = 0; x < width && w->tf32; x++) row[x] = float_to_tf32((float)row[x]);
 }
 
 /* The keys and values of (b, g), as rows and as columns. */
@@ -266,7 +267,8 @@ void ORACLE_NAME(const oracle_request *request, oracle_result *result) {
     oracle_request unrounded = *request;
     head w = {.request = request, .a = a, .D = a->q->shape[a->q->ndim - 1], .E = a->v->shape[a->v->ndim - 1]};
     w.step = request->arithmetic == ORACLE_PLAIN && a->q->dtype.bits == 16 ? a->q->dtype : exact;
-    w.tf32 = request->tf32 && (request->arithmetic == ORACLE_PLAIN || request->arithmetic == ORACLE_PLAIN_F32);
+    w.tf32 = request->tf32;
+    w.narrow_tf32 = request->tf32 && (request->arithmetic == ORACLE_PLAIN || request->arithmetic == ORACLE_PLAIN_F32);
     if (request->arithmetic != ORACLE_PLAIN) {
         unrounded.out_dtype = unrounded.gradient_dtype = unrounded.dbias_dtype = unrounded.dsinks_dtype = exact;
         w.request = &unrounded;

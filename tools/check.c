@@ -20,11 +20,13 @@ static const char help[] =
     "of outputs, and parts of a split problem that merge into the whole.\n\n"
     "  PATTERN           only cases with this in their name, or matching this glob; several: any of them\n"
     "  --quick           every fourth case\n"
-    "  --isa NAME        scalar, avx2, avx512, avx512bf16, neon; several with commas; `all`: each that the machine has\n"
+    "  --isa NAME        scalar, avx2, avx512, avx512bf16, amx, neon; several with commas; `all`: each that the machine has\n"
     "  --threads LIST    numbers of threads that must give the same bits (1,2,3,7)\n"
     "  --device NAME     cpu, cuda, cuda:1 and so on (cpu); cuda-host: on the CPU, in copies declared as CUDA host memory\n"
     "  --variant NAME    CUDA: only these kernels, several with commas; `all`: each on all cases that it accepts, and auto\n"
     "  --repeats N       CUDA: how often a call must give the same bits again (2)\n"
+    "  --dtype NAME      every problem in this dtype (f32, f16, bf16, f64), whatever its own is\n"
+    "  --brief           no visible keys, subsets, workspaces and merges: for compute-sanitizer\n"
     "  --tight           CUDA: no fences around device memory, and none of our bytes in the workspace: for compute-sanitizer\n"
     "  --jobs N          processes at a time; 0: none but this one (0; CUDA: one per processor, at most 16)\n"
     "  --seed NUMBER     of the random data, and of random problems (1)\n"
@@ -46,10 +48,11 @@ typedef struct run {
     const char *variants;
     int64_t jobs; /* -1: not given */
     random_case *random; /* NULL: the table */
+    test_case *cast;     /* the problems in another dtype; NULL: in their own */
     int64_t count;       /* of the table or of the random problems */
 } run;
 
-static const char *const all_isas[] = {"scalar", "avx2", "avx512", "avx512bf16", "neon"};
+static const char *const all_isas[] = {"scalar", "avx2", "avx512", "avx512bf16", "amx", "neon"};
 
 static int add_isas(run *r, char *list) {
     if (!strcmp(list, "all")) {
@@ -84,6 +87,21 @@ static void draw_random(run *r, int64_t count, const uint64_t *exact) {
         random_case_make(&r->random[n], exact ? *exact : random_case_seed(r->options.seed, n));
 }
 
+static const test_case *case_at(const run *r, int64_t n) {
+    if (r->cast) return &r->cast[n];
+    return r->random ? &r->random[n].test : &test_cases[n];
+}
+
+static void cast_all(run *r, int32_t dtype) {
+    test_case *cast = calloc((size_t)r->count + 1, sizeof *cast);
+    if (!cast) abort();
+    for (int64_t n = 0; n < r->count; n++) {
+        cast[n] = *case_at(r, n);
+        cast[n].dtype = dtype;
+    }
+    r->cast = cast;
+}
+
 /* What is left to say once the device is known: variants in the place of instruction sets, and processes. */
 static int finish_device(run *r) {
     static char all[] = "auto,generic,sm80,sm90", list[200];
@@ -114,11 +132,13 @@ static int read_options(run *r, int argc, char **argv) {
         {"seed", required_argument, NULL, 's'}, {"verbose", no_argument, NULL, 'v'},    {"list", no_argument, NULL, 'l'},
         {"json", no_argument, NULL, 'j'},       {"help", no_argument, NULL, 'h'},       {"random", required_argument, NULL, 'r'},
         {"random-seed", required_argument, NULL, 'x'}, {"device", required_argument, NULL, 'd'}, {"variant", required_argument, NULL, 'k'},
-        {"repeats", required_argument, NULL, 'n'}, {"tight", no_argument, NULL, 'T'}, {"jobs", required_argument, NULL, 'J'}, {0}};
+        {"repeats", required_argument, NULL, 'n'}, {"tight", no_argument, NULL, 'T'}, {"jobs", required_argument, NULL, 'J'},
+        {"dtype", required_argument, NULL, 'D'}, {"brief", no_argument, NULL, 'B'}, {0}};
     int status = add_threads(r, "1,2,3,7");
     int64_t random_count = 0, repeats = 2;
     uint64_t exact = 0;
     int one = 0;
+    int32_t dtype = -1;
     r->options.seed = 1;
     for (int code; !status && (code = getopt_long(argc, argv, "qi:t:s:vljhr:x:", options, NULL)) != -1;) {
         switch (code) {
@@ -135,6 +155,11 @@ static int read_options(run *r, int argc, char **argv) {
         case 'k': r->variants = optarg; break;
         case 'n': status = parse_count(&repeats, optarg, 0, "repeats", "check"); break;
         case 'T': r->device.tight = 1; break;
+        case 'B': r->options.brief = 1; break;
+        case 'D':
+            dtype = case_dtype_named(optarg);
+            if (dtype < 0) status = fprintf(stderr, "dlattn check: --dtype wants f32, f16, bf16 or f64, not \"%s\"\n", optarg);
+            break;
         case 'J': status = parse_count(&r->jobs, optarg, 0, "jobs", "check"); break;
         case 'h': fputs(help, stdout); return 1;
         default: fputs(help, stderr); return 3;
@@ -148,16 +173,16 @@ static int read_options(run *r, int argc, char **argv) {
     if (one) draw_random(r, 1, &exact);
     else if (random_count > 0) draw_random(r, random_count, NULL);
     else if (random_count < 0) return fprintf(stderr, "dlattn check: --random wants a number of problems\n"), 3;
+    if (dtype >= 0) cast_all(r, dtype);
     if (!r->options.isa_count) r->options.isas[r->options.isa_count++] = "auto";
     return 0;
 }
-
-static const test_case *case_at(const run *r, int64_t n) { return r->random ? &r->random[n].test : &test_cases[n]; }
 
 /* float64 is for the CPU alone. */
 static int foreign(const run *r, int64_t n) { return r->device.kind == DEVICE_CUDA && case_at(r, n)->dtype == F64; }
 
 static int selected(const run *r, int64_t n) {
+    if (case_at(r, n)->cuda_only && r->device.kind != DEVICE_CUDA) return 0;
     if (!r->patterns) return !r->quick || n % 4 == 0;
     for (char **pattern = r->patterns; *pattern; pattern++)
         if (case_matches(case_at(r, n), *pattern)) return 1;
@@ -226,5 +251,6 @@ int command_check(int argc, char **argv) {
     if (status) return status - 1;
     status = r.list ? list_cases(&r) : run_cases(&r);
     free(r.random);
+    free(r.cast);
     return status;
 }

@@ -14,8 +14,8 @@ typedef struct trial {
     check_report report;
 } trial;
 
-static oracle_result ask_forward(const instance *x) {
-    oracle_request request = {.attention = &x->attention, .arithmetic = ORACLE_REFERENCE};
+static oracle_result ask_forward(const instance *x, int32_t tf32) {
+    oracle_request request = {.attention = &x->attention, .arithmetic = ORACLE_REFERENCE, .tf32 = tf32};
     return oracle_run(&request);
 }
 
@@ -31,7 +31,7 @@ static oracle_result ask(const instance *x, int32_t arithmetic, int32_t tf32) {
 static void start_products(trial *t, const char *name, int32_t tf32) {
     memset(t, 0, sizeof *t);
     instance_make(&t->x, case_find(name), 1);
-    t->truth.forward = ask_forward(&t->x);
+    t->truth.forward = ask_forward(&t->x, tf32);
     check_give_truth(&t->x, &t->truth);
     t->truth.reference = ask(&t->x, ORACLE_REFERENCE, tf32);
     t->truth.plain = ask(&t->x, ORACLE_PLAIN, tf32);
@@ -97,6 +97,20 @@ static void write_narrowed(trial *t, int id, real times) {
     const real *narrowing = id == T_OUT ? n->out : id == T_DQ ? n->dq : id == T_DK ? n->dk : n->dv;
     const DLTensor *to = &t->x.tensors[id].dl;
     for (int64_t x = 0, count = tensor_count(to); x < count; x++) tensor_set(to, x, reference[x] + times * narrowing[x]);
+}
+
+/* The same for the narrow type TF32. */
+Test(judges, one_rounding_to_tf32_passes_and_two_fail) {
+    static const int ids[] = {T_OUT, T_DQ, T_DK, T_DV};
+    trial t;
+    start_products(&t, "tf32_few_keys", 1);
+    for (unsigned m = 0; m < sizeof ids / sizeof *ids; m++) {
+        write_narrowed(&t, ids[m], 1);
+        cr_assert(failures(&t, ids[m]) == 0, "%s", t.report.message);
+        write_narrowed(&t, ids[m], 2);
+        cr_assert(failures(&t, ids[m]) == 1, "twice the rounding of %s passed", tensor_names[ids[m]]);
+    }
+    stop(&t);
 }
 
 /* In rows of few keys plain's roundings cancel now and then; there one rounding of each p and ds is what may be, not two. */
@@ -184,7 +198,7 @@ static void write_products(trial *t, const char *name, int bits) {
             const float value = (float)tensor_get(&x.tensors[ids[m]].dl, n);
             tensor_set(&x.tensors[ids[m]].dl, n, bits == 10 ? float_to_tf32(value) : bfloat_to_float(float_to_bfloat(value)));
         }
-    oracle_result result = ask_forward(&x);
+    oracle_result result = ask_forward(&x, 0);
     for (int64_t n = 0, count = tensor_count(&x.tensors[T_OUT].dl); n < count; n++) tensor_set(&t->x.tensors[T_OUT].dl, n, result.out[n]);
     for (int64_t n = 0, count = tensor_count(&x.tensors[T_LSE].dl); n < count; n++) tensor_set(&t->x.tensors[T_LSE].dl, n, result.lse[n]);
     oracle_free(&result);
