@@ -141,3 +141,16 @@ def test_bad_input():
         dlattn.attention(q.astype("complex64"), q, q)
     with pytest.raises(dlattn.ShapeError, match="v"):
         dlattn.attention(q, q, q[:, :3])
+
+
+def test_an_error_of_the_driver_names_the_kernel_and_later_calls_work():
+    """A launch on the legacy stream while a stream that waits for it is being captured."""
+    q = cupy.random.standard_normal((1, 64, 2, 64)).astype("float16")
+    expected, out, stream = dlattn.attention(q, q, q), cupy.empty_like(q), cupy.cuda.Stream()
+    cupy.cuda.Device().synchronize()
+    stream.begin_capture()
+    with pytest.raises(dlattn.CudaError, match=r"cuLaunchKernel of forward\w*: CUDA_ERROR_STREAM_CAPTURE"):
+        dlattn.attention(q, q, q, out=out)
+    with pytest.raises(cupy.cuda.runtime.CUDARuntimeError):  # the driver has given the capture up
+        stream.end_capture()
+    assert (dlattn.attention(q, q, q, out=out) == expected).all()

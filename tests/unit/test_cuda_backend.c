@@ -306,6 +306,15 @@ Test(cuda_backend, devices_that_are_not_there) {
     expect(dlattn_forward(c.a, c.o, &c.exec), DLATTN_ERR_DEVICE, "q is on CUDA device 4000");
 }
 
+Test(cuda_backend, a_device_that_is_too_old) {
+    begin(0);
+    dlattn__driver.cuDeviceGetCount = count_three;
+    dlattn__driver.cuDeviceGetAttribute = third_is_old;
+    for (int i = 0; i < TENSORS; i++) c.t[i].device.device_id = 2;
+    expect(dlattn_forward(c.a, c.o, &c.exec), DLATTN_ERR_DEVICE, "q's CUDA device 2 has compute capability 6.0, expected 7.5 or later");
+    cr_expect_eq(seen.launches, 0);
+}
+
 Test(cuda_backend, float64_is_for_the_cpu) {
     begin(0);
     for (int i = 0; i < TENSORS; i++)
