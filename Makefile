@@ -64,6 +64,8 @@ bench-peers: build .venv-peers/.ready
 
 # The last line counts: ctest's own summary, after whatever failed.
 test: build
+	@command -v cargo >/dev/null || echo 'no cargo on PATH: the Rust tests are skipped (apt-get install cargo)'
+	@command -v julia >/dev/null || echo 'no julia on PATH: the Julia tests are skipped (julialang.org; Debian 12: .ci/need_julia)'
 	@$(CTEST) --test-dir build/release --output-log build/release/test.log
 	@echo "make test: $$(grep 'tests passed' build/release/test.log)"
 

@@ -12,6 +12,11 @@ HEAD = """# The C API of dlattn: constants, structs, functions. `dlattn.h` is th
 # Structs of DLPack are immutable, those of dlattn mutable: `dlattn_outputs()` has its struct_size and zeros. Functions
 # take them, or C_NULL, and are called through the addresses that `declare` looks up.
 
+# A mutable struct is its own memory: ccall keeps it alive and passes its address.
+abstract type CStruct end
+Base.cconvert(::Type{Ptr{T}}, x::T) where {T<:CStruct} = x
+Base.unsafe_convert(::Type{Ptr{T}}, x::T) where {T<:CStruct} = Ptr{T}(pointer_from_objref(x))
+
 """
 
 
@@ -39,7 +44,7 @@ def julia(abi: dict) -> str:
         lines.append(f"const {name} = {value}\n")
     for struct in structs:
         ours = struct["name"].startswith("dlattn_")
-        lines.append(f"\n{'mutable ' if ours else ''}struct {struct['name']}\n")
+        lines.append(f"\n{'mutable ' if ours else ''}struct {struct['name']}{' <: CStruct' if ours else ''}\n")
         lines += [f"    {field['name']}::{julia_type(abi, field['type'])}\n" for field in struct["fields"]]
         if ours:
             zeros = ", ".join([str(struct["size"])] + ["C_NULL" if "*" in field["type"] else "0"

@@ -9,7 +9,7 @@ skip() {
     [ -n "${DLATTN_NO_SKIP:-}" ] && exit 1 || exit 77
 }
 
-command -v cargo >/dev/null || skip "no cargo on PATH; on Debian or Ubuntu: apt-get install cargo (1.63 or later)"
+command -v cargo >/dev/null || skip "no cargo on PATH; on Debian or Ubuntu: apt-get install cargo-web, or cargo"
 export DLATTN_LIB_DIR=$1 LD_LIBRARY_PATH=$1${LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH} CARGO_TARGET_DIR=$2
 cargo fetch --locked || cargo fetch --locked --offline || skip "the packages of Cargo.lock could not be fetched"
 cargo test --locked --offline

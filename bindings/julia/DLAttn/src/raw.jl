@@ -5,6 +5,11 @@
 # Structs of DLPack are immutable, those of dlattn mutable: `dlattn_outputs()` has its struct_size and zeros. Functions
 # take them, or C_NULL, and are called through the addresses that `declare` looks up.
 
+# A mutable struct is its own memory: ccall keeps it alive and passes its address.
+abstract type CStruct end
+Base.cconvert(::Type{Ptr{T}}, x::T) where {T<:CStruct} = x
+Base.unsafe_convert(::Type{Ptr{T}}, x::T) where {T<:CStruct} = Ptr{T}(pointer_from_objref(x))
+
 const DLPACK_MAJOR_VERSION = 1
 const DLPACK_FLAG_BITMASK_READ_ONLY = 1
 const DLPACK_FLAG_BITMASK_IS_COPIED = 2
@@ -83,7 +88,7 @@ struct DLManagedTensorVersioned
     dl_tensor::DLTensor
 end
 
-mutable struct dlattn_attention
+mutable struct dlattn_attention <: CStruct
     struct_size::Int64
     q::Ptr{DLTensor}
     k::Ptr{DLTensor}
@@ -120,14 +125,14 @@ mutable struct dlattn_attention
     dlattn_attention() = new(256, C_NULL, C_NULL, C_NULL, C_NULL, C_NULL, C_NULL, C_NULL, C_NULL, C_NULL, C_NULL, C_NULL, C_NULL, C_NULL, C_NULL, C_NULL, C_NULL, C_NULL, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0)
 end
 
-mutable struct dlattn_outputs
+mutable struct dlattn_outputs <: CStruct
     struct_size::Int64
     out::Ptr{DLTensor}
     lse::Ptr{DLTensor}
     dlattn_outputs() = new(24, C_NULL, C_NULL)
 end
 
-mutable struct dlattn_gradients
+mutable struct dlattn_gradients <: CStruct
     struct_size::Int64
     out::Ptr{DLTensor}
     lse::Ptr{DLTensor}
@@ -141,7 +146,7 @@ mutable struct dlattn_gradients
     dlattn_gradients() = new(80, C_NULL, C_NULL, C_NULL, C_NULL, C_NULL, C_NULL, C_NULL, C_NULL, C_NULL)
 end
 
-mutable struct dlattn_exec
+mutable struct dlattn_exec <: CStruct
     struct_size::Int64
     stream::Ptr{Cvoid}
     workspace::Ptr{Cvoid}
@@ -153,7 +158,7 @@ mutable struct dlattn_exec
     dlattn_exec() = new(56, C_NULL, C_NULL, 0, C_NULL, 0, 0, 0)
 end
 
-mutable struct dlattn_parts
+mutable struct dlattn_parts <: CStruct
     struct_size::Int64
     out::Ptr{Ptr{DLTensor}}
     lse::Ptr{Ptr{DLTensor}}
@@ -163,7 +168,7 @@ mutable struct dlattn_parts
     dlattn_parts() = new(40, C_NULL, C_NULL, 0, 0, 0)
 end
 
-mutable struct dlattn_cache
+mutable struct dlattn_cache <: CStruct
     struct_size::Int64
     k_new::Ptr{DLTensor}
     v_new::Ptr{DLTensor}
@@ -177,7 +182,7 @@ mutable struct dlattn_cache
     dlattn_cache() = new(72, C_NULL, C_NULL, C_NULL, C_NULL, C_NULL, C_NULL, C_NULL, 0, 0)
 end
 
-mutable struct dlattn_rotation
+mutable struct dlattn_rotation <: CStruct
     struct_size::Int64
     x::Ptr{DLTensor}
     cosines::Ptr{DLTensor}

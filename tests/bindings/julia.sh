@@ -1,0 +1,21 @@
+#!/usr/bin/env bash
+# The tests of the Julia package against a built library. usage: julia.sh <libdlattn.so> <folder for compiled packages>
+#
+# Ends with 77, a skip, where julia is missing; with DLATTN_NO_SKIP set that is a failure.
+set -euo pipefail
+cd "$(dirname "$0")/../.."
+skip() {
+    echo "skipped: $*"
+    [ -n "${DLATTN_NO_SKIP:-}" ] && exit 1 || exit 77
+}
+
+julia=$(command -v julia) || skip "no julia on PATH; 1.5 or later, see julialang.org"
+unwind=$PWD/.cache/julia/lib # of .ci/need_julia, for the julia of another Debian
+if [ -e "$unwind" ] && [ "$(readlink -f "$julia")" = /usr/bin/julia ]; then
+    export LD_LIBRARY_PATH=$unwind${LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH}
+fi
+"$julia" -e 'f(n) = n == 0 ? error() : f(n - 1); g() = try f(3) catch; end; g()' 2>/dev/null ||
+    skip "$julia crashes when compiled code throws; on Debian 12 .ci/need_julia repairs that"
+export DLATTN_LIBRARY=$1 JULIA_DEPOT_PATH=$2:${JULIA_DEPOT_PATH:-}
+export JULIA_LOAD_PATH=$PWD/bindings/julia/DLAttn:@:@v#.#:@stdlib
+"$julia" --startup-file=no --threads=2 -O1 bindings/julia/DLAttn/test/runtests.jl
