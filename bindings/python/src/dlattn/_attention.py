@@ -29,6 +29,14 @@ class Gradients(NamedTuple):
     dsinks: Optional[Array]
 
 
+def _is_like(q, v) -> bool:
+    """Is out like q in everything, as it most often is?"""
+    if type(v) is not type(q):
+        return False
+    left, right = q.shape, v.shape
+    return len(left) == len(right) >= 3 and left[-1] == right[-1]
+
+
 def _out_shape(q: tuple, v: tuple) -> tuple:
     return q if q and v and q[-1] == v[-1] else q[:-1] + v[-1:]
 
@@ -75,18 +83,22 @@ def attention(q: Array, k: Array, v: Array, *, return_lse: bool = False, out: Op
         sentence; nothing has been written then.
     """
     problem = Problem(q, k, v, options)
-    shape, word = _tensor.look(q, problem.q_address)
-    out_shape = () if out is not None else _out_shape(shape, _tensor.shape_of(v, problem.v_address))
-    if out_shape is shape and out_dtype is None and problem.loans.run is not None:
-        out_shape = None  # as q in everything
-    result = problem.output("out", out, out_shape, dtype_word("out_dtype", out_dtype, word))
-    outputs = problem.loans.fill_outputs(result.address)
+    loans, shape, word = problem.loans, (), 0
+    if out is None and out_dtype is None and loans.run is not None and _is_like(q, v):
+        result = Result("out", None, None, 0, q, loans)
+    else:
+        shape, word = _tensor.look(q, problem.q_address)
+        out_shape = () if out is not None else _out_shape(shape, _tensor.shape_of(v, problem.v_address))
+        result = problem.output("out", out, out_shape, dtype_word("out_dtype", out_dtype, word))
+    outputs = loans.fill_outputs(result.address)
     if not return_lse and lse is None:
-        problem.launch(library.dlattn_forward, outputs, library.dlattn_forward_workspace)
+        loans.launch(library.dlattn_forward, problem.struct, outputs, problem.exec, library.dlattn_forward_workspace)
         return result.array()
+    if not word:
+        shape, word = _tensor.look(q, problem.q_address)
     row = problem.output("lse", lse, _lse_shape(shape, problem.struct.layout), _lse_word(word))
     outputs.lse = row.address
-    problem.launch(library.dlattn_forward, outputs, library.dlattn_forward_workspace)
+    loans.launch(library.dlattn_forward, problem.struct, outputs, problem.exec, library.dlattn_forward_workspace)
     return (result.array(), row.array()) if return_lse else result.array()
 
 

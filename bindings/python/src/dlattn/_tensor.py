@@ -104,10 +104,8 @@ def lead(name: str, array, loans: Loans) -> int:
     """Borrows the tensor that decides where the call runs."""
     kind = _kinds.get(type(array)) or kind_of(type(array))
     framework = kind.framework
-    if framework is not None:
-        device = framework.device_of(array)
-        if device is not None:
-            loans.run = Run(framework, device, loans.exec)
+    if framework is not None and (device := framework.device_of(array)) is not None:
+        loans.run = Run(framework, device, loans.exec)
     address = kind.borrow(name, array, loans)[0]
     if framework is None and kind.word_of is None:  # neither NumPy's nor a known framework's
         if ctypes.c_int32.from_address(address + DEVICE_OFFSET).value in _frameworks.CUDA_DEVICES:
