@@ -8,6 +8,7 @@
 activate() lets it serve torch.nn.functional.scaled_dot_product_attention too.
 """
 from ._eager import attention
+from ._rotary import rotary
 from ._sdpa import activate, deactivate
 
-__all__ = ["activate", "attention", "deactivate"]
+__all__ = ["activate", "attention", "deactivate", "rotary"]

@@ -20,13 +20,13 @@ _OPTIONAL = ", ".join(f"Tensor? {name}=None" for name in TENSORS[3:])
 _FLOATS = ("scale", "softcap", "dropout")
 _FIELDS = ", ".join(f"float {name}=0.0" if name in _FLOATS else f"{'int' if name in ('flags', 'layout') else 'SymInt'} {name}=0"
                     for name in _native.SCALARS)
-_library = torch.library.Library("dlattn", "DEF")
+library = torch.library.Library("dlattn", "DEF")
 # The fake kernels give strides that depend on those of the inputs, so these may not be chosen anew.
 _tags = [torch.Tag.pt2_compliant_tag]
 _tags.append(getattr(torch.Tag, "needs_exact_strides", torch.Tag.needs_fixed_stride_order))
-_library.define(f"attention(Tensor q, Tensor k, Tensor v, {_OPTIONAL}, *, bool wide=False, int num_threads=0, {_FIELDS}) "
+library.define(f"attention(Tensor q, Tensor k, Tensor v, {_OPTIONAL}, *, bool wide=False, int num_threads=0, {_FIELDS}) "
                 "-> (Tensor out, Tensor lse)", tags=_tags)
-_library.define(f"attention_backward(Tensor dout, Tensor? dlse, Tensor out, Tensor lse, Tensor q, Tensor k, Tensor v, "
+library.define(f"attention_backward(Tensor dout, Tensor? dlse, Tensor out, Tensor lse, Tensor q, Tensor k, Tensor v, "
                 f"{_OPTIONAL}, *, bool[] wanted, int num_threads=0, {_FIELDS}) -> Tensor[]", tags=_tags)
 attention = torch.ops.dlattn.attention.default
 attention_backward = torch.ops.dlattn.attention_backward.default
@@ -41,16 +41,16 @@ def _attention_backward(dout, dlse, out, lse, *tensors, wanted, num_threads=0, *
 
 
 for _device in ("CPU", "CUDA"):
-    _library.impl("attention", _attention, _device)
-    _library.impl("attention_backward", _attention_backward, _device)
+    library.impl("attention", _attention, _device)
+    library.impl("attention_backward", _attention_backward, _device)
 
 
-@torch.library.register_fake(attention, lib=_library)
+@torch.library.register_fake(attention, lib=library)
 def _attention_fake(q, k, v, *rest, wide=False, layout=0, **_):
     return _native.empty_out(q, v, wide), _native.empty_lse(q, layout)
 
 
-@torch.library.register_fake(attention_backward, lib=_library)
+@torch.library.register_fake(attention_backward, lib=library)
 def _attention_backward_fake(dout, dlse, out, lse, *tensors, wanted, **_):
     return [torch.empty_like(tensors[parent]) for parent, want in zip(PARENTS, wanted) if want]
 
@@ -147,11 +147,11 @@ def _with_autograd(operator, function, container):
         with torch._C._AutoDispatchBelowAutograd():
             return operator.redispatch(keyset & torch._C._after_autograd_keyset, *tensors, **options)
 
-    _library.impl(operator.name().partition("::")[2], kernel, "Autograd", with_keyset=True)
+    library.impl(operator.name().partition("::")[2], kernel, "Autograd", with_keyset=True)
 
 
 _with_autograd(attention, Attention, tuple)
 _with_autograd(attention_backward, AttentionBackward, list)
-torch.library.register_vmap(attention, functools.partial(_vmap.attention, attention), lib=_library)
+torch.library.register_vmap(attention, functools.partial(_vmap.attention, attention), lib=library)
 torch.library.register_vmap(attention_backward, functools.partial(_vmap.attention_backward, attention_backward),
-                            lib=_library)
+                            lib=library)

@@ -1,0 +1,1 @@
+"""As FlashAttention's package of this name: rotary embeddings."""
