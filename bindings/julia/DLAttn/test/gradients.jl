@@ -1,13 +1,4 @@
-# The ChainRules extension, with a stand-in for ChainRulesCore where that is not installed.
-
-if Base.find_package("ChainRulesCore") === nothing
-    println("ChainRulesCore is not installed: its stand-in takes its place")
-    push!(LOAD_PATH, joinpath(@__DIR__, "standin"))
-end
-using ChainRulesCore: NoTangent, Thunk, ZeroTangent, rrule
-if !isdefined(Base, :get_extension) || Base.get_extension(DLAttn, :DLAttnChainRulesCoreExt) === nothing
-    include("../ext/DLAttnChainRulesCoreExt.jl")
-end
+# The gradient of attention through ChainRulesCore.
 
 "A constant array without memory, as pullbacks of sums hand over."
 struct Ones{N} <: AbstractArray{Float64,N}

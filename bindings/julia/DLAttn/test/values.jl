@@ -1,6 +1,6 @@
 # Values and gradients against the plain formula in Float64, for every element type and the options beside each other.
 
-const FLOATS = isdefined(Core, :BFloat16) ? (Float16, Float32, Float64, Core.BFloat16) : (Float16, Float32, Float64)
+const FLOATS = (Float16, Float32, Float64, BFloat16)
 
 random(::Type{T}, dims...) where {T} = T.(2 .* rand(dims...) .- 1)
 
