@@ -12,11 +12,12 @@ VENV   := .venv/.ready
 PACKAGE := PYTHONPATH=bindings/python/src DLATTN_LIBRARY=$(CURDIR)/build/release/libdlattn.so \
            DLATTN_COMMAND=$(CURDIR)/build/release/dlattn
 
-.PHONY: help configure build demo test sanitize neon bench bench-peers format install clean tools
+.PHONY: help configure build demo test test-torch sanitize neon bench bench-peers format install clean tools
 
 help:
 	@echo 'make demo         attention layers of real models, checked and timed; then trains a small transformer'
-	@echo 'make test         builds and runs every test'
+	@echo 'make test         builds and runs every test but those of'
+	@echo 'make test-torch   the PyTorch bindings, for which it installs PyTorch (several GB)'
 	@echo 'make build        the library and the command dlattn, in build/release'
 	@echo 'make sanitize     the tests under AddressSanitizer, UndefinedBehaviorSanitizer and ThreadSanitizer'
 	@echo 'make neon         cross-compiles for 64-bit Arm and runs a few cases under qemu'
@@ -68,6 +69,15 @@ test: build
 	@command -v julia >/dev/null || echo 'no julia on PATH: the Julia tests are skipped (julialang.org; Debian 12: .ci/need_julia)'
 	@$(CTEST) --test-dir build/release --output-log build/release/test.log
 	@echo "make test: $$(grep 'tests passed' build/release/test.log)"
+
+# PyTorch again: what its bindings are tested with.
+.venv-torch/.ready: bindings/python/requirements-torch.txt | tools
+	@[ -x .venv-torch/bin/pip ] || python3 -m venv .venv-torch
+	@.venv-torch/bin/pip install --quiet --no-compile --disable-pip-version-check -r $<
+	@touch $@
+
+test-torch: build .venv-torch/.ready
+	@$(PACKAGE) .venv-torch/bin/python -m pytest -q tests/python/test_torch_*.py tests/python/test_flash_attn.py
 
 sanitize: $(VENV)
 	@for preset in asan tsan; do \
