@@ -3,7 +3,6 @@
 
 #include <inttypes.h>
 #include <stdio.h>
-#include <string.h>
 
 #include "error.h"
 
@@ -309,15 +308,4 @@ int32_t dlattn__tensor_no_alias(const tensor *output, const tensor *other) {
                                 other->name);
     }
     return DLATTN_OK;
-}
-
-operand dlattn__tensor_operand(const tensor *t, const int32_t from[4]) {
-    operand o;
-    memset(&o, 0, sizeof o);
-    o.dtype = t->dtype == DLATTN_T_U32 ? DLATTN_T_I32 : t->dtype == DLATTN_T_U64 ? DLATTN_T_I64 : t->dtype;
-    for (int32_t d = 0; d < 4; d++) {
-        o.extent[d] = from[d] < 0 ? 1 : t->extent[from[d]];
-        o.stride[d] = from[d] < 0 || o.extent[d] <= 1 ? 0 : t->stride[from[d]];
-    }
-    return o;
 }

@@ -49,8 +49,18 @@ int32_t dlattn__tensor_no_self_overlap(const tensor *output);
 /* Fails if `output` shares memory with `other` in one of the ways the header forbids. Looks at addresses only. */
 int32_t dlattn__tensor_no_alias(const tensor *output, const tensor *other);
 
-/* The operand whose dimension d is dimension from[d] of t; -1: a missing dimension (extent 1). */
-operand dlattn__tensor_operand(const tensor *t, const int32_t from[4]);
+/* The operand whose dimension d is dimension from[d] of t; -1: a missing dimension (extent 1). Inline, so that it is
+ * written where it stays: a copy of what was just written stalls. */
+static inline operand dlattn__tensor_operand(const tensor *t, const int32_t from[4]) {
+    operand o;
+    o.dtype = t->dtype == DLATTN_T_U32 ? DLATTN_T_I32 : t->dtype == DLATTN_T_U64 ? DLATTN_T_I64 : t->dtype;
+    o.reserved0 = 0;
+    for (int32_t d = 0; d < 4; d++) {
+        o.extent[d] = from[d] < 0 ? 1 : t->extent[from[d]];
+        o.stride[d] = from[d] < 0 || o.extent[d] <= 1 ? 0 : t->stride[from[d]];
+    }
+    return o;
+}
 
 bool dlattn__device_is_host(int32_t device_type);
 bool dlattn__device_is_cuda(int32_t device_type);

@@ -69,12 +69,19 @@ int32_t dlattn__arguments_fit(const problem *p, char *note, int64_t note_bytes) 
     return DLATTN_ERR_UNSUPPORTED;
 }
 
-dlattn_view dlattn__view(const operand *o, const void *data) {
-    dlattn_view v = {.data = (dlattn_u64)(uintptr_t)data, .dtype = o->dtype};
+static void fill_view(dlattn_view *v, const operand *o, const void *data) {
+    v->data = (dlattn_u64)(uintptr_t)data;
+    v->dtype = o->dtype;
+    v->reserved0 = 0;
     for (int32_t d = 0; d < 4; d++) {
-        v.stride[d] = o->stride[d];
-        v.extent[d] = (int)o->extent[d];
+        v->stride[d] = o->stride[d];
+        v->extent[d] = (int)o->extent[d];
     }
+}
+
+dlattn_view dlattn__view(const operand *o, const void *data) {
+    dlattn_view v;
+    fill_view(&v, o, data);
     return v;
 }
 
@@ -107,8 +114,7 @@ void dlattn__arguments_fill(dlattn_params *out, const problem *p, const buffers 
     for (int32_t n = 0; n < NUM_PLACES; n++) {
         const operand *o = operand_at(p, n);
         if (!o->dtype) continue;
-        dlattn_view v = dlattn__view(o, x ? data_at(x, n) : NULL);
-        memcpy((char *)out + places[n].in_params, &v, sizeof v);
+        fill_view((dlattn_view *)((char *)out + places[n].in_params), o, x ? data_at(x, n) : NULL); /* in place: copies stall */
     }
     out->B = (int)p->B;
     out->H = (int)p->H;
