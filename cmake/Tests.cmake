@@ -114,6 +114,7 @@ set_tests_properties(package_install PROPERTIES FIXTURES_SETUP package)
 set_tests_properties(package_cmake package_pkgconfig PROPERTIES FIXTURES_REQUIRED package
                      ENVIRONMENT "CC=${CMAKE_C_COMPILER}")
 
+add_subdirectory(bindings/python/native)
 dlattn_add_test(pytest python ${DLATTN_PYTHON} -m pytest -q tests/python)
 dlattn_add_test(pytest_wheel package ${DLATTN_PYTHON} -m pytest -q -m slow tests/python)
 set_tests_properties(pytest PROPERTIES ENVIRONMENT
