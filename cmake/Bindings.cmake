@@ -1,6 +1,16 @@
 # Registers the tests of the packages for other languages; a language that is not installed is a skip, which `make test`
-# prints and .ci/run takes as a failure.
+# prints and .ci/run takes as a failure. Each also runs its examples: the first must print what C's prints.
 
-dlattn_add_test(rust bindings tests/bindings/rust.sh $<TARGET_FILE_DIR:dlattn> ${PROJECT_BINARY_DIR}/rust)
-dlattn_add_test(julia bindings tests/bindings/julia.sh $<TARGET_FILE:dlattn> ${PROJECT_BINARY_DIR}/julia)
+add_executable(example_attention examples/c/attention.c)
+target_link_libraries(example_attention PRIVATE dlattn)
+set_target_properties(example_attention PROPERTIES C_STANDARD 11)
+
+dlattn_add_test(rust bindings tests/bindings/rust.sh $<TARGET_FILE_DIR:dlattn> ${PROJECT_BINARY_DIR}/rust
+                $<TARGET_FILE:example_attention>)
+dlattn_add_test(julia bindings tests/bindings/julia.sh $<TARGET_FILE:dlattn> ${PROJECT_BINARY_DIR}/julia
+                $<TARGET_FILE:example_attention>)
 set_tests_properties(rust julia PROPERTIES SKIP_RETURN_CODE 77)
+
+dlattn_add_test(python_example bindings tests/bindings/python_example.sh ${DLATTN_PYTHON} $<TARGET_FILE:example_attention>)
+set_tests_properties(python_example PROPERTIES ENVIRONMENT
+    "DLATTN_LIBRARY=$<TARGET_FILE:dlattn>;PYTHONPATH=${PROJECT_SOURCE_DIR}/bindings/python/src")

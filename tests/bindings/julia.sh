@@ -1,5 +1,7 @@
 #!/usr/bin/env bash
-# The tests of the Julia package against a built library. usage: julia.sh <libdlattn.so> <folder for compiled packages>
+# The tests and examples of the Julia package against a built library.
+#
+# usage: julia.sh <libdlattn.so> <folder for compiled packages> <C's example>
 #
 # Ends with 77, a skip, where julia is missing; with DLATTN_NO_SKIP set that is a failure.
 set -euo pipefail
@@ -18,4 +20,7 @@ fi
     skip "$julia crashes when compiled code throws; on Debian 12 .ci/need_julia repairs that"
 export DLATTN_LIBRARY=$1 JULIA_DEPOT_PATH=$2:${JULIA_DEPOT_PATH:-}
 export JULIA_LOAD_PATH=$PWD/bindings/julia/DLAttn:@:@v#.#:@stdlib
-"$julia" --startup-file=no --threads=2 -O1 bindings/julia/DLAttn/test/runtests.jl
+run() { "$julia" --startup-file=no --threads=2 -O1 "$@"; }
+run bindings/julia/DLAttn/test/runtests.jl
+diff <("$3") <(run examples/julia/attention.jl)
+run examples/julia/layer.jl
