@@ -59,6 +59,35 @@ Test(cuda_function, made_once_per_context_and_request) {
     cr_expect_eq(fake.loads, 3);
 }
 
+/* What the library says on stderr while it gets a function. */
+static void get_logged(char *text, size_t bytes, int64_t head) {
+    char path[] = "/tmp/dlattn_log_XXXXXX";
+    const int file = mkstemp(path), before = dup(STDERR_FILENO);
+    CUfunction f;
+    cr_assert(file >= 0 && before >= 0 && dup2(file, STDERR_FILENO) >= 0);
+    const int32_t status = get(&f, context_1, head);
+    dup2(before, STDERR_FILENO);
+    const ssize_t length = pread(file, text, bytes - 1, 0);
+    close(file), close(before), unlink(path);
+    cr_assert(status == DLATTN_OK && length >= 0, "%s", dlattn_last_error());
+    text[length] = 0;
+}
+
+Test(cuda_function, the_log_says_what_is_compiled_and_why) {
+    char text[4096];
+    begin();
+    get_logged(text, sizeof text, 64);
+    cr_expect_str_eq(text, "", "silent unless it is asked to speak");
+    dlattn_set_option("log", "1");
+    get_logged(text, sizeof text, 64);
+    cr_expect_str_eq(text, "", "nothing to say of a hit");
+    get_logged(text, sizeof text, 128);
+    dlattn_set_option("log", NULL);
+    static const char *const words[] = {"dlattn: compiled ", " -DHEAD=128 -DCAUSAL=-1 for sm_90a with NVRTC 13.0 (libnvrtc.so.13) in ",
+                                        " ms, since "};
+    for (size_t n = 0; n < sizeof words / sizeof *words; n++) cr_expect(strstr(text, words[n]), "\"%s\" is not in %s", words[n], text);
+}
+
 Test(cuda_function, entries_of_one_file_share_a_module) {
     begin();
     CUfunction a, b;
