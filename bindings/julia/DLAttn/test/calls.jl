@@ -75,7 +75,9 @@ end
 
 @testset "queries" begin
     q = randn(Float32, 64, 2, 32, 2)
-    @test DLAttn.version() == v"0.1.0"
+    project = read(joinpath(@__DIR__, "..", "Project.toml"), String)
+    @test occursin("version = \"$(DLAttn.version())\"", project)
+    @test DLAttn.version() == VersionNumber(DLAttn.DLATTN_VERSION_MAJOR, DLAttn.DLATTN_VERSION_MINOR, DLAttn.DLATTN_VERSION_PATCH)
     @test DLAttn.prepare(q, q, q; causal=true) === nothing
     @test DLAttn.prepare(q, q, q; causal=true, backward=true, bias=zeros(Float32, 32, 32)) === nothing
     @test occursin("float32 [2,32,2,64]", DLAttn.explain(q, q, q; causal=true))

@@ -154,12 +154,9 @@ fn queries_need_no_data() {
     assert!(attention.explain().contains("backend"), "{}", attention.explain());
     assert!(attention.explain_backward().contains("backend"), "{}", attention.explain_backward());
     assert!(dlattn::explain().contains("cpu"));
-    assert_eq!(
-        dlattn::version(),
-        10000 * dlattn::sys::DLATTN_VERSION_MAJOR
-            + 100 * dlattn::sys::DLATTN_VERSION_MINOR
-            + dlattn::sys::DLATTN_VERSION_PATCH
-    );
+    use dlattn::sys::{DLATTN_VERSION_MAJOR as MAJOR, DLATTN_VERSION_MINOR as MINOR, DLATTN_VERSION_PATCH as PATCH};
+    assert_eq!(dlattn::version(), 10000 * MAJOR + 100 * MINOR + PATCH);
+    assert_eq!(env!("CARGO_PKG_VERSION"), format!("{}.{}.{}", MAJOR, MINOR, PATCH), "Cargo.toml and dlattn.h");
 }
 
 #[test]
