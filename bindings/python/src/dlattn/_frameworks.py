@@ -95,15 +95,16 @@ class Cupy:
         return self.cupy.cuda.get_current_stream(device).ptr
 
     def empty(self, shape, word: int, device: int):
-        dtype = self.dtypes.get(word, "float32")
+        return self._empty(shape, self.dtypes.get(word, "float32"), device)
+
+    def empty_like(self, like):
+        return self._empty(like.shape, like.dtype, like.data.device_id)
+
+    def _empty(self, shape, dtype, device: int):
         if self.cupy.cuda.runtime.getDevice() == device:
             return self.cupy.empty(shape, dtype)
         with self.cupy.cuda.Device(device):
             return self.cupy.empty(shape, dtype)
-
-    def empty_like(self, like):
-        with self.cupy.cuda.Device(like.data.device_id):
-            return self.cupy.empty(like.shape, like.dtype)
 
     def workspace(self, size: int, device: int, stream: int):
         owner = self.empty(size, self.bytes, device)
@@ -139,7 +140,7 @@ class Jax:
 
     Without that wait a result could still be handed over (from_dlpack takes a stream), but an input could not: its
     capsule would have to live until the kernel ends, and meanwhile JAX refuses to donate the array, so a jitted step
-    that does would fail now and then. Only a call from within XLA (its FFI) knows both ends."""
+    that does would fail now and then. Only a call from within XLA, as dlattn.jax makes it, knows both ends."""
 
     waits = True
 
