@@ -19,21 +19,6 @@ DEVICE void store_eight(const dlattn_view &t, i64 index, int j, uint4 x) {
         if (j + n < t.extent[3]) ((u16 *)t.data)[index + n] = (u16)(words[n / 2] >> 16 * (n % 2));
 }
 
-// x[w] of lane t of a quad becomes x[t] of lane w.
-DEVICE void transpose_quad(u32 x[4]) {
-#pragma unroll
-    for (int step = 1; step < 4; step *= 2) {
-        const bool odd = (thread_anew() & step) != 0;
-#pragma unroll
-        for (int w = 0; w < 4; w++) {
-            if (w & step) continue;
-            const u32 other = __shfl_xor_sync(0xffffffffu, odd ? x[w] : x[w + step], step);
-            if (odd) x[w] = other;
-            else x[w + step] = other;
-        }
-    }
-}
-
 // A warp's ds, left operands with keys down: 8 x 8 matrices, which are turned; then a lane of a quad takes the eight keys of one
 // of four matrices: of four octets of keys, or where the warp has two, of two octets of rows.
 DEVICE void write_dbias(const dlattn_params &p, const backward_context &c, const u32 (*ds)[NT / 2][4], row_tile tile, int row, int key) {

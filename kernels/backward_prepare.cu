@@ -86,26 +86,38 @@ DEVICE void clear_dq_sum(const dlattn_params &p, i64 row) {
     for (int n = (int)threadIdx.x; n < ROWS / 4 * p.dq_columns; n += LANES * WARPS) sums[n] = make_float4(0.0f, 0.0f, 0.0f, 0.0f);
 }
 
-// The least and the largest segment of each LANES of the block's rows, by as many warps.
-DEVICE void find_segments(const dlattn_params &p, const sequence &s, int i0) {
-    const int i = i0 + (int)threadIdx.x;
+// The least and the largest of 32 neighbouring segments, element i being this lane's, of `count` that there are, to range n.
+DEVICE void find_range(const dlattn_view &t, int b, int i, int count, u64 ranges, i64 n) {
     i64 lo = DLATTN_I64_MAX, hi = DLATTN_I64_MIN;
-    if (i < s.M) lo = hi = load_int(p.q_segments, at(p.q_segments, s.b, i));
+    if (i < count) lo = hi = load_int(t, at(t, b, i));
     for (int other = 1; other < LANES; other *= 2) {
         const i64 low = __shfl_xor_sync(0xffffffffu, lo, other), high = __shfl_xor_sync(0xffffffffu, hi, other);
         lo = low < lo ? low : lo;
         hi = high > hi ? high : hi;
     }
     if (threadIdx.x % LANES != 0) return;
-    i64 *range = (i64 *)p.row_segments + (s.b * (p.head_rows / LANES) + i / LANES) * 2;
-    range[0] = lo;
-    range[1] = hi;
+    ((i64 *)ranges)[2 * n] = lo;
+    ((i64 *)ranges)[2 * n + 1] = hi;
+}
+
+// The ranges of the block's rows, and of its share of all keys. `part`: which block of `parts` of the sequence.
+DEVICE void find_segments(const dlattn_params &p, const sequence &s, int part, int parts) {
+    const int warp = (int)threadIdx.x / LANES, lane = (int)threadIdx.x % LANES;
+    if (warp < ROWS / LANES) {
+        const int n = part * (ROWS / LANES) + warp;
+        find_range(p.q_segments, s.b, n * LANES + lane, s.M, p.row_segments, s.b * (p.head_rows / LANES) + n);
+        return;
+    }
+    const int ranges = (int)segment_ranges(p.N), step = parts * (WARPS - ROWS / LANES);
+    for (int n = part * (WARPS - ROWS / LANES) + warp - ROWS / LANES; n < ranges; n += step)
+        find_range(p.kv_segments, s.b, n * LANES + lane, s.N, p.key_segments, (i64)s.b * ranges + n);
 }
 
 extern "C" __global__ void __launch_bounds__(LANES *WARPS) backward_prepare(const __grid_constant__ dlattn_params p) {
     const u32 blocks = (u32)((p.M + DLATTN_ROW_ALIGNMENT - 1) / DLATTN_ROW_ALIGNMENT) * (DLATTN_ROW_ALIGNMENT / ROWS);
     const int i0 = (int)(blockIdx.x % blocks) * ROWS, h = (int)(blockIdx.x / blocks % p.H);
     const sequence s = read_sequence(p, (int)(blockIdx.x / blocks / p.H));
+    if (p.q_segments.data && h == 0) find_segments(p, s, (int)(blockIdx.x % blocks), (int)blocks);
     if (i0 / DLATTN_ROW_ALIGNMENT * DLATTN_ROW_ALIGNMENT >= s.M) return;
 
     int chunk = 16 / size_of_type(p.dout.dtype), lanes = LANES; // of one row
@@ -116,7 +128,6 @@ extern "C" __global__ void __launch_bounds__(LANES *WARPS) backward_prepare(cons
     const int lane = (int)threadIdx.x % lanes, step = LANES * WARPS / lanes; // step: 8, 16 or 32
     const i64 row = row_of(p, s, h, i0);
     clear_dq_sum(p, row);
-    if (p.q_segments.data && h == 0 && threadIdx.x < ROWS) find_segments(p, s, i0);
     for (int r = (int)threadIdx.x / lanes; r < ROWS; r += 2 * step) { // two rows at a time, for more loads under way
         const row_terms one = read_row(p, s, h, i0 + r, lane, chunk);
         const row_terms two = read_row(p, s, h, i0 + r + step, lane, chunk);

@@ -89,8 +89,8 @@ static_assert(DLATTN_ROW_ALIGNMENT % BM == 0 && BN <= 256 && BN % 16 == 0 && WAR
 #define KEY_AT (POSITIONS_AT + 16)     // dropout: k0, k1, offset, by_element
 #define Q_SEGMENTS_AT (KEY_AT + 32)
 #define K_SEGMENTS_AT (Q_SEGMENTS_AT + ((FEATURES) & DLATTN_FEATURE_SEGMENTS ? STAGES * BM * 8 : 0))
-#define KEY_RANGE_AT (K_SEGMENTS_AT + ((FEATURES) & DLATTN_FEATURE_SEGMENTS ? BN * 8 : 0))  // least and largest of them
-#define END_AT (KEY_RANGE_AT + ((FEATURES) & DLATTN_FEATURE_SEGMENTS ? 16 : 0))
+#define WALK_AT (K_SEGMENTS_AT + ((FEATURES) & DLATTN_FEATURE_SEGMENTS ? BN * 8 : 0))
+#define END_AT (WALK_AT + ((FEATURES) & DLATTN_FEATURE_SEGMENTS ? 16 : 0))
 #define BIAS_AT ((END_AT + 127) / 128 * 128)  // STAGES * BM * BN * 2 bytes
 
 extern __shared__ __align__(128) unsigned char shared_bytes[];
@@ -136,11 +136,14 @@ DEVICE bool tile_is_full(const dlattn_params &p, const backward_context &c, row_
     return tile.i0 >= found[2] && (tile.i0 + BM < c.s.M ? tile.i0 + BM : c.s.M) <= found[3];
 }
 
-// Everything that the scores of a tile of rows need, into stage `stage`.
-DEVICE void load_rows(const dlattn_params &p, const backward_context &c, u32 shared, row_tile tile, int stage) {
+// A tile of rows, into stage `stage`: q, and all else that its scores need.
+DEVICE void load_q(const dlattn_params &p, const backward_context &c, u32 shared, row_tile tile, int stage) {
     tile_source q = tile_source_of(p.q, c.s.b, c.s.q_begin, tile.h, c.s.M, p.D);
-    tile_source dout = tile_source_of(p.dout, c.s.b, c.s.q_begin, tile.h, c.s.M, p.E);
     load_tile_in_steps<BM, HEAD_D, THREADS, ALIGNED>(shared + Q_AT + stage * BM * HEAD_D * 2, q, tile.i0);
+}
+
+DEVICE void load_terms(const dlattn_params &p, const backward_context &c, u32 shared, row_tile tile, int stage) {
+    tile_source dout = tile_source_of(p.dout, c.s.b, c.s.q_begin, tile.h, c.s.M, p.E);
     load_tile_in_steps<BM, HEAD_E, THREADS, ALIGNED>(shared + DOUT_AT + stage * BM * HEAD_E * 2, dout, tile.i0);
     if (BIAS_TILE) {
         tile_source bias = {(const u16 *)p.bias.data + at(p.bias, c.s.b, tile.h, 0, c.j0), p.bias.stride[2], 1, c.s.M, c.s.N - c.j0};
@@ -159,6 +162,11 @@ DEVICE void load_rows(const dlattn_params &p, const backward_context &c, u32 sha
     if (HAS(p, DLATTN_FEATURE_SEGMENTS) && tile.i0 + n < c.s.M)
         ((i64 *)(shared_bytes + Q_SEGMENTS_AT))[stage * BM + n] =
             load_int(p.q_segments, at(p.q_segments, c.s.b, tile.i0 + n));
+}
+
+DEVICE void load_rows(const dlattn_params &p, const backward_context &c, u32 shared, row_tile tile, int stage) {
+    load_q(p, c, shared, tile, stage);
+    load_terms(p, c, shared, tile, stage);
 }
 
 #include "backward_scores_sm80.cuh"
@@ -254,13 +262,27 @@ DEVICE void add_dq(const dlattn_params &p, const backward_context &c, u32 shared
 template <int PAIRS>
 DEVICE void write_keys(const dlattn_view &t, const sequence &s, int g, int cols, float (*c)[2 * PAIRS][4], float factor,
                        int j, int col) {
+    const bool eights = PAIRS % 2 == 0 && t.dtype == TYPE && cols % 8 == 0 && t.stride[3] == 1 && t.data % 16 == 0 &&
+                        (t.stride[0] | t.stride[1] | t.stride[2]) % 8 == 0;
 #pragma unroll
     for (int m = 0; m < MT; m++)
 #pragma unroll
         for (int half = 0; half < 2; half++) {
             int key = j + 16 * m + 8 * half + (lane_id() >> 2);
-            if (key >= s.N) continue;
             i64 row = at(t, s.b, s.k_begin + key, g);
+            if (eights) {
+#pragma unroll
+                for (int n = 0; n + 3 < 2 * PAIRS; n += 4) {
+                    u32 x[4];
+#pragma unroll
+                    for (int w = 0; w < 4; w++) x[w] = pack(c[m][n + w][2 * half] * factor, c[m][n + w][2 * half + 1] * factor);
+                    transpose_quad(x);
+                    const int first = col + 8 * (n + (lane_id() & 3));
+                    if (key < s.N && first < cols) *(uint4 *)(t.data + 2 * (u64)(row + first)) = make_uint4(x[0], x[1], x[2], x[3]);
+                }
+                continue;
+            }
+            if (key >= s.N) continue;
 #pragma unroll
             for (int n = 0; n < 2 * PAIRS; n++) {
                 int first = col + 8 * n + 2 * (lane_id() & 3);
@@ -318,13 +340,14 @@ extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS) backward_sm80(cons
         tile_source k = tile_source_of(p.k, c.s.b, c.s.k_begin, c.g, c.s.N, p.D);
         tile_source v = tile_source_of(p.v, c.s.b, c.s.k_begin, c.g, c.s.N, p.E);
         load_tile_in_steps<BN, HEAD_D, THREADS, ALIGNED>(shared + K_AT, k, c.j0);
+        if (HAS(p, DLATTN_FEATURE_SEGMENTS)) count = start_walk(p, c, &walk, &tile) * p.heads_per_group;
+        if (STAGES == 2 && count > 0) load_q(p, c, shared, tile, 0);
+        copies_commit();
         load_tile_in_steps<BN, HEAD_E, THREADS, ALIGNED>(shared + V_AT, v, c.j0);
-        if (HAS(p, DLATTN_FEATURE_SEGMENTS)) {
+        if (STAGES == 2 && count > 0) load_terms(p, c, shared, tile, 0);
+        if (HAS(p, DLATTN_FEATURE_SEGMENTS))
             for (int n = (int)threadIdx.x; n < BN && c.j0 + n < c.s.N; n += THREADS)
                 ((i64 *)(shared_bytes + K_SEGMENTS_AT))[n] = load_int(p.kv_segments, at(p.kv_segments, c.s.b, c.j0 + n));
-            count = start_walk(p, c, &walk, &tile) * p.heads_per_group;
-        }
-        if (STAGES == 2 && count > 0) load_rows(p, c, shared, tile, 0);
         copies_commit();
     }
     if (DBIAS) blank_dbias(p, c, first_tile * BM, (first_tile + tiles) * BM);
@@ -348,8 +371,9 @@ extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS) backward_sm80(cons
             load_rows(p, c, shared, tile, 0);
             copies_commit();
         }
-        copies_wait<0>();
-        __syncthreads();  // this tile is here; all have left the one before
+        if (STAGES == 2 && n == 0) copies_wait<1>();
+        else copies_wait<0>();
+        __syncthreads();  // this tile is here, or of the first one q; all have left the one before
         if (!LATE && STAGES == 2 && n + 1 < count) load_rows(p, c, shared, next, stage ^ 1);
         if (!LATE) copies_commit();
         const u32 q = shared + Q_AT + stage * BM * HEAD_D * 2, dout = shared + DOUT_AT + stage * BM * HEAD_E * 2;
@@ -360,6 +384,10 @@ extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS) backward_sm80(cons
         float s[MT][NT][4], dp[MT][NT][4];
         multiply_rows<MT, NT / 2, HEAD_D>(s, shared + K_AT + key * HEAD_D * 2, rows_d, q + row * HEAD_D * 2,
                                           columns_d);
+        if (STAGES == 2 && n == 0) {
+            copies_wait<LATE ? 0 : 1>();
+            __syncthreads();  // and all else of the first
+        }
         if (LATE && STAGES == 2 && n + 1 < count) load_rows(p, c, shared, next, stage ^ 1);
         if (LATE) copies_commit();
         if (HAS(p, DLATTN_FEATURE_DROPOUT)) dropout_bits(p, c, kept, tile.h, tile.i0 + row, c.j0 + key);

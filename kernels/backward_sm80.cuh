@@ -40,15 +40,34 @@ DEVICE int find_row(const dlattn_mask &m, int M, int which, int j0, int j1) {
     return lo;
 }
 
+// Causal alone, as most masks are: row i sees keys up to i + *shift. Not where positions are so large that sums saturate.
+DEVICE bool is_causal(const dlattn_params &p, const sequence &s, int *shift) {
+    const i64 far = (i64)1 << 60, most = 1 << 30, distance = s.q_position - s.k_position;
+    if (p.mask_kinds != DLATTN_MASK_CAUSAL || s.q_position > far || s.q_position < -far || s.k_position > far || s.k_position < -far)
+        return false;
+    *shift = (int)(distance > most ? most : distance < -most ? -most : distance);
+    return true;
+}
+
 // The rows that may see keys of [j0, j1), by the whole block. Interval masks leave find_row's four answers in shared memory: rows
 // [found[2], found[3]) see all of the tile.
 template <int WARPS_>
 DEVICE row_range rows_of_keys(const dlattn_params &p, const sequence &s, const dlattn_mask &m, int j0, int j1, int found[4]) {
     row_range r = {0, s.M};
     if (!HAS(p, DLATTN_FEATURE_INTERVAL)) return r;
-    for (int which = warp_id(); which < 4; which += WARPS_) {
-        int row = find_row(m, s.M, which, j0, j1);
-        if (lane_id() == 0) found[which] = row;
+    int shift;
+    if (is_causal(p, s, &shift)) {
+        const int begin = j0 - shift, full = j1 - 1 - shift;
+        if (threadIdx.x == 0) {
+            found[0] = begin < 0 ? 0 : begin < s.M ? begin : s.M;
+            found[2] = j1 > s.N || full > s.M ? s.M : full < 0 ? 0 : full;
+            found[1] = found[3] = s.M;
+        }
+    } else {
+        for (int which = warp_id(); which < 4; which += WARPS_) {
+            int row = find_row(m, s.M, which, j0, j1);
+            if (lane_id() == 0) found[which] = row;
+        }
     }
     __syncthreads();
     r.first = found[0], r.end = found[1];
@@ -57,7 +76,13 @@ DEVICE row_range rows_of_keys(const dlattn_params &p, const sequence &s, const d
 
 // Row i's keys inside the tile of `keys` keys at j0, in one word: the first in the low half, how many in the high half.
 DEVICE u32 tile_limits(const dlattn_params &p, const sequence &s, int i, int j0, int keys) {
-    limits r = row_limits(p, s, mask_of(p, s), i);
+    limits r = {0, 0};
+    int shift;
+    if (HAS(p, DLATTN_FEATURE_INTERVAL) && is_causal(p, s, &shift)) {
+        r.hi = i >= s.M ? 0 : i + shift + 1 < s.N ? i + shift + 1 : s.N;
+    } else {
+        r = row_limits(p, s, mask_of(p, s), i);
+    }
     int lo = r.lo - j0, hi = r.hi - j0;
     lo = lo < 0 ? 0 : lo > keys ? keys : lo;
     hi = hi < lo ? lo : hi > keys ? keys : hi;
@@ -141,6 +166,21 @@ DEVICE u32 transpose(u32 x) {
     u32 y;
     asm("movmatrix.sync.aligned.m8n8.trans.b16 %0, %1;" : "=r"(y) : "r"(x));
     return y;
+}
+
+// x[w] of lane t of a quad becomes x[t] of lane w.
+DEVICE void transpose_quad(u32 x[4]) {
+#pragma unroll
+    for (int step = 1; step < 4; step *= 2) {
+        const bool odd = (thread_anew() & step) != 0;
+#pragma unroll
+        for (int w = 0; w < 4; w++) {
+            if (w & step) continue;
+            const u32 other = __shfl_xor_sync(0xffffffffu, odd ? x[w] : x[w + step], step);
+            if (odd) x[w] = other;
+            else x[w + step] = other;
+        }
+    }
 }
 
 // Panels --------------------------------------------------------------------------------------------------------------

@@ -1,8 +1,8 @@
 // backward_walk_sm80.cuh: which tiles of rows backward_sm80 visits where there are segments: those that may share one with the
 // block's keys.
 //
-// Part of backward_sm80.cu. backward_prepare has left the least and the largest segment of every 32 rows in p.row_segments, so
-// a tile is judged by the ranges of both sides; they need not be sorted.
+// Part of backward_sm80.cu. backward_prepare has left the least and the largest segment of every 32 rows and keys, so a tile is
+// judged by the ranges of both sides; they need not be sorted.
 #ifndef DLATTN_BACKWARD_WALK_SM80_CUH
 #define DLATTN_BACKWARD_WALK_SM80_CUH
 
@@ -14,44 +14,27 @@ typedef struct segment_walk {
     u32 meets, one_segment;
 } segment_walk;
 
-// By a whole warp: the range of the block's keys, to shared memory.
-DEVICE void find_key_range(const dlattn_params &p, const backward_context &c) {
-    const bool wide = p.kv_segments.dtype == DLATTN_TYPE_I64;
-    const i64 first = at(p.kv_segments, c.s.b);
-    i64 lo = DLATTN_I64_MAX, hi = DLATTN_I64_MIN;
+// The range of `count` granules of 32 rows or keys, each its least and its largest segment.
+DEVICE void join_ranges(const i64 *ranges, int count, i64 *lo, i64 *hi) {
+    *lo = DLATTN_I64_MAX, *hi = DLATTN_I64_MIN;
 #pragma unroll
-    for (int n = 0; n < BN; n += 32) { // all loads at once: keys past the end are the last one again
-        const int key = c.j0 + n + lane_id() < c.s.N ? c.j0 + n + lane_id() : c.s.N - 1;
-        const i64 index = first + key * p.kv_segments.stride[1];
-        const i64 x = wide ? ((const i64 *)p.kv_segments.data)[index] : ((const int *)p.kv_segments.data)[index];
-        lo = x < lo ? x : lo, hi = x > hi ? x : hi;
+    for (int n = 0; n < count; n++) {
+        *lo = ranges[2 * n] < *lo ? ranges[2 * n] : *lo;
+        *hi = ranges[2 * n + 1] > *hi ? ranges[2 * n + 1] : *hi;
     }
-    for (int other = 16; other > 0; other /= 2) {
-        const i64 low = __shfl_xor_sync(0xffffffffu, lo, other), high = __shfl_xor_sync(0xffffffffu, hi, other);
-        lo = low < lo ? low : lo, hi = high > hi ? high : hi;
-    }
-    i64 *range = (i64 *)(shared_bytes + KEY_RANGE_AT);
-    if (lane_id() == 0) range[0] = lo, range[1] = hi;
 }
 
-// The bits of tiles [32 word, 32 word + 32).
+// By a whole warp: the bits of tiles [32 word, 32 word + 32). All that is read does not wait for each other.
 DEVICE void look_at_word(const dlattn_params &p, const backward_context &c, segment_walk *w, int word) {
-    const volatile i64 *keys = (const volatile i64 *)(shared_bytes + KEY_RANGE_AT);
-    const int tile = 32 * word + lane_id();
-    bool meets = false, one = false;
-    if (tile >= w->first && tile < w->end) {
-        const i64 *range = (const i64 *)p.row_segments + (c.s.b * (p.head_rows / 32) + (i64)tile * (BM / 32)) * 2;
-        i64 lo = range[0], hi = range[1];
-#pragma unroll
-        for (int n = 1; n < BM / 32; n++) {
-            lo = range[2 * n] < lo ? range[2 * n] : lo;
-            hi = range[2 * n + 1] > hi ? range[2 * n + 1] : hi;
-        }
-        meets = lo <= keys[1] && keys[0] <= hi;
-        one = meets && lo == hi && keys[0] == keys[1];
-    }
+    const int tile = 32 * word + lane_id(), inside = tile < w->first ? w->first : tile < w->end ? tile : w->end - 1;
+    const i64 *rows = (const i64 *)p.row_segments + (c.s.b * (p.head_rows / 32) + (i64)inside * (BM / 32)) * 2;
+    const i64 *keys = (const i64 *)p.key_segments + (c.s.b * segment_ranges(p.N) + c.j0 / 32) * 2;
+    i64 lo, hi, least, largest;
+    join_ranges(rows, BM / 32, &lo, &hi);
+    join_ranges(keys, BN / 32, &least, &largest);
+    const bool meets = tile == inside && lo <= largest && least <= hi;
     w->meets = __ballot_sync(0xffffffffu, meets);
-    w->one_segment = __ballot_sync(0xffffffffu, one);
+    w->one_segment = __ballot_sync(0xffffffffu, meets && lo == hi && least == largest);
 }
 
 // To the next tile that meets the keys, of the next head after the last; there must be one.
@@ -70,23 +53,24 @@ DEVICE void walk_on(const dlattn_params &p, const backward_context &c, segment_w
     tile->one_segment = (w->one_segment >> bit & 1u) != 0;
 }
 
-// By the whole block: to the first tile that meets the keys; how many do.
+// By the whole block: to the first tile that meets the keys; how many do. Warps look at different words.
 DEVICE int start_walk(const dlattn_params &p, const backward_context &c, segment_walk *w, row_tile *tile) {
-    static_assert(!((FEATURES) & DLATTN_FEATURE_SEGMENTS) || BM % 32 == 0, "ranges are those of 32 rows");
-    if (warp_id() == 0) find_key_range(p, c);
+    static_assert(!((FEATURES) & DLATTN_FEATURE_SEGMENTS) || (BM % 32 == 0 && BN % 32 == 0), "ranges are those of 32");
+    volatile int *found = (volatile int *)(shared_bytes + WALK_AT);  // how many, and the first word with one
+    if (threadIdx.x == 0) found[0] = 0, found[1] = w->end;
     __syncthreads();
-    segment_walk begins = *w;
-    int count = 0, begin = 0;
-#pragma unroll 2
-    for (int word = w->first >> 5; 32 * word < w->end; word++) {
+    for (int word = (w->first >> 5) + warp_id(); 32 * word < w->end; word += WARPS) {
         look_at_word(p, c, w, word);
-        if (count == 0) begins = *w, begin = word;
-        count += __popc(w->meets);
+        if (lane_id() != 0 || !w->meets) continue;
+        atomicAdd((int *)&found[0], __popc(w->meets));
+        atomicMin((int *)&found[1], word);
     }
+    __syncthreads();
+    const int count = found[0], word = found[1];
     if (count == 0) return 0;
-    *w = begins;
+    look_at_word(p, c, w, word);
     const int bit = __ffs((int)w->meets) - 1;
-    tile->i0 = (32 * begin + bit) * BM;
+    tile->i0 = (32 * word + bit) * BM;
     tile->one_segment = (w->one_segment >> bit & 1u) != 0;
     return count;
 }

@@ -66,6 +66,9 @@ DEVICE i64 row_of(const dlattn_params &p, const sequence &s, int h, int i) {
     return h * p.head_rows + start + i;
 }
 
+// How many ranges of segments of 32 keys a sequence has in the workspace: those of whole tiles.
+DEVICE i64 segment_ranges(int keys) { return ((i64)keys + DLATTN_ROW_ALIGNMENT - 1) / DLATTN_ROW_ALIGNMENT * (DLATTN_ROW_ALIGNMENT / 32); }
+
 DEVICE dlattn_philox_key dropout_key(const dlattn_params &p) {
     u64 seed = p.seed, offset = p.offset;
     if (p.rng_state.data && p.rng_state.extent[0] == 2) {

@@ -27,6 +27,7 @@ static void lay_out(dlattn_params *params, const cuda_schedule *s, void *workspa
     params->partial_out = base + s->workspace.partial_out;
     params->partial_lse = base + s->workspace.partial_lse;
     params->row_segments = base + s->workspace.row_segments;
+    params->key_segments = base + s->workspace.key_segments;
     params->row_count = s->row_count;
     params->head_rows = s->head_rows;
     params->splits = s->splits;

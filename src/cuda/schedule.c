@@ -227,7 +227,10 @@ static int32_t schedule_backward(making *m, const buffers *x) {
     cuda_workspace *w = &m->s->workspace;
     w->delta = reserve(w, m->s->row_count);
     w->lse2 = reserve(w, m->s->row_count);
-    if (p->q_segments.dtype) w->row_segments = reserve(w, p->B * m->s->head_rows / 8); /* two int64 for 32 rows */
+    if (p->q_segments.dtype) { /* two int64 for 32 rows */
+        w->row_segments = reserve(w, p->B * m->s->head_rows / 8);
+        w->key_segments = reserve(w, p->B * round_up(p->N, DLATTN_ROW_ALIGNMENT) / 8);
+    }
     w->least = w->total;
     add_blank(m);
     const int64_t row_tiles = divide_up(p->M, DLATTN_ROW_ALIGNMENT);

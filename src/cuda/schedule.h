@@ -15,7 +15,7 @@ typedef struct cuda_step {
 
 /* Bytes from the start of the workspace, multiples of 256; total 0: none is needed. */
 typedef struct cuda_workspace {
-    uint64_t delta, lse2, row_segments, dq_sum, partial_out, partial_lse;
+    uint64_t delta, lse2, row_segments, key_segments, dq_sum, partial_out, partial_lse;
     uint64_t total, least;   /* least: without what is only for speed */
 } cuda_workspace;
 

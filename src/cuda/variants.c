@@ -56,24 +56,26 @@ static int32_t dbias_sm80_smem(const variant *v, int64_t head_d, int64_t head_e,
 #define ALL_TYPES (HALVES | 1u << DLATTN_T_F32)
 #define NEWEST 9999
 
-#define FORWARD(first, last, types, head, small, avoided, rows, keys, warps, residents, bench)                  \
-    {"sm80", "forward_sm80.cu", "forward_sm80", DLATTN_KERNEL_FORWARD, first, last, types, head, small, avoided, \
-     rows, keys, warps, residents, {{"STAGES", 1}, {"Q_REGISTERS", 0}}, forward_sm80_smem, true, bench, 0}
+#define FORWARD_STAGED(stages, needed, first, last, types, head, small, avoided, rows, keys, warps, residents, bench) \
+    {"sm80", "forward_sm80.cu", "forward_sm80", DLATTN_KERNEL_FORWARD, first, last, types, head, small, avoided,      \
+     rows, keys, warps, residents, {{"STAGES", stages}, {"Q_REGISTERS", 0}}, forward_sm80_smem, true, bench, 0, needed}
 
-#define BACKWARD(head, rows, keys, warps, bench, stack, ...)                                                          \
-    {"sm80", "backward_sm80.cu", "backward_sm80", DLATTN_KERNEL_BACKWARD, 80, NEWEST, HALVES, head, false, 0, rows, keys, \
-     warps, 1, {__VA_ARGS__}, backward_sm80_smem, true, bench, stack}
+#define FORWARD(...) FORWARD_STAGED(1, 0, __VA_ARGS__)
+
+#define BACKWARD(head, small, rows, keys, warps, bench, stack, ...)                                                         \
+    {"sm80", "backward_sm80.cu", "backward_sm80", DLATTN_KERNEL_BACKWARD, 80, NEWEST, HALVES, head, small, 0, rows, keys, \
+     warps, 1, {__VA_ARGS__}, backward_sm80_smem, true, bench, stack, 0}
 
 #define DQ(head, rows, keys, warps, stages)                                                                           \
     {"sm80", "backward_dq_sm80.cu", "backward_dq_sm80", DLATTN_KERNEL_DQ, 80, NEWEST, HALVES, head, false, 0, rows, keys, \
-     warps, 1, {{"STAGES", stages}}, dq_sm80_smem, true, "", 0}
+     warps, 1, {{"STAGES", stages}}, dq_sm80_smem, true, "", 0, 0}
 
 #define DBIAS(head, rows, keys, warps, row_warps, blocks)                                                           \
     {"sm80", "dbias_sm80.cu", "dbias_sm80", DLATTN_KERNEL_DBIAS, 80, NEWEST, HALVES, head, false, 0, rows, keys, warps, \
-     1, {{"ROW_WARPS", row_warps}, {"BLOCKS", blocks}}, dbias_sm80_smem, true, "", 0}
+     1, {{"ROW_WARPS", row_warps}, {"BLOCKS", blocks}}, dbias_sm80_smem, true, "", 0, 0}
 
 #define GENERIC(kernel, file, entry) \
-    {"generic", file, entry, kernel, 75, NEWEST, ALL_TYPES, 256, false, 0, 64, 64, 8, 1, {{0}}, NULL, false, "", 0}
+    {"generic", file, entry, kernel, 75, NEWEST, ALL_TYPES, 256, false, 0, 64, 64, 8, 1, {{0}}, NULL, false, "", 0, 0}
 
 #define H100 "gpu_h100.json"
 #define NONE ""
@@ -81,25 +83,30 @@ static int32_t dbias_sm80_smem(const variant *v, int64_t head_d, int64_t head_e,
 static const variant table[] = {
     FORWARD(80, NEWEST, HALVES, 64, true, 0, 64, 128, 4, 2, H100),
     FORWARD(80, NEWEST, HALVES, 128, true, 0, 64, 64, 4, 2, H100),
+    /* Where two blocks of 80 KB fit. With nothing but an interval mask: biases and segments would need the space. */
+    FORWARD_STAGED(2, DLATTN_FEATURE_INTERVAL, 90, 119, HALVES, 64, false, ~DLATTN_FEATURE_INTERVAL, 128, 128, 4, 2, H100),
     FORWARD(80, NEWEST, HALVES, 64, false, 0, 128, 128, 4, 2, H100),
     FORWARD(80, NEWEST, HALVES, 128, false, 0, 128, 64, 4, 2, H100),
     FORWARD(80, NEWEST, HALVES, 192, false, 0, 128, 64, 8, 1, NONE),
-    FORWARD(80, NEWEST, HALVES, 256, false, DLATTN_FEATURE_DROPOUT, 128, 80, 8, 1, H100), /* 80 keys break the blocks of dropout */
+    /* 80 keys break the blocks of dropout and the tiles of bias */
+    FORWARD(80, NEWEST, HALVES, 256, false, DLATTN_FEATURE_DROPOUT | DLATTN_FEATURE_BIAS, 128, 80, 8, 1, H100),
     FORWARD(80, NEWEST, HALVES, 256, false, 0, 128, 64, 8, 1, NONE),
     FORWARD(80, NEWEST, HALVES, 256, false, 0, 64, 64, 4, 1, NONE), /* for less shared memory */
     FORWARD(80, NEWEST, HALVES, 256, false, 0, 64, 32, 4, 1, NONE),
     FORWARD(75, 79, F16, 64, false, 0, 128, 64, 4, 1, NONE),
     FORWARD(75, 79, F16, 128, false, 0, 64, 64, 4, 1, NONE),
     FORWARD(75, 79, F16, 192, false, 0, 64, 32, 4, 1, NONE),
-    BACKWARD(32, 32, 128, 4, NONE, 0, {"ROW_WARPS", 1}, {"BLOCKS", 2}, {"DQ_COLUMN_WARPS", 2}),
-    BACKWARD(64, 32, 128, 4, H100, 0, {"ROW_WARPS", 1}, {"BLOCKS", 2}, {"DS_STAGES", 2}),
-    BACKWARD(96, 64, 64, 8, NONE, 0, {"ROW_WARPS", 2}),
-    BACKWARD(128, 64, 128, 8, H100, 0, {"ROW_WARPS", 2}, {"LATE", 1}),
-    BACKWARD(256, 64, 64, 8, H100, 0, {"ROW_WARPS", 4}),
-    BACKWARD(256, 64, 64, 8, NONE, 0, {"ROW_WARPS", 4}, {"STAGES", 1}), /* for less shared memory */
+    BACKWARD(128, true, 64, 32, 4, H100, 0, {"ROW_WARPS", 2}, {"DS_STAGES", 2}),
+    BACKWARD(32, false, 32, 128, 4, NONE, 0, {"ROW_WARPS", 1}, {"BLOCKS", 2}, {"DQ_COLUMN_WARPS", 2}),
+    BACKWARD(64, false, 32, 128, 4, H100, 0, {"ROW_WARPS", 1}, {"BLOCKS", 2}, {"DS_STAGES", 2}),
+    BACKWARD(96, false, 64, 64, 8, NONE, 0, {"ROW_WARPS", 2}),
+    BACKWARD(128, false, 64, 128, 8, H100, 0, {"ROW_WARPS", 2}, {"LATE", 1}),
+    BACKWARD(256, false, 64, 64, 8, H100, 0, {"ROW_WARPS", 4}),
+    BACKWARD(256, false, 64, 64, 8, NONE, 0, {"ROW_WARPS", 4}, {"STAGES", 1}), /* for less shared memory */
     DQ(128, 64, 64, 4, 2),
     DQ(256, 64, 64, 4, 1),
     DQ(256, 64, 32, 4, 1),
+    DBIAS(128, 64, 128, 4, 2, 2),
     DBIAS(256, 64, 64, 4, 4, 1),
     GENERIC(DLATTN_KERNEL_FORWARD, "generic_forward.cu", "forward_generic"),
     GENERIC(DLATTN_KERNEL_BACKWARD, "generic_dkdv.cu", "backward_generic_dkdv"),
@@ -127,8 +134,11 @@ int32_t dlattn__variant_smem(const variant *v, int64_t D, int64_t E, const speci
     return v->smem_bytes(v, dlattn__padded_head(v, D), dlattn__padded_head(v, E), how);
 }
 
-/* Decoding, where the heads of a group share a tile; or so few tiles of twice the rows that half of the GPU would idle. */
+/* Decoding, where the heads of a group share a tile; or so few tiles of twice the rows, or in the backward four times the
+ * keys, that half of the GPU would idle. */
 static bool is_small(const variant *v, const problem *p, const cuda_device *device) {
+    if (v->kernel == DLATTN_KERNEL_BACKWARD)
+        return 2 * p->B * p->G * ((p->N + 4 * v->keys - 1) / (4 * v->keys)) <= device->multiprocessors;
     const int64_t tiles = p->B * p->H * ((p->M + 2 * v->rows - 1) / (2 * v->rows));
     return (p->G > 0 && p->M * (p->H / p->G) <= v->rows) || 2 * tiles <= device->multiprocessors;
 }
@@ -139,6 +149,7 @@ static const char *refusal(const variant *v, const problem *p, const specialisat
     if (!(v->types & 1u << p->dtype)) return "another type";
     if (p->D > v->head || p->E > v->head) return "a larger head size";
     if (how->features & v->avoided) return "a feature that is slow in it";
+    if (v->needed & ~how->features) return "no feature that it is for";
     if (v->small && !is_small(v, p, device)) return "a larger problem";
     if (p->page && v->tuned) return "paged keys";
     if (dlattn__variant_smem(v, p->D, p->E, how) > device->smem_bytes) return "too little shared memory";
@@ -154,7 +165,7 @@ const variant *dlattn__variant_for(int32_t kernel, const problem *p, const speci
     const char *reason = "no kernel of this name";
     for (int32_t n = 0; n < NUM_VARIANTS; n++) {
         const variant *v = &table[n];
-        if (v->kernel != kernel || (forced && strcmp(v->name, forced) != 0)) continue;
+        if (v->kernel != kernel || (forced && (v->small || strcmp(v->name, forced) != 0))) continue;
         reason = refusal(v, p, how, device);
         if (!reason) return v;
     }

@@ -20,20 +20,21 @@ static void add(request_list *list, const kernel_request *r, const variant *v) {
     list->count++;
 }
 
-/* Unless the architecture has too little shared memory for it. */
+/* Unless the row is not for it or the architecture has too little shared memory. */
 static void add_specialised(request_list *list, const variant *v, int32_t type, const specialisation *how) {
     const cuda_device device = dlattn__cuda_device_like(list->arch);
-    if (how->features & v->avoided || dlattn__variant_smem(v, v->head, v->head, how) > device.smem_bytes) return;
+    if (how->features & v->avoided || v->needed & ~how->features) return;
+    if (dlattn__variant_smem(v, v->head, v->head, how) > device.smem_bytes) return;
     const kernel_request r = dlattn__variant_request(v, type, v->head, v->head, how);
     add(list, &r, v);
 }
 
-/* Plain and with every feature, one of them split or summed and one not; what only readable kernels have;
- * with each_feature also each feature alone. */
+/* Plain (or with what the row needs) and with every feature, one of them split or summed and one not; what only readable
+ * kernels have; with each_feature also each feature alone. */
 static void add_row(request_list *list, const variant *v, int32_t type, bool each_feature) {
     const uint32_t all = (2 * DLATTN_FEATURE_DROPOUT - 1) & ~v->avoided;
     const bool other = type == DLATTN_T_F16;
-    const specialisation plain = {.aligned = true, .split = other, .reduce_dq = other};
+    const specialisation plain = {.aligned = true, .split = other, .reduce_dq = other, .features = v->needed};
     const specialisation everything = {.split = !other, .reduce_dq = !other, .features = all};
     add_specialised(list, v, type, &plain);
     add_specialised(list, v, type, &everything);
