@@ -39,9 +39,23 @@ def torch_calls():
     yield "dlattn.attention of torch", lambda: dlattn.attention(q, q, q)
     yield "dlattn.attention of torch, causal, lse", lambda: dlattn.attention(q, q, q, causal=True, return_lse=True)
     yield "dlattn.attention of torch, given out", lambda: dlattn.attention(q, q, q, out=out)
+    yield from torch_operators(q)
     yield "dlattn.attention_backward of torch", lambda: dlattn.attention_backward(q, q, q, q, out, lse)
     yield "torch flash backward", backward_of_torch(torch, x)
     yield from c_calls(q, out)
+
+
+def torch_operators(q):
+    """dlattn.torch, and its operators as compiled code calls them."""
+    import dlattn.torch
+    import torch
+
+    leaf, attention = q.clone().requires_grad_(), dlattn.torch.attention
+    with torch.no_grad():
+        yield "dlattn.torch.attention", lambda: attention(q, q, q)
+    yield "dlattn.torch.attention, causal, lse", lambda: attention(q, q, q, causal=True, return_lse=True)
+    yield "dlattn.torch.attention recording a graph", lambda: attention(leaf, leaf, leaf)
+    yield "torch.ops.dlattn.attention", lambda: torch.ops.dlattn.attention.default(q, q, q)
 
 
 def backward_of_torch(torch, x):

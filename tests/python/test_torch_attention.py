@@ -154,7 +154,9 @@ def test_inductor(device):
 
     found, expected = compiled(call, "inductor")(q, k, v), call(q, k, v)
     assert torch.equal(found, expected)
-    assert same(torch.autograd.grad(found.sum(), (q, k, v)), torch.autograd.grad(expected.sum(), (q, k, v)))
+    grads = [torch.autograd.grad(out.sum(), (q, k, v)) for out in (found, expected)]
+    for one, other in zip(*grads):  # dq is summed in any order
+        assert torch.allclose(one, other, rtol=1e-5, atol=1e-5)
 
 
 def test_one_graph_serves_every_length():
@@ -359,6 +361,10 @@ def test_bad_input():
         attention(q, k.to_sparse(), v)
     with pytest.raises(dlattn.ArgumentError, match="window"):
         attention(q, k, v, window=2**70)
+    left = []  # a tensor of a transform that is over
+    torch.func.grad(lambda x: left.append(x) or x.sum())(q)
+    with pytest.raises(dlattn.ArgumentError, match="q: Tensor gives no DLPack tensor"):
+        attention(left[0], k, v)
     assert torch.isfinite(attention(q, k, v)).all(), "refused calls leave nothing behind"
 
 

@@ -26,6 +26,8 @@ _sizeof = ctypes.sizeof
 _FIELDS = struct.Struct("=8q3d2qIi")  # SCALARS; seed and offset as the int64 of the same bits
 _FIELDS_AT = _raw.dlattn_attention.max_seqlen_q.offset
 assert [name for name, *_ in _raw.dlattn_attention._fields_[1:]][:32] == [*TENSORS, *SCALARS]
+_EXEC = struct.Struct("=3Q")  # stream, workspace, workspace_bytes
+_EXEC_AT = _raw.dlattn_exec.stream.offset
 _GRADIENT_INPUTS = ("out", "lse", "dout", "dlse")
 
 
@@ -55,12 +57,14 @@ _stream = getattr(torch._C, "_cuda_getCurrentRawStream", None) or (
 class Frame:
     """The C structs of one call. Its DLTensors never move, so most addresses in the structs are written once."""
 
-    __slots__ = ("slots", "addresses", "attention", "fields", "outputs", "gradients", "exec", "needed", "used")
+    __slots__ = ("slots", "q", "k", "v", "out", "lse", "addresses", "attention", "fields", "outputs", "gradients", "exec",
+                 "needed", "used")
     spare: list = []
 
     def __init__(self):
         names = (*TENSORS, *_GRADIENT_INPUTS, *GRADIENTS)
         self.slots = {name: _raw.DLTensor() for name in names}
+        self.q, self.k, self.v, self.out, self.lse = (self.slots[name] for name in ("q", "k", "v", "out", "lse"))
         self.addresses = {name: ctypes.addressof(slot) for name, slot in self.slots.items()}
         self.attention, self.outputs = _raw.dlattn_attention(), _raw.dlattn_outputs()
         self.gradients, self.exec = _raw.dlattn_gradients(), _raw.dlattn_exec()
@@ -84,14 +88,15 @@ class Frame:
         return self.addresses[name]
 
     def fill(self, tensors: tuple, fields: dict) -> None:
-        attention, slots = self.attention, self.slots
-        for name in self.used:
-            setattr(attention, name, None)
-        self.used.clear()
+        attention = self.attention
+        if self.used:
+            for name in self.used:
+                setattr(attention, name, None)
+            self.used.clear()
         try:
-            _export(tensors[0], slots["q"])
-            _export(tensors[1], slots["k"])
-            _export(tensors[2], slots["v"])
+            _export(tensors[0], self.q)
+            _export(tensors[1], self.k)
+            _export(tensors[2], self.v)
         except (BufferError, RuntimeError, TypeError, ValueError):
             for name, tensor in zip("qkv", tensors):
                 self.put(name, tensor)  # again, for a sentence that names it
@@ -114,10 +119,12 @@ class Frame:
         exec_ = None
         owner = None
         if q.is_cuda:
-            exec_, device = self.exec, q.get_device()
+            exec_ = self.exec
             _nvrtc.announce()
-            exec_.stream, exec_.workspace, exec_.workspace_bytes = _stream(device), None, 0
-            check(workspace(self.attention, result, exec_, self.needed, None))
+            _EXEC.pack_into(exec_, _EXEC_AT, _stream(q.get_device()), 0, 0)
+            status = workspace(self.attention, result, exec_, self.needed, None)
+            if status:
+                check(status)
             size = self.needed.value
             if size:
                 owner = torch.empty(size, dtype=torch.uint8, device=q.device)
@@ -140,15 +147,16 @@ def _frame() -> Frame:
 def empty_out(q, v, wide: bool = False):
     """out of a problem: q's order of dimensions in memory where it has q's shape, else compact."""
     dtype = torch.float32 if wide else q.dtype
-    if q.shape[-1] == v.shape[-1]:
+    if q.size(-1) == v.size(-1):
         return torch.empty_like(q, dtype=dtype) if wide else torch.empty_like(q)
     return q.new_empty((*q.shape[:-1], v.shape[-1]), dtype=dtype)
 
 
 def empty_lse(q, layout: int):
     """[B,H,M], packed [H,T], compact."""
-    shape = q.shape[:-1] if layout == _raw.DLATTN_BHSD else (*q.shape[:-3], q.shape[-2], q.shape[-3])
-    return q.new_empty(shape, dtype=torch.float64 if q.dtype == torch.float64 else torch.float32)
+    shape = q.shape
+    shape = shape[:-1] if layout == _raw.DLATTN_BHSD else (*shape[:-3], shape[-2], shape[-3])
+    return q.new_empty(*shape, dtype=torch.float64 if q.dtype == torch.float64 else torch.float32)
 
 
 def forward(tensors: tuple, fields: dict, wide: bool = False, num_threads: int = 0, lse=True):
@@ -158,13 +166,14 @@ def forward(tensors: tuple, fields: dict, wide: bool = False, num_threads: int =
     outputs = frame.outputs
     frame.fill(tensors, fields)
     out = empty_out(q, tensors[2], wide)
-    frame.put("out", out)
+    _export(out, frame.out)
     row = None
     if lse is False:
         outputs.lse = None
     else:
         row = empty_lse(q, fields.get("layout", 0)) if lse is True else lse
-        outputs.lse = frame.put("lse", row)
+        _export(row, frame.lse)
+        outputs.lse = frame.addresses["lse"]
     frame.launch(library.dlattn_forward, outputs, library.dlattn_forward_workspace, q, num_threads)
     Frame.spare.append(frame)
     return out, row
