@@ -1,7 +1,7 @@
-# The gradient of attention for Zygote, Flux, Lux and everything else that knows ChainRules.
+# The gradients of attention and rotary for Zygote, Flux, Lux and everything else that knows ChainRules.
 module DLAttnChainRulesCoreExt
 
-using DLAttn: DLAttn, attention, attention_backward
+using DLAttn: DLAttn, attention, attention_backward, rotary
 using ChainRulesCore: ChainRulesCore, AbstractZero, NoTangent, ZeroTangent, unthunk
 
 "A cotangent as an array that the library takes; nothing for zero."
@@ -28,6 +28,17 @@ function ChainRulesCore.rrule(::typeof(attention), q, k, v, terms...; return_lse
         return (NoTangent(), g.dq, g.dk, g.dv, of_terms...)
     end
     return (return_lse ? (out, lse) : out), attention_pullback
+end
+
+"A rotation's pullback is the rotation back; cosines and sines are constants."
+function ChainRulesCore.rrule(::typeof(rotary), x, cosines, sines; inverse::Bool=false, options...)
+    out = rotary(x, cosines, sines; inverse=inverse, options...)
+    function rotary_pullback(Δ)
+        dout = cotangent(Δ, out, eltype(x))
+        dx = dout === nothing ? ZeroTangent() : rotary(dout, cosines, sines; inverse=!inverse, options...)
+        return (NoTangent(), dx, NoTangent(), NoTangent())
+    end
+    return out, rotary_pullback
 end
 
 end

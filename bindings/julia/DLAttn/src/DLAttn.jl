@@ -23,6 +23,7 @@ include("errors.jl")
 include("tensors.jl")
 include("options.jl")
 include("calls.jl")
+include("cache.jl")
 
 __init__() = load()
 

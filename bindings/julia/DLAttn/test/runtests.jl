@@ -12,5 +12,6 @@ include("reference.jl")
     include("values.jl")
     include("calls.jl")
     include("gradients.jl")
+    include("cache.jl")
     include("cuda.jl")
 end

@@ -284,6 +284,18 @@ twin!(Problem, dlattn_attention,
      block_table, q_starts, k_starts, rng_state],
     [max_seqlen_q: 0, max_seqlen_k: 0, window_left: 0, window_right: 0, block_size: 0, block_count: 0, q_start: 0,
      k_start: 0, scale: 0.0, softcap: 0.0, dropout: 0.0, seed: 0, offset: 0, flags: 0, layout: 0]);
+twin!(
+    Cache,
+    dlattn_cache,
+    [k_new, v_new, seqlens, block_table, batch_index, k_cache, v_cache],
+    [layout: 0, reserved0: 0]
+);
+twin!(
+    Rotation,
+    dlattn_rotation,
+    [x, cosines, sines, starts, out],
+    [layout: 0, interleaved: 0, inverse: 0, reserved0: 0]
+);
 twin!(Outputs, dlattn_outputs, [out, lse], []);
 twin!(Gradients, dlattn_gradients, [out, lse, dout, dlse, dq, dk, dv, dbias, dsinks], []);
 
@@ -375,6 +387,14 @@ pub(crate) fn backward(problem: &Problem, gradients: &Gradients, exec: &Exec) ->
 pub(crate) fn dropout_mask(problem: &Problem, keep: &Descriptor, exec: &Exec) -> Result<()> {
     let mut keep = keep.raw();
     check(problem.with(|p| unsafe { raw::dlattn_dropout_mask(p, &mut keep, &exec.0) }))
+}
+
+pub(crate) fn kv_append(cache: &Cache, exec: &Exec) -> Result<()> {
+    check(cache.with(|c| unsafe { raw::dlattn_kv_append(c, &exec.0) }))
+}
+
+pub(crate) fn rotary(rotation: &Rotation, exec: &Exec) -> Result<()> {
+    check(rotation.with(|r| unsafe { raw::dlattn_rotary(r, &exec.0) }))
 }
 
 /// What a query is about: the forward or the backward.

@@ -52,6 +52,7 @@
 #![deny(unsafe_code, missing_docs)]
 
 mod attention;
+mod cache;
 mod element;
 mod error;
 mod ffi;
@@ -59,6 +60,7 @@ mod ffi;
 mod owned;
 
 pub use attention::{Attention, Backward, Layout, Workspace};
+pub use cache::{KvAppend, Rotary};
 pub use dlattn_sys as sys;
 pub use element::{Element, Float};
 pub use error::{Error, ErrorKind, Result};

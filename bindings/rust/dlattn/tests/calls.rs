@@ -1,7 +1,7 @@
 //! Tensors without copies, errors, workspace, explain, options: everything about a call but its values.
 
 use dlattn::half::f16;
-use dlattn::{Attention, Backward, Device, ErrorKind, Exec, Tensor, TensorMut};
+use dlattn::{Attention, Backward, Device, ErrorKind, Exec, KvAppend, Rotary, Tensor, TensorMut};
 
 fn numbers(count: usize) -> Vec<f32> {
     (0..count).map(|i| ((i * 37 + 11) % 101) as f32 / 50.0 - 1.0).collect()
@@ -174,4 +174,57 @@ fn problems_and_errors_travel_between_threads() {
         threads.into_iter().map(|thread| thread.join().unwrap().unwrap()).collect()
     });
     assert!(outs.iter().all(|out| out == &outs[0]));
+}
+
+#[test]
+fn a_cache_takes_new_tokens_where_they_belong() {
+    let (k, v, used) = (numbers(2 * 3 * 4), numbers(2 * 3 * 2), [1i64, 4]);
+    let (mut keys, mut values) = (vec![0f32; 3 * 8 * 4], vec![0f32; 3 * 8 * 2]);
+    let rows = [2i32, 0];
+    let append = KvAppend::new(
+        Tensor::new(&k, &[2, 3, 1, 4]).unwrap(),
+        Tensor::new(&v, &[2, 3, 1, 2]).unwrap(),
+        Tensor::new(&used, &[2]).unwrap(),
+    );
+    let mut to = |append: &KvAppend<'_, f32>| {
+        let keys = TensorMut::new(&mut keys, &[3, 8, 1, 4]).unwrap();
+        append.append_to(keys, TensorMut::new(&mut values, &[3, 8, 1, 2]).unwrap())
+    };
+    assert_eq!(to(&append).unwrap_err().kind(), ErrorKind::Shape, "two sequences, three rows");
+    to(&append.batch_index(Tensor::new(&rows, &[2]).unwrap())).unwrap();
+    for (sequence, row) in rows.iter().enumerate() {
+        for token in 0..8 {
+            let from = token as i64 - used[sequence];
+            let at = 4 * (8 * *row as usize + token);
+            let expected =
+                if (0..3).contains(&from) { &k[4 * (3 * sequence + from as usize)..][..4] } else { &[0.0; 4] };
+            assert_eq!(&keys[at..at + 4], expected);
+        }
+    }
+    assert!(keys[32..64].iter().chain(&values[16..32]).all(|&x| x == 0.0), "row 1 is nobody's");
+    assert_eq!(values[2 * (8 * 2 + 1)..][..6], v[..6]);
+}
+
+#[test]
+fn rotary_turns_pairs_and_turns_them_back() {
+    let (x, angles) = (numbers(2 * 3 * 6), numbers(8 * 2));
+    let (cosines, sines): (Vec<f32>, Vec<f32>) = angles.iter().map(|a| (a.cos(), a.sin())).unzip();
+    let starts = [0i32, 5];
+    let rotary = Rotary::new(Tensor::new(&cosines, &[8, 2]).unwrap(), Tensor::new(&sines, &[8, 2]).unwrap())
+        .starts(Tensor::new(&starts, &[2]).unwrap());
+    let shape = [2, 3, 1, 6];
+    let mut out = vec![0f32; x.len()];
+    rotary.rotate_into(Tensor::new(&x, &shape).unwrap(), TensorMut::new(&mut out, &shape).unwrap()).unwrap();
+    for (row, (x, out)) in x.chunks(6).zip(out.chunks(6)).enumerate() {
+        let position = starts[row / 3] as usize + row % 3;
+        for r in 0..2 {
+            let (c, s) = (cosines[2 * position + r], sines[2 * position + r]);
+            // two products and a sum of numbers of at most 1
+            assert!((out[r] - (x[r] * c - x[r + 2] * s)).abs() <= 4.0 * f32::EPSILON);
+            assert!((out[r + 2] - (x[r] * s + x[r + 2] * c)).abs() <= 4.0 * f32::EPSILON);
+        }
+        assert_eq!(x[4..], out[4..]);
+    }
+    rotary.inverse().rotate(TensorMut::new(&mut out, &shape).unwrap()).unwrap();
+    assert!(out.iter().zip(&x).all(|(out, x)| (out - x).abs() <= 8.0 * f32::EPSILON));
 }
