@@ -264,6 +264,13 @@ def test_vmap_of_two_dimensions_with_q_alone_in_one():
             gpu.assert_close(expected, bound.out, bound.out_bound)
 
 
+@pytest.mark.parametrize("dropout", [0.0, 0.5])
+def test_vmap_over_nothing(dropout):
+    call = jax.vmap(lambda q, bias: attention(q, q, q, bias=bias, dropout=dropout))
+    grads = jax.grad(lambda *x: call(*x).sum(), (0, 1))(jnp.zeros((0, 1, 4, 2, 8)), jnp.zeros((0, 2, 4, 4)))
+    assert [grad.shape for grad in grads] == [(0, 1, 4, 2, 8), (0, 2, 4, 4)]
+
+
 def test_gradient_of_a_vmapped_function_sums_over_what_was_shared():
     cases = [case_of("bias_broadcast")]
     cases.append(another(cases[0], 2))
@@ -321,6 +328,16 @@ heads = jax.shard_map(lambda *x: attention(*x, causal=True), mesh=mesh, in_specs
                       out_specs=P(None, None, "data"))
 case = gpu.Case("float32", causal=True)
 check(case, {"out": jax.jit(heads)(case.q, case.k, case.v)})
+
+# sharding in types: attention gathers what it is given, and the gradients go back to where their parents are
+case.dlse[...] = 0
+explicit = jax.make_mesh((2,), ("data",), axis_types=(jax.sharding.AxisType.Explicit,))
+with jax.set_mesh(explicit):
+    q, k, v = (jax.device_put(x, jax.sharding.NamedSharding(explicit, P("data"))) for x in (case.q, case.k, case.v))
+    out, pull = jax.vjp(jax.jit(lambda *x: attention(*x, causal=True)), q, k, v)
+    grads = pull(jax.numpy.asarray(case.dout))
+    assert all(jax.typeof(grad).sharding.spec[0] == "data" for grad in grads)
+    check(case, {"out": out, **dict(zip(("dq", "dk", "dv"), grads))})
 print("sharded")
 """
 

@@ -45,7 +45,7 @@ def test_the_wheel_is_built_from_the_archive_and_works(tmp_path):
     (wheel,) = tmp_path.glob("*.whl")
     assert "-py3-none-" in wheel.name and "-any" not in wheel.name
     files = set(zipfile.ZipFile(wheel).namelist())
-    assert {"dlattn/libdlattn.so", "dlattn/_raw.py", "dlattn/py.typed"} <= files
+    assert {"dlattn/libdlattn.so", "dlattn/libdlattn_xla.so", "dlattn/_raw.py", "dlattn/py.typed"} <= files
     assert not any(name.startswith(("include", "lib", "bin")) for name in files)
 
     venv.create(tmp_path / "fresh", with_pip=True)

@@ -72,15 +72,19 @@ _attend.defvjp(_attend_forward, _attend_backward, symbolic_zeros=True)
 _jitted = jax.jit(_attend, static_argnums=(0, 1), inline=True)  # an eager call is one compiled program
 
 
-def _vary_alike(arrays: dict) -> dict:
-    """Inside of shard_map, arrays that are the same on every device become arrays that may differ, as the others do.
-    Their gradients are then summed over the devices."""
+def _place_alike(arrays: dict) -> dict:
+    """Arrays that differ in how they lie on several devices, so that one opaque call may take them all.
+
+    Under explicit sharding each becomes whole on every device, as XLA does where sharding is automatic. Inside of
+    shard_map those that are the same on every device become arrays that may differ, as the others do; their gradients are
+    then summed over the devices."""
     if not any(isinstance(x, jax.core.Tracer) for x in arrays.values()):
         return arrays
-    axes = {name: jax.typeof(x).mat.varying for name, x in arrays.items()}
+    types = {name: jax.typeof(x) for name, x in arrays.items()}
+    arrays = {name: jax.sharding.reshard(x, jax.sharding.PartitionSpec()) if any(types[name].sharding.spec) else x
+              for name, x in arrays.items()}
+    axes = {name: kind.mat.varying for name, kind in types.items()}
     union = frozenset().union(*axes.values())
-    if not union:
-        return arrays
     return {name: jax.lax.pcast(x, tuple(sorted(union - axes[name])), to="varying") if union - axes[name] else x
             for name, x in arrays.items()}
 
@@ -111,5 +115,5 @@ def attention(q: Array, k: Array, v: Array, *, return_lse: bool = False, out_dty
     if out_dtype is not None and jnp.dtype(out_dtype) not in (jnp.dtype("float32"), arrays["q"].dtype):
         raise argument_error(f"out_dtype is {out_dtype!r}; expected 'float32' or the dtype of q")
     wide = out_dtype is not None and jnp.dtype(out_dtype) != arrays["q"].dtype
-    out, lse = _jitted(fields, wide, _vary_alike(arrays))
+    out, lse = _jitted(fields, wide, _place_alike(arrays))
     return (out, lse) if return_lse else out

@@ -27,8 +27,12 @@ def _fold(x, mapped: bool, size: int):
     return x.reshape(x.shape[0] * x.shape[1], *x.shape[2:])
 
 
-def _unfold(x, size: int):
-    return x.reshape(size, x.shape[0] // size, *x.shape[1:])
+def _unfold(x, size: int, batch: int):
+    return x.reshape(size, batch, *x.shape[1:])
+
+
+def _batch(arrays: dict, mapped: dict) -> int:
+    return arrays["q"].shape[1 if mapped["q"] else 0]
 
 
 def _fold_mask(x, mapped: bool, size: int, batch: int, each: bool):
@@ -49,7 +53,7 @@ def _fold_slopes(x, mapped: bool, size: int, batch: int):
 
 
 def _fold_all(arrays: dict, mapped: dict, size: int, bias_each: bool) -> dict:
-    batch = arrays["q"].shape[1 if mapped["q"] else 0]
+    batch = _batch(arrays, mapped)
     folded = {}
     for name, x in arrays.items():
         if name in _MASKS:
@@ -80,9 +84,9 @@ def _loop(function, arrays: dict, mapped: dict):
     return jax.lax.map(one, moving)
 
 
-def _unfold_bias(x, shape: tuple, size: int):
+def _unfold_bias(x, shape: tuple, size: int, batch: int):
     """[size*B, h, m, n] as the bias of each element was: summed over B where that had extent 1."""
-    x = _unfold(x, size)
+    x = _unfold(x, size, batch)
     if len(shape) < 4 or shape[0] == 1:
         x = x.sum(1, keepdims=True)
     return x.reshape(size, *shape)
@@ -103,7 +107,8 @@ def forward(fields: tuple, wide: bool):
             results = _loop(attention, arrays, mapped)
         else:
             out, lse = attention(_fold_all(arrays, mapped, size, False))
-            results = _unfold(out, size), _unfold(lse, size)
+            batch = _batch(arrays, mapped)
+            results = _unfold(out, size, batch), _unfold(lse, size, batch)
         return results, (True, True)
 
     return attention
@@ -124,10 +129,9 @@ def backward(fields: tuple, wanted: tuple):
         if _must_loop(arrays, mapped, fields, wanted):
             return _loop(attention_backward, arrays, mapped), every
         results = attention_backward(_fold_all(arrays, mapped, size, "dbias" in wanted))
-        if "dbias" not in wanted:
-            return tuple(_unfold(x, size) for x in results), every
-        shape = arrays["bias"].shape[1 if mapped["bias"] else 0:]
-        return tuple(_unfold_bias(x, shape, size) if name == "dbias" else _unfold(x, size)
+        batch = _batch(arrays, mapped)
+        shape = arrays["bias"].shape[1 if mapped["bias"] else 0:] if "dbias" in wanted else ()
+        return tuple(_unfold_bias(x, shape, size, batch) if name == "dbias" else _unfold(x, size, batch)
                      for name, x in zip(wanted, results)), every
 
     return attention_backward
