@@ -7,7 +7,8 @@ tensors, any head size to 256, head sizes of v other than of q, gradients throug
 
 - softmax_lse of a row that sees no key is -inf (FlashAttention: +inf), and with causal and alibi_slopes it is that of the
   scores as documented (FlashAttention's differs by slope * (i + seqlen_k - seqlen_q));
-- dropout draws other random bits: those of dlattn's specification, from torch's generator;
+- dropout draws other random bits: those of dlattn's specification, from torch's generator; its rate is a multiple of
+  1/256, and what is kept is multiplied by the inverse of that;
 - S_dmask has the sizes of the problem, not rounded up, and is None without dropout;
 - num_splits has no effect: the library cuts the keys as it sees fit.
 """

@@ -28,11 +28,16 @@ def _run(q, k, v, dropout_p, return_attn_probs, options):
     state = torch.randint(-2**63, 2**63 - 1, (2,), device=q.device, dtype=torch.int64) if dropout_p > 0 else None
     out, lse = attention(q, k, v, dropout=dropout_p, rng_state=state, return_lse=True, **options)
     with torch.no_grad():
-        return out, lse, _signed_probabilities(q, k, dropout_p, state, options) if dropout_p > 0 else None
+        return out, lse, _signed_softmax(q, k, dropout_p, state, options) if dropout_p > 0 else None
 
 
-def _signed_probabilities(q, k, dropout_p, state, options):
-    """[B,H,max M,max N]: the softmax, negative where dropout dropped it. For tests: as large as it says."""
+def _get_block_size_n(device, head_dim, is_dropout, is_causal):
+    """How many keys of S_dmask have one scale in each row: all. FlashAttention's own tests ask this."""
+    return 2**30
+
+
+def _signed_softmax(q, k, dropout_p, state, options):
+    """[B,H,max M,max N]: exp(score - the row's largest score), negative where dropout dropped it. For tests: it is stored."""
     if options.get("block_table") is not None:
         raise error(_raw.DLATTN_ERR_UNSUPPORTED, "return_attn_probs with dropout and block_table; expected keys that are "
                     "not paged")
@@ -44,8 +49,12 @@ def _signed_probabilities(q, k, dropout_p, state, options):
         width = min(CHUNK, keys - start)
         units = positions[:, None] == torch.arange(start, start + width, device=k.device)
         units = units.to(q.dtype)[:, None].expand(-1, k.shape[-2], -1)
-        parts.append(attention(q, k, units if packed else units.expand(k.shape[0], *units.shape), **options))
-    found = torch.cat(parts, -1) if parts else q.new_zeros((*q.shape[:-1], 0))
+        units = units if packed else units.expand(k.shape[0], *units.shape)
+        parts.append(attention(q, k, units, out_dtype=torch.float64 if q.dtype == torch.float64 else torch.float32, **options))
+    if not parts:
+        return q.new_zeros(dropout_mask(q, k, dropout=dropout_p, rng_state=state, **options).shape)
+    found = torch.cat(parts, -1)
+    found = (found / found.amax(-1, keepdim=True).clamp(min=torch.finfo(found.dtype).tiny)).to(q.dtype)
     if packed:
         sequence, place = _places(options["cu_seqlens_q"], q.shape[0])
         whole = found.new_zeros((options["cu_seqlens_q"].shape[0] - 1, options["max_seqlen_q"], *found.shape[1:]))
@@ -68,7 +77,8 @@ def flash_attn_func(q, k, v, dropout_p=0.0, softmax_scale=None, causal=False, wi
     """q [batch, seqlen_q, heads, headdim], k and v [batch, seqlen_k, heads_k, headdim]; heads_k divides heads.
 
     Returns out as q; with return_attn_probs (out, softmax_lse [batch, heads, seqlen_q], S_dmask [batch, heads, seqlen_q,
-    seqlen_k], or None without dropout).
+    seqlen_k], or None without dropout). S_dmask is the softmax, scaled so that each row's largest is 1, and negative
+    where dropout dropped it.
     """
     options = _options(causal, window_size, softcap, alibi_slopes, deterministic, softmax_scale)
     return _run(q, k, v, dropout_p, return_attn_probs, options)
