@@ -30,7 +30,7 @@ pub struct KvAppend<'a, T: Float> {
 
 impl<'a, T: Float> KvAppend<'a, T> {
     /// `k_new` `[B,S,G,D]`, `v_new` `[B,S,G,E]`, `seqlens` `[B]` integers: tokens already in the cache. Token s of
-    /// sequence b becomes token seqlens[b] + s.
+    /// sequence b becomes token `seqlens[b] + s`.
     pub fn new<X: Element>(
         k_new: impl Into<Tensor<'a, T>>,
         v_new: impl Into<Tensor<'a, T>>,
