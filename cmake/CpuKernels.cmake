@@ -3,7 +3,7 @@
 # Sets DLATTN_CPU_ISAS (what was built) and DLATTN_CPU_DEFINITIONS (DLATTN_HAVE_<ISA>=1 for src/cpu/isa.c).
 include(CheckCCompilerFlag)
 
-option(DLATTN_EMULATE_BF16 "Compute AVX-512-BF16's instructions by plain AVX-512, to test where they are missing" OFF)
+option(DLATTN_EMULATE_BF16 "Compute the instructions of AVX-512-BF16 and AMX by plain AVX-512 and C, to test where they are missing" OFF)
 
 # Flags of the compiler, and of /proc/cpuinfo on a machine that runs the result.
 set(isa_flags_avx2 -mavx2 -mfma -mf16c)
@@ -12,9 +12,13 @@ set(isa_flags_avx512 -mavx512f -mavx512bw -mavx512dq -mavx512vl -mfma -mf16c)
 set(isa_cpuinfo_avx512 ${isa_cpuinfo_avx2} avx512f avx512bw avx512dq avx512vl)
 set(isa_flags_avx512bf16 ${isa_flags_avx512})
 set(isa_cpuinfo_avx512bf16 ${isa_cpuinfo_avx512})
+set(isa_flags_amx ${isa_flags_avx512})
+set(isa_cpuinfo_amx ${isa_cpuinfo_avx512})
 if(NOT DLATTN_EMULATE_BF16)
     list(APPEND isa_flags_avx512bf16 -mavx512bf16)
     list(APPEND isa_cpuinfo_avx512bf16 avx512_bf16)
+    list(APPEND isa_flags_amx -mavx512bf16 -mamx-tile -mamx-bf16)
+    list(APPEND isa_cpuinfo_amx avx512_bf16 amx_tile amx_bf16)
 endif()
 
 set(isa_reals_scalar f32 f64)
@@ -22,6 +26,7 @@ set(isa_reals_neon f32 f64)
 set(isa_reals_avx2 f32 f64)
 set(isa_reals_avx512 f32 f64)
 set(isa_reals_avx512bf16 bf16)
+set(isa_reals_amx bf16)
 
 # An object library kernels_<isa>_<real> of all templates.
 function(dlattn_cpu_kernels isa real)
@@ -37,7 +42,7 @@ endfunction()
 function(dlattn_all_cpu_kernels result)
     set(isas scalar)
     if(CMAKE_SYSTEM_PROCESSOR MATCHES "^(x86_64|AMD64|amd64)$")
-        list(APPEND isas avx2 avx512 avx512bf16)
+        list(APPEND isas avx2 avx512 avx512bf16 amx)
     elseif(CMAKE_SYSTEM_PROCESSOR MATCHES "^(aarch64|arm64)$")
         list(APPEND isas neon)
     endif()

@@ -28,7 +28,7 @@ static bool is_count(const char *value) {
 }
 
 static bool is_isa(const char *value) {
-    static const char *const names[] = {"scalar", "avx2", "avx512", "avx512bf16", "neon", "auto"};
+    static const char *const names[] = {"scalar", "avx2", "avx512", "avx512bf16", "amx", "neon", "auto"};
     for (size_t i = 0; i < sizeof names / sizeof names[0]; i++)
         if (strcmp(value, names[i]) == 0) return true;
     return false;
@@ -44,7 +44,7 @@ static bool is_variant(const char *value) {
 
 static option options[] = {
     {"num_threads", "DLATTN_NUM_THREADS", "a number from 0 to 2147483647", is_count, NULL, NULL},
-    {"cpu_isa", "DLATTN_CPU_ISA", "scalar, avx2, avx512, avx512bf16, neon or auto", is_isa, NULL, NULL},
+    {"cpu_isa", "DLATTN_CPU_ISA", "scalar, avx2, avx512, avx512bf16, amx, neon or auto", is_isa, NULL, NULL},
     {"log", "DLATTN_LOG", "0 or 1", is_switch, NULL, NULL},
     {"nvrtc", "DLATTN_NVRTC", "the path of libnvrtc.so or of its folder", is_path, NULL, NULL},
     {"cuda_variant", "DLATTN_CUDA_VARIANT", "auto, generic or sm80", is_variant, NULL, NULL},

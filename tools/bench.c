@@ -21,7 +21,7 @@ static const char help[] =
     "                    the host is given too; --table is then one of larger problems\n"
     "  --variant NAME    CUDA: these kernels, as the option cuda_variant\n"
     "  --threads N       1 to ...; default: what the library chooses\n"
-    "  --isa NAME        scalar, avx2, avx512, avx512bf16, neon\n"
+    "  --isa NAME        scalar, avx2, avx512, avx512bf16, amx, neon\n"
     "  --repeats N       default: as many as fit into --budget seconds (0.5), at least 5\n"
     "  --table [PATTERN] the bench cases, or those with PATTERN in their name; --list shows them\n"
     "  --json            one object per result, as bench/README.md says\n\n";

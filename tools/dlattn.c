@@ -28,7 +28,7 @@ static void print_help(FILE *to) {
                 "  dlattn check --quick\n"
                 "  dlattn bench --seq-len 1024 --num-heads 8 --head-dim 64 --attn-mode causal --backward\n"
                 "  dlattn explain --seq-len 1024 --dtype bf16 --attn-mode sliding_window --window-size 500\n\n"
-                "Environment: DLATTN_NUM_THREADS, DLATTN_CPU_ISA (scalar, avx2, avx512, avx512bf16, neon), DLATTN_LOG=1.\n");
+                "Environment: DLATTN_NUM_THREADS, DLATTN_CPU_ISA (scalar, avx2, avx512, avx512bf16, amx, neon), DLATTN_LOG=1.\n");
 }
 
 int main(int argc, char **argv) {

@@ -88,7 +88,8 @@
  *
  * MANNERS. The library never prints (unless DLATTN_LOG=1), never exits, creates no stream, allocates no device memory
  * and never synchronises. Every function is safe from any thread. Environment: DLATTN_NUM_THREADS, DLATTN_CPU_ISA
- * (scalar, avx2, avx512, avx512bf16, neon), DLATTN_LOG, DLATTN_NVRTC, DLATTN_CUDA_VARIANT, DLATTN_CACHE_DIR (see dlattn_set_option).
+ * (scalar, avx2, avx512, avx512bf16, amx, neon), DLATTN_LOG, DLATTN_NVRTC, DLATTN_CUDA_VARIANT, DLATTN_CACHE_DIR (see
+ * dlattn_set_option).
  *
  * GROWTH. Structs begin with struct_size, set by the caller to sizeof, and only ever grow at the end. Zero means
  * default in every field. A struct_size below the 1.0 size is DLATTN_ERR_ARGUMENT. A nonzero byte past what the
@@ -324,7 +325,7 @@ DLATTN_API int32_t dlattn_version(void);
 DLATTN_API int32_t dlattn_abi_version(void);
 
 /* dlattn_set_option: process-wide settings; each overrides the environment variable of the same meaning.
- *     "num_threads"  a number, 0 for automatic          "cpu_isa"  scalar, avx2, avx512, avx512bf16, neon, or auto
+ *     "num_threads"  a number, 0 for automatic          "cpu_isa"  scalar, avx2, avx512, avx512bf16, amx, neon, or auto
  *     "log"          0 or 1: a line on stderr for what is compiled, and why
  *     "nvrtc"        the path of libnvrtc.so or of its folder, tried before what the system has
  *     "cuda_variant" the family of CUDA kernels: auto, generic (any GPU, plain arithmetic) or sm80 (tensor cores)

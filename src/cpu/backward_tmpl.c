@@ -269,6 +269,7 @@ void NAME(backward)(const cpu_job *job, int64_t item, void *scratch) {
     }
     summarize_rows(&s);
     memset(s.zeros, 0, LD_SCORES * sizeof(real));
+    tiles_begin();
     for (int64_t j0 = from; j0 < to && j0 < N; j0 += t->keys) {
         int64_t n = N - j0 < t->keys ? N - j0 : t->keys;
         if (to - j0 < n) n = to - j0;
@@ -279,5 +280,6 @@ void NAME(backward)(const cpu_job *job, int64_t item, void *scratch) {
         if (s.dk_wanted) store_keys(t, &p->dk, job->x->dk, s.dk, s.ldk, p->D, p->scale);
         if (s.dv_wanted) store_keys(t, &p->dv, job->x->dv, s.dv, s.ldv, p->E, 1);
     }
+    tiles_end();
     if (s.dbias_begins) blank_dbias_ends(t, s.zeros, from, to, piece == pieces - 1);
 }

@@ -62,7 +62,7 @@ int64_t dlattn__dbias_items(const problem *p);
  * dot products of pairs is welcome (decode reads bfloat16 as float32 instead). */
 const cpu_kernels *dlattn__cpu_kernels_for(int32_t dtype, bool pairs);
 bool dlattn__cpu_isa_available(const char *name);
-/* "avx512bf16 avx512 avx2 scalar": what this machine and build have, best first. */
+/* "amx avx512bf16 avx512 avx2 scalar": what this machine and build have, best first. */
 void dlattn__cpu_isa_list(char *text, int64_t text_bytes);
 
 /* Cuts the problem into items: forward or backward, as p->op says. */

@@ -88,7 +88,9 @@ void NAME(dbias)(const cpu_job *job, int64_t item, void *scratch) {
     s.i1 = extent[2] - s.i0 < DBIAS_ROWS ? extent[2] : s.i0 + DBIAS_ROWS;
     s.j1 = extent[3] - s.j0 < DBIAS_KEYS ? extent[3] : s.j0 + DBIAS_KEYS;
     memset(s.sum, 0, DBIAS_ROWS * DBIAS_KEYS * sizeof(real));
+    tiles_begin();
     for (int64_t b1 = over_b ? 0 : b; b1 < (over_b ? p->B : b + 1); b1++)
         for (int64_t h1 = over_h ? 0 : h; h1 < (over_h ? p->H : h + 1); h1++) add_head(&s, job, b1, h1);
+    tiles_end();
     finish(&s, job, b, h);
 }

@@ -299,11 +299,13 @@ void NAME(forward)(const cpu_job *job, int64_t item, void *scratch) {
     key_range keys = dlattn__rows_span(s.rows, count);
     if (keys.lo < piece * shape->piece_keys) keys.lo = piece * shape->piece_keys;
     if (keys.hi > (piece + 1) * shape->piece_keys) keys.hi = (piece + 1) * shape->piece_keys;
+    tiles_begin();
     for (int64_t j0 = keys.lo / NR * NR; j0 < keys.hi; j0 += FORWARD_KEYS) {
         int64_t n = keys.hi - j0 < FORWARD_KEYS ? keys.hi - j0 : FORWARD_KEYS;
         pack_tile(&s, job, &group, j0, n);
         attend_all(&s, job, &context, &dropout, count, j0, n, keys.hi);
     }
+    tiles_end();
     end_rows(&s, job, &group, first, count, piece);
 }
 

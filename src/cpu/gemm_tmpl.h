@@ -34,8 +34,17 @@
             _Pragma("GCC unroll 4") for (int n = 0; n < nv; n++) v_store(C + m * ldc + n * L, acc[m][n]);         \
     }
 
-/* Two heights (a full register tile, and half of one for the last rows) by every width of a panel. */
-#if MR == 8
+/* Two heights (a full register tile, and half of one for the last rows) by every width of a panel. Where tiles do the most
+ * of it, the vectors' share is taken four rows at a time. */
+#ifdef TILE_GEMM
+#define VECTOR_ROWS 4
+#define VECTOR_ROWS_HALF 4
+#else
+#define VECTOR_ROWS MR
+#define VECTOR_ROWS_HALF MR_HALF
+#endif
+#if defined(MR_HALF)
+#elif MR == 8
 #define MR_HALF 4
 #elif MR == 6
 #define MR_HALF 3
@@ -44,15 +53,19 @@
 #endif
 #define GEMM_STAMP_(mr, nv) GEMM_KERNEL(mr, nv)
 #define GEMM_STAMP(mr, nv) GEMM_STAMP_(mr, nv)
-GEMM_STAMP(MR, 1)
-GEMM_STAMP(MR, 2)
+GEMM_STAMP(VECTOR_ROWS, 1)
+GEMM_STAMP(VECTOR_ROWS, 2)
+#if NV > 2
+GEMM_STAMP(VECTOR_ROWS, 3)
+GEMM_STAMP(VECTOR_ROWS, 4)
+#endif
+#ifndef TILE_GEMM
 GEMM_STAMP(MR_HALF, 1)
 GEMM_STAMP(MR_HALF, 2)
 #if NV > 2
-GEMM_STAMP(MR, 3)
-GEMM_STAMP(MR, 4)
 GEMM_STAMP(MR_HALF, 3)
 GEMM_STAMP(MR_HALF, 4)
+#endif
 #endif
 
 typedef void gemm_fn(real *C, int64_t ldc, const elem *A, int64_t am, int64_t ak, const elem *B, int64_t K, bool load);
@@ -60,14 +73,14 @@ typedef void gemm_fn(real *C, int64_t ldc, const elem *A, int64_t am, int64_t ak
 #define GEMM_NAME_(mr, nv) gemm_##mr##x##nv
 #define GEMM_NAME(mr, nv) GEMM_NAME_(mr, nv)
 
-/* gemm_table[half][nv]: MR or MR_HALF rows, nv vectors wide. */
+/* gemm_table[half][nv]: a full or half the height, nv vectors wide. */
 static gemm_fn *const gemm_table[2][5] __attribute__((unused)) = {
 #if NV > 2
-    {0, GEMM_NAME(MR, 1), GEMM_NAME(MR, 2), GEMM_NAME(MR, 3), GEMM_NAME(MR, 4)},
-    {0, GEMM_NAME(MR_HALF, 1), GEMM_NAME(MR_HALF, 2), GEMM_NAME(MR_HALF, 3), GEMM_NAME(MR_HALF, 4)},
+    {0, GEMM_NAME(VECTOR_ROWS, 1), GEMM_NAME(VECTOR_ROWS, 2), GEMM_NAME(VECTOR_ROWS, 3), GEMM_NAME(VECTOR_ROWS, 4)},
+    {0, GEMM_NAME(VECTOR_ROWS_HALF, 1), GEMM_NAME(VECTOR_ROWS_HALF, 2), GEMM_NAME(VECTOR_ROWS_HALF, 3), GEMM_NAME(VECTOR_ROWS_HALF, 4)},
 #else
-    {0, GEMM_NAME(MR, 1), GEMM_NAME(MR, 2), 0, 0},
-    {0, GEMM_NAME(MR_HALF, 1), GEMM_NAME(MR_HALF, 2), 0, 0},
+    {0, GEMM_NAME(VECTOR_ROWS, 1), GEMM_NAME(VECTOR_ROWS, 2), 0, 0},
+    {0, GEMM_NAME(VECTOR_ROWS_HALF, 1), GEMM_NAME(VECTOR_ROWS_HALF, 2), 0, 0},
 #endif
 };
 
@@ -84,10 +97,17 @@ SIMD_INLINE int panel_vectors(int64_t n0, int64_t n1) {
     return (int)(count < NV ? count : NV);
 }
 
+#ifdef TILE_GEMM
+#include "gemm_amx_tmpl.h"
+#else
+#define tiles_begin() (void)0
+#define tiles_end() (void)0
+
 /* One register tile: `rows` is MR or less (then at least MR_HALF rows of every operand exist, padded). */
 SIMD_INLINE void gemm(real *C, int64_t ldc, const elem *A, int64_t am, int64_t ak, const elem *B, int64_t K, int64_t rows,
                       int vectors, bool load) {
     gemm_table[rows <= MR_HALF][vectors](C, ldc, A, am, ak, B, K, load);
 }
+#endif
 
 #endif

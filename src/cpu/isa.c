@@ -5,6 +5,13 @@
 #include "cpu.h"
 #include "options.h"
 
+#if defined(__x86_64__) && defined(__linux__) && !defined(DLATTN_EMULATE_BF16)
+#include <cpuid.h>
+#include <stdatomic.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+#endif
+
 typedef bool has_fn(void);
 
 static bool has_always(void) { return true; }
@@ -23,6 +30,27 @@ static bool has_avx512bf16(void) {
     return has_avx512() && __builtin_cpu_supports("avx512bf16");
 #endif
 }
+
+/* The processor has tiles, and the kernel lets this process use them: they are 8 KiB of state for each thread, which Linux
+ * gives on request (arch_prctl, since 5.16). Asked once. */
+static bool has_amx(void) {
+#if defined(DLATTN_EMULATE_BF16)
+    return has_avx512();
+#elif defined(__linux__)
+    enum { UNKNOWN, YES, NO, ARCH_REQ_XCOMP_PERM = 0x1023, TILE_DATA = 18, AMX_BF16 = 1 << 22, AMX_TILE = 1 << 24 };
+    static _Atomic int known;
+    int state = atomic_load_explicit(&known, memory_order_relaxed);
+    if (state == UNKNOWN) {
+        unsigned int a = 0, b = 0, c = 0, d = 0;
+        const bool there = has_avx512bf16() && __get_cpuid_count(7, 0, &a, &b, &c, &d) && d & AMX_BF16 && d & AMX_TILE;
+        state = there && syscall(SYS_arch_prctl, ARCH_REQ_XCOMP_PERM, TILE_DATA) == 0 ? YES : NO;
+        atomic_store_explicit(&known, state, memory_order_relaxed);
+    }
+    return state == YES;
+#else
+    return false;
+#endif
+}
 /* Intel's cores issue one bfloat16 dot product where they issue two fused multiply-adds, so that float32 arithmetic is
  * no slower there and more exact; AMD's issue both at the same rate. */
 static bool pays_avx512bf16(void) { return __builtin_cpu_is("amd"); }
@@ -36,6 +64,7 @@ DECLARE(avx2, f64);
 DECLARE(avx512, f32);
 DECLARE(avx512, f64);
 DECLARE(avx512bf16, bf16);
+DECLARE(amx, bf16);
 DECLARE(neon, f32);
 DECLARE(neon, f64);
 
@@ -46,6 +75,9 @@ static const struct isa {
     has_fn *has, *pays;
     const cpu_kernels *f32, *f64, *pairs;
 } isas[] = {
+#ifdef DLATTN_HAVE_AMX
+    {"amx", has_amx, has_always, &dlattn__kernels_avx512_f32, &dlattn__kernels_avx512_f64, &dlattn__kernels_amx_bf16},
+#endif
 #ifdef DLATTN_HAVE_AVX512BF16
     {"avx512bf16", has_avx512bf16, pays_avx512bf16, &dlattn__kernels_avx512_f32, &dlattn__kernels_avx512_f64,
      &dlattn__kernels_avx512bf16_bf16},

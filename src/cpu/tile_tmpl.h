@@ -5,7 +5,10 @@
 #include "score_tmpl.h"
 
 /* Query rows that draw their dropout together; register tiles, these and items share one grid. */
-#define BM (8 * MR)
+#ifndef BM_BLOCKS
+#define BM_BLOCKS 8
+#endif
+#define BM (BM_BLOCKS * MR)
 
 /* Query rows whose scores are held at a time: a divisor of BM. */
 #ifndef SCORE_BLOCKS

@@ -13,7 +13,7 @@
 #include "instance.h"
 #include "random_case.h"
 
-static const char *const isas[] = {"scalar", "avx2", "avx512", "avx512bf16", "neon"};
+static const char *const isas[] = {"scalar", "avx2", "avx512", "avx512bf16", "amx", "neon"};
 
 /* A buffer between two pages without access: it ends (or begins) where one of them begins (or ends). */
 typedef struct fenced {

@@ -109,7 +109,7 @@ def prepare(q: Array, k: Array, v: Array, *, backward: bool = False, grads: Sequ
 
 
 def set_option(name: str, value: Union[str, int, None]) -> None:
-    """A process-wide setting: "num_threads", "cpu_isa" (scalar, avx2, avx512, avx512bf16, neon, auto), "log", or "nvrtc"
+    """A process-wide setting: "num_threads", "cpu_isa" (scalar, avx2, avx512, avx512bf16, amx, neon, auto), "log", or "nvrtc"
     (where the CUDA backend finds its compiler: a file or a folder; the default is that of PyPI's wheels, if installed).
 
     None restores the default. Raises ArgumentError (unknown name or value), UnsupportedError (not on this machine).
