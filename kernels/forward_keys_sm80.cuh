@@ -12,45 +12,48 @@ typedef struct key_range {
     int lo, hi, full_lo, full_hi;
 } key_range;
 
-DEVICE key_range joined(key_range a, key_range b) {
-    key_range r = {smaller(a.lo, b.lo), larger(a.hi, b.hi), larger(a.full_lo, b.full_lo),
-                   smaller(a.full_hi, b.full_hi)};
-    return r;
+// Every row's limits ({0, 0} where it sees nothing) and what each warp's rows see to shared memory; returns what the
+// tile's rows see. Neither end of a row's interval falls from row to row, so the first and the last row tell of all.
+DEVICE key_range find_ranges(unsigned char *memory, const dlattn_params &p, const sequence &s, int row0, int rows) {
+    key_range *ranges = (key_range *)(memory + RANGES_AT);
+    const dlattn_mask mask = mask_of(p, s);
+    const int warp = (int)threadIdx.x / 32, first = 16 * MT * warp, r = first + lane_id();
+    limits ends = {0, 0};
+    if (lane_id() < 16 * MT && row0 + r < rows) {
+        const dlattn_interval v = dlattn_mask_ends(&mask, query_of(p, row0 + r)); // lo is never below 0, hi never above N
+        ends.lo = v.lo < s.N ? (int)v.lo : s.N;
+        ends.hi = v.hi > 0 ? (int)v.hi : 0;
+    }
+    const limits none = {0, 0};
+    if (lane_id() < 16 * MT) ((limits *)(memory + LIMITS_AT))[r] = ends.lo < ends.hi ? ends : none;
+    const int last = smaller(16 * MT, rows - row0 - first) - 1; // below 0: the warp has no row
+    const key_range own = {__shfl_sync(0xffffffffu, ends.lo, 0), __shfl_sync(0xffffffffu, ends.hi, last & 31),
+                           __shfl_sync(0xffffffffu, ends.lo, last & 31), __shfl_sync(0xffffffffu, ends.hi, 0)};
+    const key_range nothing = {0x7fffffff, 0, 0, 0};
+    if (lane_id() == 0) ranges[warp] = last < 0 ? nothing : own;
+    __syncthreads();
+    key_range all = ranges[0];
+    all.hi = ranges[smaller(WARPS - 1, (rows - row0 - 1) / (16 * MT))].hi;
+    return all;
 }
 
-// Every row's limits and what each warp's rows see to shared memory; returns what the tile's rows see.
-DEVICE key_range find_ranges(unsigned char *memory, const dlattn_params &p, const sequence &s, int row0, int rows) {
-    limits *row_limit = (limits *)(memory + LIMITS_AT);
-    key_range *ranges = (key_range *)(memory + RANGES_AT), own = {0x7fffffff, 0, 0, 0x7fffffff};
-    const dlattn_mask mask = mask_of(p, s);
-    const int warp = (int)threadIdx.x / 32;
+// Widens the hull to this thread's keys of [begin, end) whose segment lies in [lo, hi]; many are read at once.
+template <typename T>
+DEVICE void scan_segments(key_range *hull, const T *segments, i64 stride, int begin, int end, i64 lo, i64 hi) {
+    const int AT_ONCE = 16;
+    for (int first = begin + (int)threadIdx.x; first < end; first += AT_ONCE * THREADS) {
+        T found[AT_ONCE];
 #pragma unroll
-    for (int first = 0; first < 16 * MT; first += 32) {
-        const int r = 16 * MT * warp + first + lane_id();
-        if (first + lane_id() < 16 * MT) {
-            const bool there = row0 + r < rows;
-            limits seen = {0, 0};
-            if (there) seen = row_limits(p, s, mask, query_of(p, row0 + r));
-            row_limit[r] = seen;
-            if (there) {
-                key_range row = {seen.lo < seen.hi ? seen.lo : 0x7fffffff, seen.hi, seen.lo, seen.hi};
-                own = joined(own, row);
+        for (int n = 0; n < AT_ONCE; n++) found[n] = segments[smaller(first + n * THREADS, end - 1) * stride];
+#pragma unroll
+        for (int n = 0; n < AT_ONCE; n++) {
+            const int j = smaller(first + n * THREADS, end - 1);
+            if (lo <= found[n] && found[n] <= hi) {
+                hull->lo = smaller(hull->lo, j);
+                hull->hi = larger(hull->hi, j + 1);
             }
         }
     }
-#pragma unroll
-    for (int lane = 1; lane < 32; lane *= 2) {
-        key_range other = {__shfl_xor_sync(0xffffffffu, own.lo, lane), __shfl_xor_sync(0xffffffffu, own.hi, lane),
-                           __shfl_xor_sync(0xffffffffu, own.full_lo, lane),
-                           __shfl_xor_sync(0xffffffffu, own.full_hi, lane)};
-        own = joined(own, other);
-    }
-    if (lane_id() == 0) ranges[warp] = own;
-    __syncthreads();
-    key_range all = ranges[0];
-#pragma unroll
-    for (int w = 1; w < WARPS; w++) all = joined(all, ranges[w]);
-    return all;
 }
 
 // With segments: each warp's range of them to shared memory; returns `seen` without the keys at both ends that lie
@@ -75,14 +78,14 @@ DEVICE key_range meet_segments(key_range seen, unsigned char *memory, const dlat
         own.lo = ranges[w].lo < own.lo ? ranges[w].lo : own.lo;
         own.hi = ranges[w].hi > own.hi ? ranges[w].hi : own.hi;
     }
-    // lo is huge when no key is seen.
-#pragma unroll 4
-    for (int j = smaller(seen.lo, seen.hi) + (int)threadIdx.x; j < seen.hi; j += THREADS) {
-        const i64 segment = load_int(p.kv_segments, c.kv_segments_at + j * p.kv_segments.stride[1]);
-        if (own.lo <= segment && segment <= own.hi) {
-            hull.lo = smaller(hull.lo, j);
-            hull.hi = j + 1;
-        }
+    const i64 stride = p.kv_segments.stride[1];
+    const int begin = smaller(seen.lo, seen.hi); // lo is huge when no key is seen
+    if (p.kv_segments.dtype == DLATTN_TYPE_I64) {
+        const i64 *from = (const i64 *)p.kv_segments.data + c.kv_segments_at;
+        scan_segments(&hull, from, stride, begin, seen.hi, own.lo, own.hi);
+    } else {
+        const int *from = (const int *)p.kv_segments.data + c.kv_segments_at;
+        scan_segments(&hull, from, stride, begin, seen.hi, own.lo, own.hi);
     }
 #pragma unroll
     for (int lane = 1; lane < 32; lane *= 2) {
@@ -99,13 +102,14 @@ DEVICE key_range meet_segments(key_range seen, unsigned char *memory, const dlat
     return hull;
 }
 
-// Does this warp see any of the keys [j0, j0 + BN)? Its range is read anew each time: registers are scarce.
-DEVICE bool reaches(const unsigned char *memory, int j0) {
+// By intervals. The warp's range is read anew each time: registers are scarce.
+DEVICE int meet_keys(const unsigned char *memory, int j0) {
     const key_range own = ((const key_range *)(memory + RANGES_AT))[thread_anew() / 32];
-    return j0 < own.hi && j0 + BN > own.lo;
+    if (j0 >= own.hi || j0 + BN <= own.lo) return TILE_APART;
+    return j0 >= own.full_lo && j0 + BN <= own.full_hi ? TILE_WHOLE : TILE_PARTLY;
 }
 
-// Hides what the intervals hide, where they do: most tiles are free of it, most others at one end only.
+// Hides what the intervals hide, where they do: mostly at one end only.
 DEVICE void hide_ends(float (&s)[MT][NT][4], const unsigned char *memory, int j0) {
     const key_range own = ((const key_range *)(memory + RANGES_AT))[thread_anew() / 32];
     if (j0 < own.full_lo) hide_before(s, (const limits *)(memory + LIMITS_AT), j0);

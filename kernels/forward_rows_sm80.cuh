@@ -8,6 +8,18 @@
 #include "scores_sm80.cuh"
 #include "softmax_sm80.cuh"
 
+// What a block knows of its place and sequence. It waits in shared memory: registers are scarce. `context` and `key` are
+// there where the features ask for them.
+typedef struct loop_facts {
+    score_context context;
+    sequence s;
+    dlattn_philox_key key;
+    int row0, rows; // the first row of the tile, and how many there are in all
+    int h, split;
+    int first;      // tile of keys
+} loop_facts;
+static_assert(sizeof(loop_facts) <= FACTS_BYTES, "room for the facts");
+
 // What is derived from x is computed again where it is needed, instead of being kept in registers through the loop.
 DEVICE void forget(u32 &x) { asm volatile("" : "+r"(x)); }
 
@@ -17,19 +29,32 @@ typedef struct block_place {
 
 // Row tiles of one head follow each other, so that its keys stay in L2. Interval masks make tiles of unequal length,
 // and causal ones the last rows the longest: then the tiles of many heads go together, the longest first, or the last
-// head's longest tile would end alone. As many heads as L2 holds or, sharing keys less well, 32.
+// head's longest tile would end alone. As many heads as L2 holds (about) or, sharing keys less well, 32.
 DEVICE block_place place_of(const dlattn_params &p, u32 block) {
     const u32 heads = (PACKED ? p.G : p.H) * p.B, splits = SPLIT ? p.splits : 1, tiles = p.row_tiles;
-    u32 together = 1;
-    if (INTERVAL) together = smaller(larger(32, (16 << 20) / (p.D + p.E) / larger(p.N, 1)), heads);
-    const u32 chunk = block / (together * tiles * splits), rest = block - chunk * (together * tiles * splits);
-    const u32 count = smaller(together, heads - chunk * together), head = chunk * together + rest / splits % count;
-    const u32 tile = rest / splits / count;
     block_place place;
-    place.row0 = (int)(INTERVAL ? tiles - 1 - tile : tile) * BM;
-    place.split = SPLIT ? (int)(rest % splits) : 0;
-    place.h = (int)(head % (PACKED ? p.G : p.H));
+    place.split = 0;
+    if (SPLIT) {
+        place.split = (int)(block % splits);
+        block /= splits;
+    }
+    u32 head = block / tiles, tile = block - head * tiles;
+    if (INTERVAL) {
+        const float fit = __fdividef((float)(16 << 20), (float)(p.D + p.E) * (float)larger(p.N, 1));
+        const u32 together = (u32)larger(32, (int)fit);
+        u32 first = 0, count = heads;
+        if (together < heads) {
+            first = block / (together * tiles) * together;
+            count = smaller(together, heads - first);
+        }
+        const u32 rest = block - first * tiles;
+        tile = rest / count;
+        head = first + (rest - tile * count);
+        tile = tiles - 1 - tile;
+    }
+    place.row0 = (int)tile * BM;
     place.b = (int)(head / (PACKED ? p.G : p.H));
+    place.h = (int)head - place.b * (PACKED ? p.G : p.H);
     return place;
 }
 
@@ -75,6 +100,10 @@ DEVICE void absorb_sign(u32 tile, float scale) {
 
 // Two neighbours of a row, `count` of which exist, as float.
 DEVICE void store_floats(float *to, i64 stride, float x, float y, int count) {
+    if (count > 1 && stride == 1 && ((u64)to & 7) == 0) {
+        *(float2 *)to = make_float2(x, y);
+        return;
+    }
     if (count > 0) to[0] = x;
     if (count > 1) to[stride] = y;
 }
@@ -85,12 +114,14 @@ DEVICE bool stores_chunks(const dlattn_params &p) {
     return p.out.stride[3] == 1 && ((p.out.data | 2 * strides) & 15) == 0;
 }
 
-// out's rows, of the element type: rounded, through shared memory, so that whole rows are written at once.
-DEVICE void store_rows(u32 tile, const float (&o)[MT][ET][4], const dlattn_params &p, const sequence &s, int h,
-                       int row0, int rows) {
-    const int thread = thread_anew(), lane = thread % 32, g = lane / 4, t = lane % 4;
-    const int warp_row = 16 * MT * (thread / 32);
-    __syncthreads(); // the last tiles have been read
+// out's rows, of the element type: rounded, through shared memory, so that whole rows are written at once. Each warp
+// has the place of its own rows of Q, which nobody else reads, if they are long enough.
+DEVICE void store_rows(u32 tile, const float (&o)[MT][ET][4], const dlattn_params &p, const loop_facts &facts) {
+    const int CHUNKS = HEAD_E / 8, COUNT = 16 * MT * CHUNKS / 32;
+    const int thread = thread_anew(), lane = thread % 32, g = lane / 4, t = lane % 4, warp_row = 16 * MT * (thread / 32);
+    if (HEAD_E > HEAD_D) __syncthreads(); // the last tiles have been read
+    else tile += warp_row * (2 * (HEAD_D - HEAD_E));
+    __syncwarp();
 #pragma unroll
     for (int a = 0; a < MT; a++)
 #pragma unroll
@@ -100,12 +131,32 @@ DEVICE void store_rows(u32 tile, const float (&o)[MT][ET][4], const dlattn_param
                 store_shared(tile + element_offset<HEAD_E>(warp_row + 16 * a + 8 * half + g, 8 * e + 2 * t),
                              pack(o[a][e][2 * half], o[a][e][2 * half + 1]));
     __syncwarp();
+    const int rows = facts.rows, row0 = facts.row0 + warp_row, h = facts.h;
+    const i64 base = at(p.out, facts.s.b, facts.s.q_begin);
     const bool chunks = stores_chunks(p);
-    for (int n = lane; n < 16 * MT * (HEAD_E / 8); n += 32) { // each warp its own rows
-        const int r = warp_row + n / (HEAD_E / 8), chunk = n % (HEAD_E / 8), row = row0 + r, count = p.E - 8 * chunk;
+    if (!PACKED && 32 % CHUNKS == 0 && chunks && p.E % 8 == 0) { // a lane stays in its column
+        const int STEP = 32 / CHUNKS < 1 ? 1 : 32 / CHUNKS, r = lane / CHUNKS, left = rows - row0 - r;
+        const bool inside = 8 * (lane % CHUNKS) < p.E;
+        u16 *to = (u16 *)p.out.data + base + (row0 + r) * p.out.stride[1] + h * p.out.stride[2] + lane % CHUNKS * 8;
+#pragma unroll
+        for (int first = 0; first < COUNT; first += 4) {
+            uint4 x[4];
+#pragma unroll
+            for (int n = 0; n < 4 && first + n < COUNT; n++)
+                x[n] = load_shared(tile + chunk_offset<HEAD_E>(warp_row + r + (first + n) * STEP, lane % CHUNKS));
+#pragma unroll
+            for (int n = 0; n < 4 && first + n < COUNT; n++) {
+                if (inside && (first + n) * STEP < left) *(uint4 *)to = x[n];
+                to += STEP * p.out.stride[1];
+            }
+        }
+        return;
+    }
+    for (int n = lane; n < 16 * MT * CHUNKS; n += 32) {
+        const int r = n / CHUNKS, chunk = n % CHUNKS, row = row0 + r, count = p.E - 8 * chunk;
         if (row >= rows || count <= 0) continue;
-        const uint4 x = load_shared(tile + chunk_offset<HEAD_E>(r, chunk));
-        u16 *to = (u16 *)p.out.data + at(p.out, s.b, s.q_begin + query_of(p, row), head_of(p, h, row)) +
+        const uint4 x = load_shared(tile + chunk_offset<HEAD_E>(warp_row + r, chunk));
+        u16 *to = (u16 *)p.out.data + base + query_of(p, row) * p.out.stride[1] + head_of(p, h, row) * p.out.stride[2] +
                   8 * chunk * p.out.stride[3];
         if (chunks && count >= 8) {
             *(uint4 *)to = x;
@@ -118,46 +169,59 @@ DEVICE void store_rows(u32 tile, const float (&o)[MT][ET][4], const dlattn_param
     }
 }
 
-// From the running sums to out and lse, or to this split's part of them.
+// From the running sums to out and lse, or to this split's part of them. The four threads of a row share its sum: each
+// ends one of the (up to four) rows they have in common, and tells the others.
 DEVICE void finish(u32 tile, float (&o)[MT][ET][4], const float (&m)[MT][2], const float (&l)[MT][2], float factor,
-                   const dlattn_params &p) {
-    u32 block = blockIdx.x;
-    forget(block);
-    const block_place place = place_of(p, block);
-    const sequence s = read_sequence(p, place.b);
-    const int rows = PACKED ? s.M * p.heads_per_group : s.M;
-    const int thread = thread_anew(), first = place.row0 + 16 * MT * (thread / 32) + thread % 32 / 4, t = thread % 4;
+                   const dlattn_params &p, const loop_facts &facts) {
+    const int thread = thread_anew(), t = thread % 4, first = facts.row0 + 16 * MT * (thread / 32) + thread % 32 / 4;
+    const int mine = t % (2 * MT);
+    float sum = 0.0f, reference = 0.0f;
 #pragma unroll
-    for (int a = 0; a < MT; a++)
+    for (int r = 0; r < 2 * MT; r++) {
+        const float whole = sum_of_quad(l[r / 2][r % 2]);
+        if (mine == r) sum = whole;
+        if (mine == r) reference = m[r / 2][r % 2];
+    }
+    const int row = first + 8 * mine;
+    const bool there = row < facts.rows;
+    const int i = query_of(p, row), h = head_of(p, facts.h, row);
+    const bool sunk = !SPLIT && p.sinks.data;
+    float sink = 0.0f;
+    if (sunk) sink = load_float(p.sinks, at(p.sinks, h));
+    const row_end end = end_of_row(reference, sum, factor, sunk, sink);
+    if (t < 2 * MT && there && SPLIT)
+        ((float *)p.partial_lse)[facts.split * p.row_count + row_of(p, facts.s, h, i)] = end.lse;
+    if (t < 2 * MT && there && !SPLIT && p.lse.data) store_float(p.lse, at(p.lse, facts.s.b, h, facts.s.q_begin + i), end.lse);
+
 #pragma unroll
-        for (int half = 0; half < 2; half++) {
-            const int row = first + 16 * a + 8 * half, i = query_of(p, row), h = head_of(p, place.h, row);
-            float sink = 0.0f;
-            const bool sunk = !SPLIT && p.sinks.data;
-            if (sunk) sink = load_float(p.sinks, at(p.sinks, h));
-            const row_end end = end_of_row(m[a][half], sum_of_quad(l[a][half]), factor, sunk, sink);
-            const float by = HAS(p, DLATTN_FEATURE_DROPOUT) ? end.factor * p.dropout_scale : end.factor;
+    for (int r = 0; r < 2 * MT; r++) {
+        float by = __shfl_sync(0xffffffffu, end.factor, thread & 28 | r);
+        if (HAS(p, DLATTN_FEATURE_DROPOUT)) by *= p.dropout_scale;
 #pragma unroll
-            for (int e = 0; e < ET; e++) {
-                // Nothing visible gives 0, even where 0 was multiplied by infinity.
-                o[a][e][2 * half] = by == 0.0f ? 0.0f : o[a][e][2 * half] * by;
-                o[a][e][2 * half + 1] = by == 0.0f ? 0.0f : o[a][e][2 * half + 1] * by;
-            }
-            if (row >= rows) continue;
-            const i64 part = place.split * p.row_count + row_of(p, s, h, i);
-            if (t == 0 && SPLIT) ((float *)p.partial_lse)[part] = end.lse;
-            if (t == 0 && !SPLIT && p.lse.data) store_float(p.lse, at(p.lse, s.b, h, s.q_begin + i), end.lse);
-            if (SPLIT || p.out.dtype != TYPE) {
-                const i64 stride = SPLIT ? 1 : p.out.stride[3];
-                float *to = SPLIT ? (float *)p.partial_out + part * p.E
-                                  : (float *)p.out.data + at(p.out, s.b, s.q_begin + i, h);
+        for (int e = 0; e < ET; e++)
 #pragma unroll
-                for (int e = 0; e < ET; e++)
-                    store_floats(to + (8 * e + 2 * t) * stride, stride, o[a][e][2 * half], o[a][e][2 * half + 1],
-                                 p.E - 8 * e - 2 * t);
-            }
+            for (int c = 2 * (r % 2); c < 2 * (r % 2) + 2; c++) o[r / 2][e][c] *= by;
+        if (by == 0.0f) { // nothing visible gives 0, even where 0 was multiplied by infinity
+#pragma unroll
+            for (int e = 0; e < ET; e++) o[r / 2][e][2 * (r % 2)] = o[r / 2][e][2 * (r % 2) + 1] = 0.0f;
         }
-    if (!SPLIT && p.out.dtype == TYPE) store_rows(tile, o, p, s, place.h, place.row0, rows);
+    }
+    if (!SPLIT && p.out.dtype == TYPE) {
+        store_rows(tile, o, p, facts);
+        return;
+    }
+#pragma unroll
+    for (int r = 0; r < 2 * MT; r++) {
+        const int row = first + 8 * r, i = query_of(p, row), h = head_of(p, facts.h, row);
+        if (row >= facts.rows) continue;
+        const i64 stride = SPLIT ? 1 : p.out.stride[3];
+        float *to = SPLIT ? (float *)p.partial_out + (facts.split * p.row_count + row_of(p, facts.s, h, i)) * p.E
+                          : (float *)p.out.data + at(p.out, facts.s.b, facts.s.q_begin + i, h);
+#pragma unroll
+        for (int e = 0; e < ET; e++)
+            store_floats(to + (8 * e + 2 * t) * stride, stride, o[r / 2][e][2 * (r % 2)], o[r / 2][e][2 * (r % 2) + 1],
+                         p.E - 8 * e - 2 * t);
+    }
 }
 
 #endif

@@ -23,6 +23,7 @@
 #define INTERVAL (((FEATURES) & DLATTN_FEATURE_INTERVAL) != 0)
 #define SEGMENTS (((FEATURES) & DLATTN_FEATURE_SEGMENTS) != 0)
 #define SCORED (((FEATURES) & FEATURES_SCORED) != 0)
+#define CAPPED (((FEATURES) & FEATURES_SCORED) == DLATTN_FEATURE_SOFTCAP) // and nothing added to it
 
 static_assert(BM % (16 * WARPS) == 0 && MT >= 1 && BN % 16 == 0 && HEAD_D % 16 == 0 && HEAD_E % 16 == 0, "tile sizes");
 static_assert(STAGES == 1 || STAGES == 2, "stages");
@@ -39,21 +40,13 @@ static_assert(!PACKED || ((FEATURES) & ~(DLATTN_FEATURE_INTERVAL | DLATTN_FEATUR
 #define LIMITS_AT (BIAS_AT + WARPS * BIAS_WARP_BYTES)
 #define RANGES_AT (LIMITS_AT + BM * 8)                    // of each warp's rows
 #define FACTS_AT (RANGES_AT + WARPS * 16)
-#define SEGMENTS_AT (FACTS_AT + 128)                      // of two tiles of keys, in turns
+#define FACTS_BYTES 128                                   // of the block, see loop_facts
+#define SEGMENTS_AT (FACTS_AT + FACTS_BYTES)              // of two tiles of keys, in turns
 #define SEGMENT_RANGES_AT (SEGMENTS_AT + 2 * BN * 8)      // of each warp's rows; and as much again while they are found
 static_assert(BM * HEAD_E * 2 <= BIAS_AT, "the result fits");
 
-#include "forward_keys_sm80.cuh"
 #include "forward_rows_sm80.cuh"
-
-// What score terms and element masks ask for in every tile. It waits in shared memory: registers are scarce.
-typedef struct loop_facts {
-    score_context context;
-    sequence s;
-    dlattn_philox_key key;
-    int row0, h;
-} loop_facts;
-static_assert(sizeof(loop_facts) <= 128, "room for the facts");
+#include "forward_keys_sm80.cuh"
 
 // This thread's first row in the block's tile, its first key in a tile, and where its warp's bias lies.
 DEVICE int own_row() { return thread_anew() / 32 * (16 * MT) + thread_anew() % 32 / 4; }
@@ -92,7 +85,7 @@ DEVICE void next_keys(u32 k_tile, const tile_source &keys, int j0, bool more, co
 DEVICE float factor_of(const dlattn_params &p) {
     float scale = p.scale;
     asm volatile("" : "+f"(scale));
-    return SCORED ? LOG2_E : scale == 0.0f ? LOG2_E : fabsf(scale) * LOG2_E;
+    return CAPPED ? 1.0f : SCORED ? LOG2_E : scale == 0.0f ? LOG2_E : fabsf(scale) * LOG2_E;
 }
 
 // s = Q K^T for this warp's rows. q: Q's fragments, read here unless they stay in registers.
@@ -143,6 +136,16 @@ DEVICE void multiply_values(float (&o)[MT][ET][4], const float (&s)[MT][NT][4], 
     }
 }
 
+// Is a tile's work there twice, with and without the hiding? It pays where most tiles need nothing of the kind, by 2 to 5 %
+// at head size 128; with more features it would only take longer to compile.
+#define TWO_WAYS ((FEATURES) == DLATTN_FEATURE_INTERVAL)
+
+// What is known of a tile when it is compiled.
+template <bool VALUE>
+struct flag {
+    static constexpr bool value = VALUE;
+};
+
 extern "C" __global__ void __launch_bounds__(THREADS) forward_sm80(const __grid_constant__ dlattn_params p) {
     extern __shared__ __align__(128) unsigned char memory[];
     const block_place place = place_of(p, blockIdx.x);
@@ -160,19 +163,20 @@ extern "C" __global__ void __launch_bounds__(THREADS) forward_sm80(const __grid_
 
     load_queries(q_tile, p, s, place.h, place.row0, rows);
     loop_facts *const facts = (loop_facts *)(memory + FACTS_AT);
-    if (((FEATURES) & ~DLATTN_FEATURE_INTERVAL) != 0) {
-        if (threadIdx.x == 0) {
-            facts->context = score_context_of(p, s, PACKED ? place.h * p.heads_per_group : place.h);
-            facts->s = s;
-            if (HAS(p, DLATTN_FEATURE_DROPOUT)) facts->key = dropout_key(p);
-            facts->row0 = place.row0;
-            facts->h = place.h;
-        }
-        __syncthreads();
+    if (threadIdx.x == 0) {
+        facts->s = s;
+        facts->row0 = place.row0;
+        facts->rows = rows;
+        facts->h = place.h;
+        facts->split = place.split;
+        if (((FEATURES) & ~(DLATTN_FEATURE_INTERVAL | DLATTN_FEATURE_SOFTCAP)) != 0)
+            facts->context = score_context_of(p, s, place.h);
+        if (HAS(p, DLATTN_FEATURE_DROPOUT)) facts->key = dropout_key(p);
     }
+    if (SEGMENTS || BIAS) __syncthreads();
 
     // Which tiles of keys.
-    key_range seen = {0, s.N, 0, s.N};
+    key_range seen = {0, s.N};
     if (INTERVAL) seen = find_ranges(memory, p, s, place.row0, rows);
     if (SEGMENTS) seen = meet_segments(seen, memory, p, facts->context, place.row0, rows);
     int first = INTERVAL || SEGMENTS ? smaller(seen.lo, seen.hi) / BN : 0, last = (seen.hi + BN - 1) / BN;
@@ -213,49 +217,70 @@ extern "C" __global__ void __launch_bounds__(THREADS) forward_sm80(const __grid_
 #pragma unroll
     for (int a = 0; a < MT; a++) m[a][0] = m[a][1] = -INFINITE;
 
-    for (int n = top; n >= first; n--) {
-        const int slot = STAGES == 2 ? n % 2 : 0;
+    if (threadIdx.x == 0) facts->first = first;
+    if (last <= first) { // finish expects that all of Q has come
+        copies_wait<0>();
+        __syncthreads();
+    }
+
+    // One tile of keys for this warp's rows. whole: none of its scores is hidden by ends or segments. mixed: some are by
+    // segments. hides: is what hides compiled?
+    const auto attend = [&](int n, bool whole, bool mixed, auto hides) {
+        const int slot = STAGES == 2 ? n % 2 : 0, j0 = n * BN;
         const u32 k_tile = k_tiles + slot * K_BYTES, v_tile = v_tiles + slot * V_BYTES;
+        float scores[MT][NT][4];
+        multiply_keys(scores, q, q_own, k_tile);
+        if (STAGES == 1) next_keys(k_tile, keys, j0 - BN, n > facts->first, &k_column);
+        if (!BIAS && n > facts->first) load_terms(q_tile, p, *facts, j0 - BN);
+        if (CAPPED && !HAS(p, DLATTN_FEATURE_MASK) && whole && is_capped_little(scores, m, p.scale, p.softcap)) {
+            weigh_capped_little(scores, m, l, p.scale, p.softcap);
+            if (HAS(p, DLATTN_FEATURE_DROPOUT))
+                drop_tile(scores, p, facts->key, facts->s, facts->h, facts->row0 + own_row(), j0 + own_key());
+            multiply_values(o, scores, v_tile); // here again, so that it is mixed with the weights' work
+            return;
+        }
+        if (SCORED)
+            score_tile(scores, p, facts->context, facts->row0 + own_row(), j0 + own_key(), facts->s.M, facts->s.N,
+                       q_tile + own_bias(), CAPPED ? LOG2_E : 1.0f);
+        if (BIAS && n > facts->first) load_terms(q_tile, p, *facts, j0 - BN); // this one's bias has been read
+        if (SEGMENTS && mixed)
+            hide_other_segments(scores, p, facts->context, segments + n % 2 * (BN * 8), facts->row0 + own_row(), facts->s.M);
+        if (HAS(p, DLATTN_FEATURE_MASK))
+            hide_masked(scores, p, facts->context, facts->row0 + own_row(), j0 + own_key(), facts->s.M, facts->s.N);
+        if (INTERVAL && hides.value) hide_ends(scores, memory, j0);
+        else if (hides.value && j0 + BN > s.N) hide_past(scores, j0 + own_key(), s.N);
+        softmax_step(scores, o, m, l, factor_of(p));
+        if (HAS(p, DLATTN_FEATURE_DROPOUT))
+            drop_tile(scores, p, facts->key, facts->s, facts->h, facts->row0 + own_row(), j0 + own_key());
+        multiply_values(o, scores, v_tile);
+    };
+
+    for (int n = top; n >= first; n--) {
         copies_wait<0>();
         __syncthreads();
         if (STAGES == 1) {
-            load_values(v_tile, values, n * BN, &v_column);
+            load_values(v_tiles, values, n * BN, &v_column);
             copies_commit();
-        } else if (n > first) {
+        } else if (n > facts->first) {
             load_keys(k_tiles + (n - 1) % 2 * K_BYTES, keys, (n - 1) * BN, &k_column);
             load_values(v_tiles + (n - 1) % 2 * V_BYTES, values, (n - 1) * BN, &v_column);
             copies_commit();
         }
-        // The ranges of a warp are read anew each time: registers are scarce.
-        int meeting = SEGMENTS_EQUAL;
+        int segments_meet = TILE_WHOLE, ends_meet = n * BN + BN > s.N ? TILE_PARTLY : TILE_WHOLE;
         if (SEGMENTS) {
             const segment_range *ranges = (const segment_range *)(memory + SEGMENT_RANGES_AT);
-            meeting = compare_segments(segments + n % 2 * (BN * 8), p, ranges[thread_anew() / 32], n * BN, s.N);
+            segments_meet = compare_segments(segments + n % 2 * (BN * 8), p, ranges[thread_anew() / 32], n * BN, s.N);
         }
-        if (meeting == SEGMENTS_APART || (INTERVAL && !reaches(memory, n * BN))) { // this warp only helps to copy
-            if (STAGES == 1) next_keys(k_tile, keys, (n - 1) * BN, n > first, &k_column);
-            if (n > first) load_terms(q_tile, p, *facts, (n - 1) * BN);
-            continue;
+        if (INTERVAL) ends_meet = meet_keys(memory, n * BN);
+        if (segments_meet == TILE_APART || ends_meet == TILE_APART) { // this warp only helps to copy
+            if (STAGES == 1) next_keys(k_tiles, keys, (n - 1) * BN, n > facts->first, &k_column);
+            if (n > facts->first) load_terms(q_tile, p, *facts, (n - 1) * BN);
+        } else if (TWO_WAYS && segments_meet == TILE_WHOLE && ends_meet == TILE_WHOLE) {
+            attend(n, true, false, flag<false>());
+        } else {
+            const bool mixed = segments_meet == TILE_PARTLY;
+            attend(n, !mixed && ends_meet == TILE_WHOLE, mixed, flag<true>());
         }
-        float scores[MT][NT][4];
-        multiply_keys(scores, q, q_own, k_tile);
-        if (STAGES == 1) next_keys(k_tile, keys, (n - 1) * BN, n > first, &k_column);
-        if (SCORED)
-            score_tile(scores, p, facts->context, facts->row0 + own_row(), n * BN + own_key(), facts->s.M, facts->s.N,
-                       q_tile + own_bias());
-        if (n > first) load_terms(q_tile, p, *facts, (n - 1) * BN);
-        if (SEGMENTS && meeting == SEGMENTS_MIXED)
-            hide_other_segments(scores, p, facts->context, segments + n % 2 * (BN * 8), facts->row0 + own_row(),
-                                facts->s.M);
-        if (HAS(p, DLATTN_FEATURE_MASK))
-            hide_masked(scores, p, facts->context, facts->row0 + own_row(), n * BN + own_key(), facts->s.M, facts->s.N);
-        if (INTERVAL) hide_ends(scores, memory, n * BN);
-        else if (n * BN + BN > s.N) hide_past(scores, n * BN + own_key(), s.N);
-        softmax_step(scores, o, m, l, factor_of(p));
-        if (HAS(p, DLATTN_FEATURE_DROPOUT))
-            drop_tile(scores, p, facts->key, facts->s, facts->h, facts->row0 + own_row(), n * BN + own_key());
-        multiply_values(o, scores, v_tile);
     }
-    copies_wait<0>(); // Q's copy, when there was no key
-    finish(shared_address(memory), o, m, l, factor_of(p), p);
+    finish(shared_address(memory), o, m, l, factor_of(p), p, *facts);
 }

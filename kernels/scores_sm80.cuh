@@ -8,64 +8,10 @@
 
 #include "mma_sm80.cuh"
 #include "scores.cuh"
+#include "softcap_sm80.cuh"
 
 // Do the features change the score beyond its scale?
 #define FEATURES_SCORED (DLATTN_FEATURE_SOFTCAP | DLATTN_FEATURE_ALIBI | DLATTN_FEATURE_BIAS)
-
-// tanh: x + x^3 P(x^2) up to 1/2 (P interpolates at Chebyshev nodes, relative error 5.3e-8), 1 - 2 / (1 + exp(2x)) beyond.
-#define TANH_1 -0.3333331108f
-#define TANH_2 0.1333047649f
-#define TANH_3 -0.05338711064f
-#define TANH_4 0.01798874441f
-
-DEVICE float tanh_of(float x) {
-    const float y = fabsf(x), square = x * x;
-    float large, small = fmaf(fmaf(fmaf(fmaf(TANH_4, square, TANH_3), square, TANH_2), square, TANH_1) * square, x, x);
-    // One after the other, in registers that are soon free: all scores of a tile at once would need more than there
-    // are.
-    asm volatile("{\n\t.reg .f32 e;\n\t"
-                 "ex2.approx.ftz.f32 e, %1;\n\t"
-                 "add.ftz.f32 e, e, 0f3F800000;\n\t"
-                 "rcp.approx.ftz.f32 e, e;\n\t"
-                 "fma.rn.ftz.f32 %0, e, 0fC0000000, 0f3F800000;\n\t}"
-                 : "=f"(large) : "f"(y * (2.0f * LOG2_E)));
-    return y < 0.5f ? small : copysignf(large, x);
-}
-
-// s = softcap * tanh(s * scale / softcap), 16 rows at a time. Where the whole warp stays below |x| = 1/2, it is s times
-// a polynomial in s^2. (The tile at once would need more registers than there are, smaller pieces wait longer for each
-// other.)
-template <int MT, int NT>
-DEVICE void cap_tile(float (&s)[MT][NT][4], float scale, float softcap) {
-    asm volatile("" : "+f"(scale), "+f"(softcap)); // no constants kept through the loop
-    const float inward = scale / softcap, square = inward * inward;
-#pragma unroll
-    for (int a = 0; a < MT; a++) {
-        float tops[4] = {0.0f, 0.0f, 0.0f, 0.0f}; // four, so that each waits less for the last
-#pragma unroll
-        for (int n = 0; n < NT; n++)
-#pragma unroll
-            for (int c = 0; c < 4; c++) tops[c] = fmaxf(tops[c], fabsf(s[a][n][c]));
-        const float top = fmaxf(fmaxf(tops[0], tops[1]), fmaxf(tops[2], tops[3]));
-        if (__all_sync(0xffffffffu, top * fabsf(inward) < 0.5f && square < 1e8f)) {
-            const float c1 = TANH_1 * square * scale, c2 = TANH_2 * square * square * scale;
-            const float cube = square * square * square;
-            const float c3 = TANH_3 * cube * scale, c4 = TANH_4 * cube * square * scale;
-#pragma unroll
-            for (int n = 0; n < NT; n++)
-#pragma unroll
-                for (int c = 0; c < 4; c++) {
-                    const float x = s[a][n][c], w = x * x;
-                    s[a][n][c] = x * fmaf(fmaf(fmaf(fmaf(c4, w, c3), w, c2), w, c1), w, scale);
-                }
-        } else {
-#pragma unroll
-            for (int n = 0; n < NT; n++)
-#pragma unroll
-                for (int c = 0; c < 4; c++) s[a][n][c] = softcap * tanh_of(s[a][n][c] * inward);
-        }
-    }
-}
 
 #ifndef BIAS
 #define BIAS 0
@@ -111,12 +57,13 @@ DEVICE float2 bias_pair(u32 tile, int r, int n) {
 }
 #endif
 
-// s: q.k, becomes the score in natural units. Rows >= M and keys >= N get some number. bias: the warp's tile of it.
+// s: q.k, becomes the score in natural units; with only the softcap, times `unit`. Rows >= M and keys >= N get some
+// number. bias: the warp's tile of it.
 template <int MT, int NT>
 DEVICE void score_tile(float (&s)[MT][NT][4], const dlattn_params &p, const score_context &context, int i, int j, int M,
-                       int N, u32 bias) {
+                       int N, u32 bias, float unit) {
     if (HAS(p, DLATTN_FEATURE_SOFTCAP)) {
-        cap_tile(s, p.scale, p.softcap);
+        cap_tile(s, p.scale, p.softcap, unit);
     } else {
         EACH_SCORE(MT, NT) s[a][n][c] *= p.scale;
     }
@@ -213,9 +160,9 @@ typedef struct segment_range {
 } segment_range;
 
 // How a tile of keys meets a warp's rows: no row sees any of it, all see all of it, or it must be looked at.
-#define SEGMENTS_APART 0
-#define SEGMENTS_EQUAL 1
-#define SEGMENTS_MIXED 2
+#define TILE_APART 0
+#define TILE_WHOLE 1
+#define TILE_PARTLY 2
 
 DEVICE int compare_segments(u32 segments, const dlattn_params &p, const segment_range &rows, int j0, int N) {
     bool meets = false, equal = rows.lo == rows.hi;
@@ -227,8 +174,8 @@ DEVICE int compare_segments(u32 segments, const dlattn_params &p, const segment_
         meets |= there && rows.lo <= segment && segment <= rows.hi;
         equal &= !there || segment == rows.lo;
     }
-    if (!__any_sync(0xffffffffu, meets)) return SEGMENTS_APART;
-    return __all_sync(0xffffffffu, equal) ? SEGMENTS_EQUAL : SEGMENTS_MIXED;
+    if (!__any_sync(0xffffffffu, meets)) return TILE_APART;
+    return __all_sync(0xffffffffu, equal) ? TILE_WHOLE : TILE_PARTLY;
 }
 
 template <int MT, int NT>

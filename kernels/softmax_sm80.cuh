@@ -21,13 +21,39 @@ DEVICE float sum_of_quad(float x) {
     return x + __shfl_xor_sync(0xffffffffu, x, 2);
 }
 
+// The references of rows whose largest score `top` (this thread's part of it) lies too far above, with what is relative
+// to them.
+template <int MT, int ET>
+DEVICE void raise_references(const float (&top)[MT][2], float (&o)[MT][ET][4], float (&m)[MT][2], float (&l)[MT][2],
+                             float factor) {
+    bool raise = false;
+#pragma unroll
+    for (int a = 0; a < MT; a++)
+#pragma unroll
+        for (int half = 0; half < 2; half++) raise |= (top[a][half] - m[a][half]) * factor > RAISE_BY;
+    if (!__any_sync(0xffffffffu, raise)) return;
+#pragma unroll
+    for (int a = 0; a < MT; a++)
+#pragma unroll
+        for (int half = 0; half < 2; half++) {
+            float old = m[a][half], now = fmaxf(old, largest_of_quad(top[a][half]));
+            float ratio = exp2_approx((old - (now == -INFINITE ? 0.0f : now)) * factor);
+            m[a][half] = now;
+            l[a][half] *= ratio;
+#pragma unroll
+            for (int e = 0; e < ET; e++) {
+                o[a][e][2 * half] *= ratio;
+                o[a][e][2 * half + 1] *= ratio;
+            }
+        }
+}
+
 // s: scores of 16 MT rows by 8 NT keys, replaced by weights. o: 16 MT rows by 8 ET columns, kept relative to m. l: this
 // thread's part of the sums. -inf hides; a row that has seen nothing keeps m = -inf and weights 0; NaN reaches o and l.
 template <int MT, int NT, int ET>
 DEVICE void softmax_step(float (&s)[MT][NT][4], float (&o)[MT][ET][4], float (&m)[MT][2], float (&l)[MT][2],
                          float factor) {
     float top[MT][2];
-    bool raise = false;
 #pragma unroll
     for (int a = 0; a < MT; a++)
 #pragma unroll
@@ -36,24 +62,8 @@ DEVICE void softmax_step(float (&s)[MT][NT][4], float (&o)[MT][ET][4], float (&m
 #pragma unroll
             for (int n = 0; n < NT; n++) x = fmaxf(fmaxf(x, s[a][n][2 * half]), s[a][n][2 * half + 1]);
             top[a][half] = x;
-            raise |= (x - m[a][half]) * factor > RAISE_BY;
         }
-    if (__any_sync(0xffffffffu, raise)) {
-#pragma unroll
-        for (int a = 0; a < MT; a++)
-#pragma unroll
-            for (int half = 0; half < 2; half++) {
-                float old = m[a][half], now = fmaxf(old, largest_of_quad(top[a][half]));
-                float ratio = exp2_approx((old - (now == -INFINITE ? 0.0f : now)) * factor);
-                m[a][half] = now;
-                l[a][half] *= ratio;
-#pragma unroll
-                for (int e = 0; e < ET; e++) {
-                    o[a][e][2 * half] *= ratio;
-                    o[a][e][2 * half + 1] *= ratio;
-                }
-            }
-    }
+    raise_references(top, o, m, l, factor);
 #pragma unroll
     for (int a = 0; a < MT; a++)
 #pragma unroll

@@ -18,17 +18,17 @@ typedef uint64_t dlattn_u64;
 #define DLATTN_I64_MAX ((dlattn_i64)0x7fffffffffffffffLL)
 #define DLATTN_I64_MIN (-DLATTN_I64_MAX - 1)
 
-// a + b, a * b, held at the ends of the range instead of wrapping.
+// a + b, a - b, a * b, held at the ends of the range instead of wrapping: the sign of a wrapped sum is that of neither.
 DLATTN_SHARED dlattn_i64 dlattn_add_sat(dlattn_i64 a, dlattn_i64 b) {
-    if (b > 0 && a > DLATTN_I64_MAX - b) return DLATTN_I64_MAX;
-    if (b < 0 && a < DLATTN_I64_MIN - b) return DLATTN_I64_MIN;
-    return a + b;
+    dlattn_i64 sum = (dlattn_i64)((dlattn_u64)a + (dlattn_u64)b);
+    if (((a ^ sum) & (b ^ sum)) < 0) return a < 0 ? DLATTN_I64_MIN : DLATTN_I64_MAX;
+    return sum;
 }
 
 DLATTN_SHARED dlattn_i64 dlattn_sub_sat(dlattn_i64 a, dlattn_i64 b) {
-    if (b < 0 && a > DLATTN_I64_MAX + b) return DLATTN_I64_MAX;
-    if (b > 0 && a < DLATTN_I64_MIN + b) return DLATTN_I64_MIN;
-    return a - b;
+    dlattn_i64 difference = (dlattn_i64)((dlattn_u64)a - (dlattn_u64)b);
+    if (((a ^ b) & (a ^ difference)) < 0) return a < 0 ? DLATTN_I64_MIN : DLATTN_I64_MAX;
+    return difference;
 }
 
 // a * b for b >= 1.

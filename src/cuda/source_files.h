@@ -51,6 +51,7 @@
     X(shared_params, "shared/params.h")                                \
     X(shared_philox, "shared/philox.h")                                \
     X(shared_shared, "shared/shared.h")                                \
+    X(softcap_sm80_cuh, "softcap_sm80.cuh")                            \
     X(softmax_sm80_cuh, "softmax_sm80.cuh")                            \
     X(warp_cuh, "warp.cuh")
 

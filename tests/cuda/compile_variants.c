@@ -142,7 +142,7 @@ static bool is_twin(const kernel_request *r, const variant *row, int32_t arch) {
     if (!row || !row->tuned) return false;
     const int32_t home = dlattn__variant_home(row);
     const bool half = value_of(r, "TYPE") == DLATTN_T_F16 && row->types & 1u << DLATTN_T_BF16;
-    if (value_of(r, "FEATURES")) return arch != home || row->head != 128 || half;
+    if (value_of(r, "FEATURES") != (int64_t)row->needed) return arch != home || row->head != 128 || half;
     return half && (arch != home || row->head != 128);
 }
 
