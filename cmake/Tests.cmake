@@ -38,8 +38,11 @@ endif()
 # ---- dlattn check on a GPU, skipped where there is none; and its way of moving memory, with the CPU as the device -----
 
 dlattn_add_test(check_cuda check tests/check_cuda.sh $<TARGET_FILE:dlattn_command> --variant all ${check_arguments})
+dlattn_add_test(check_cuda_f16 check tests/check_cuda.sh $<TARGET_FILE:dlattn_command> --dtype f16 ${check_arguments})
+dlattn_add_test(check_cuda_bf16 check tests/check_cuda.sh $<TARGET_FILE:dlattn_command> --dtype bf16 ${check_arguments})
+dlattn_add_test(repeats_cuda check tests/check_cuda.sh $<TARGET_FILE:dlattn_command> repeats)
 dlattn_add_test(random_cuda check tests/check_cuda.sh $<TARGET_FILE:dlattn_command> --random ${DLATTN_RANDOM_CASES} --seed 2026)
-set_tests_properties(check_cuda random_cuda PROPERTIES SKIP_RETURN_CODE 77)
+set_tests_properties(check_cuda check_cuda_f16 check_cuda_bf16 repeats_cuda random_cuda PROPERTIES SKIP_RETURN_CODE 77)
 dlattn_add_test(check_cuda_host check $<TARGET_FILE:dlattn_command> check --device cuda-host --quick --threads 2)
 
 # ---- unit tests: internals, through a static twin of the library ----------------------------------------------------

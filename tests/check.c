@@ -157,6 +157,7 @@ static int run_backward(check_report *report, instance *x, const check_truth *tr
 
 static void run_on_isa(check_report *report, instance *x, const check_truth *truth, const check_options *options) {
     const test_case *c = x->test;
+    if (options->brief) device_capture(0);
     int forward = run_forward(report, x, truth);
     if (!forward && !check_forced(report)) return;
     if (forward) check_forward_bits(report, x, truth, options);
