@@ -373,7 +373,7 @@ def test_rng_states_of_all_kinds_give_the_bits_of_the_seed():
 
 def test_keys_of_jax_random_are_states():
     q = normal(B, M, H, D)
-    typed, raw = jax.random.key(7), jax.random.PRNGKey(7)
+    typed, raw = (jax.random.fold_in(key(7), 1) for key in (jax.random.key, jax.random.PRNGKey))
     first, second = np.asarray(raw).tolist()
     expected = dlattn.attention(q, q, q, dropout=0.5, seed=first + (second << 32))
     call = jax.jit(lambda key: attention(q, q, q, dropout=0.5, rng_state=key))
