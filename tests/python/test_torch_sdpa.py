@@ -123,6 +123,30 @@ def test_a_refused_problem_raises_the_sentence(calls):
         sdpa(q, k, v)
 
 
+def test_the_kernel_of_varlen_attn_on_cpu_tensors():
+    """torch calls it on CUDA alone; packed tokens, a window, lengths, and pages as torch 2.12 passes them."""
+    from dlattn.torch import _sdpa
+
+    q, k, v = (torch.randn(26, 2, 8, dtype=torch.float64) for _ in range(3))
+    cu = torch.tensor([0, 10, 26])
+    common = dict(window_size_left=5, window_size_right=-1, scale=0.4)
+    out, lse, seed, unused, mask = _sdpa._any_flash(q, k, v, cu, cu, 16, 16, 0.0, True, False, **common)
+    expected = dlattn.attention(q, k, v, cu_seqlens_q=cu, cu_seqlens_k=cu, causal=True, window=(5, None), scale=0.4)
+    assert torch.equal(out, expected) and lse.shape == (2, 26) and seed.dtype == unused.dtype == torch.uint64
+    grads = _sdpa._any_flash_backward(out, q, k, v, out, lse, cu, cu, 16, 16, 0.0, True, seed, unused, **common)
+    peer = dlattn.attention_backward(out, q, k, v, out, lse, cu_seqlens_q=cu, cu_seqlens_k=cu, causal=True,
+                                     window=(5, None), scale=0.4)
+    assert all(torch.equal(a, b) for a, b in zip(grads, peer[:3]))
+    pages = [torch.cat((x, torch.zeros(6, 2, 8, dtype=torch.float64))).view(8, 4, 2, 8) for x in (k, v)]
+    table = torch.tensor([[0, 1, 2, 3], [4, 5, 6, 7]])
+    used = torch.tensor([9, 14])
+    out, *_ = _sdpa._any_flash(q, *pages, cu, None, 16, 16, 0.0, False, False, seqused_k=used, block_table=table, num_splits=1)
+    rows = [pages[0].view(2, 16, 2, 8), pages[1].view(2, 16, 2, 8)]
+    assert torch.equal(out[:10], dlattn.attention(q[None, :10], *(x[:1, :9] for x in rows))[0])
+    with pytest.raises(dlattn.ArgumentError, match="return_debug_mask"):
+        _sdpa._any_flash(q, k, v, cu, cu, 16, 16, 0.0, True, True)
+
+
 @cuda_only
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 @pytest.mark.parametrize("options", [{}, dict(is_causal=True), dict(scale=0.2), dict(enable_gqa=True)])

@@ -118,7 +118,7 @@ def _efficient_backward(grad_out, query, key, value, attn_bias, out, logsumexp, 
 # ---- what varlen_attn and the quantised front ends call --------------------------------------------------------------
 
 def _any_flash_problem(query, key, value, cum_seq_q, cum_seq_k, max_q, max_k, dropout_p, is_causal, state, scale, left,
-                       right, seqused_k=None, alibi_slopes=None):
+                       right, seqused_k=None, alibi_slopes=None, block_table=None):
     """FlashAttention's own conventions: [B,M,H,D] or packed, causal aligned to the bottom right corner."""
     fields = _problem(query, scale, is_causal, dropout_p, _BSHD, top_left=False)
     left, right = (-1 if side is None else side for side in (left, right))
@@ -127,16 +127,21 @@ def _any_flash_problem(query, key, value, cum_seq_q, cum_seq_k, max_q, max_k, dr
         fields.update(window_left=left, window_right=right)
     if cum_seq_q is not None:
         fields.update(max_seqlen_q=max_q, max_seqlen_k=max_k)
+    if block_table is not None:  # seqused_k says it all
+        cum_seq_k = None
     return _tensors(query, key, value, state, cu_seqlens_q=cum_seq_q, cu_seqlens_k=cum_seq_k, seqlens_k=seqused_k,
-                    alibi_slopes=alibi_slopes), fields
+                    alibi_slopes=alibi_slopes, block_table=block_table), fields
 
 
 def _any_flash(query, key, value, cum_seq_q, cum_seq_k, max_q, max_k, dropout_p, is_causal, return_debug_mask, *,
-               scale=None, window_size_left=None, window_size_right=None, seqused_k=None, alibi_slopes=None):
+               scale=None, window_size_left=None, window_size_right=None, seqused_k=None, alibi_slopes=None,
+               block_table=None, num_splits=None):
+    """block_table and num_splits since torch 2.12; the library cuts the keys as it sees fit."""
     _no_debug_mask(return_debug_mask)
     seed, unused, state = _random(query, dropout_p)
     tensors, fields = _any_flash_problem(query, key, value, cum_seq_q, cum_seq_k, max_q, max_k, dropout_p, is_causal,
-                                         state, scale, window_size_left, window_size_right, seqused_k, alibi_slopes)
+                                         state, scale, window_size_left, window_size_right, seqused_k, alibi_slopes,
+                                         block_table)
     return *_native.forward(tensors, fields), seed, unused, query.new_empty(0)
 
 
