@@ -20,7 +20,23 @@ fi
     skip "$julia crashes when compiled code throws; on Debian 12 .ci/need_julia repairs that"
 export DLATTN_LIBRARY=$1 JULIA_DEPOT_PATH=$2:${JULIA_DEPOT_PATH:-}
 export JULIA_LOAD_PATH=$PWD/bindings/julia/DLAttn:@:@v#.#:@stdlib
+mkdir -p "$2"
 run() { "$julia" --startup-file=no --threads=2 -O1 "$@"; }
 run bindings/julia/DLAttn/test/runtests.jl
+
+# As a user gets it, by Pkg in a fresh environment; without a registry, which releases with extensions would ask for them.
+cat >"$2/install.jl" <<'EOF'
+using Pkg
+VERSION < v"1.9" || exit()
+Pkg.offline(true)
+Pkg.activate(mktempdir())
+Pkg.develop(PackageSpec(path="bindings/julia/DLAttn"))
+using DLAttn
+println("DLAttn ", DLAttn.version(), " in an environment of its own")
+EOF
+mkdir -p "$2/registries/none"
+printf '%s\n' 'name = "none"' 'uuid = "00000000-0000-0000-0000-000000000001"' 'repo = ""' '[packages]' >"$2/registries/none/Registry.toml"
+(unset JULIA_LOAD_PATH && run "$2/install.jl")
+
 diff <("$3") <(run examples/julia/attention.jl)
 run examples/julia/layer.jl

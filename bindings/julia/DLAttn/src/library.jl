@@ -1,7 +1,7 @@
 # Finds and loads the shared library: DLATTN_LIBRARY, else the one that deps/build.jl made, else the loader's, else the
 # one of the repository around this package.
 
-const BUILT = joinpath(@__DIR__, "..", "deps", "usr", "lib", "libdlattn.so")
+const BUILT = joinpath(@__DIR__, "..", "deps", "usr", "lib", "libdlattn.so.$DLATTN_ABI_VERSION")
 const IN_THE_REPOSITORY = joinpath(@__DIR__, "..", "..", "..", "..", "build", "release", "libdlattn.so")
 
 candidates() = haskey(ENV, "DLATTN_LIBRARY") ? [ENV["DLATTN_LIBRARY"]] :
