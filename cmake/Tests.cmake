@@ -118,9 +118,11 @@ set_tests_properties(package_cmake package_pkgconfig PROPERTIES FIXTURES_REQUIRE
                      ENVIRONMENT "CC=${CMAKE_C_COMPILER}")
 
 add_subdirectory(bindings/python/native)
-dlattn_add_test(pytest python ${DLATTN_PYTHON} -m pytest -q tests/python)
+file(GLOB jax_tests CONFIGURE_DEPENDS tests/python/test_jax_*.py) # mostly XLA's compiler at work: a test of their own
+dlattn_add_test(pytest python ${DLATTN_PYTHON} -m pytest -q tests/python --ignore-glob=*/test_jax_*)
+dlattn_add_test(pytest_jax python ${DLATTN_PYTHON} -m pytest -q ${jax_tests})
 dlattn_add_test(pytest_wheel package ${DLATTN_PYTHON} -m pytest -q -m slow tests/python)
-set_tests_properties(pytest PROPERTIES ENVIRONMENT
+set_tests_properties(pytest pytest_jax PROPERTIES ENVIRONMENT
     "DLATTN_LIBRARY=$<TARGET_FILE:dlattn>;DLATTN_COMMAND=$<TARGET_FILE:dlattn_command>;PYTHONPATH=${PROJECT_SOURCE_DIR}/bindings/python/src")
 
 include(cmake/Bindings.cmake)

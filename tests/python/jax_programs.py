@@ -5,10 +5,18 @@ import contextlib
 
 import jax
 import numpy as np
+import pytest
 from dlattn.jax import attention
 from gpu import assert_true
 
 DIFFERENTIABLE = ("q", "k", "v", "bias", "sinks")
+
+
+@pytest.fixture(autouse=True)
+def on_the_cpu():
+    """For a module that imports it: its programs run on the CPU, also on a machine with a GPU."""
+    with jax.default_device(jax.devices("cpu")[0]):
+        yield
 
 
 def x64(on=True):

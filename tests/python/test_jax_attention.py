@@ -13,7 +13,7 @@ jax = pytest.importorskip("jax", reason="jax is not installed")
 
 import jax.numpy as jnp
 from dlattn.jax import attention
-from jax_programs import check, program, run, split, traced_and_static, x64
+from jax_programs import check, on_the_cpu, program, run, split, traced_and_static, x64
 
 RNG = np.random.default_rng(5)
 B, M, N, H, G, D, E = 2, 11, 13, 4, 2, 8, 5

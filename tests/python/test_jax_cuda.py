@@ -9,6 +9,7 @@ import pytest
 jax = gpu.require("jax")
 
 import jax.numpy as jnp
+import test_jax_nn
 from dlattn._library import library
 from dlattn.jax import _calls, _handlers, attention, dot_product_attention
 from jax_programs import check, program, run, split, traced_and_static, x64
@@ -161,13 +162,13 @@ def test_lengths_may_change_between_replays():
             check(case, {"out": out})
 
 
-def test_dot_product_attention():
-    case = gpu.Case("bfloat16", D=64, E=64, causal=True, top_left=True)
-    found = jax.jit(lambda *x: dot_product_attention(*x, is_causal=True))(case.q, case.k, case.v)
+@pytest.mark.parametrize("name", test_jax_nn.CASES)
+def test_dot_product_attention(name):
+    case, given = test_jax_nn.case_of(name)
+    found = test_jax_nn.results(dot_product_attention, case, given, None)
     with x64():
-        wide = [np.asarray(x, np.float64) for x in (case.q, case.k, case.v)]
-        peer = jax.nn.dot_product_attention(*wide, is_causal=True, implementation="xla")
-    gpu.assert_true({"out": found}, {"out": peer}, case.truth())
+        expected = test_jax_nn.results(jax.nn.dot_product_attention, case, given, np.float64)
+    gpu.assert_true(found, expected, case.truth())
 
 
 def test_what_cuda_refuses_is_an_error_of_the_program():

@@ -12,12 +12,6 @@ EXAMPLE = Path(__file__).resolve().parents[2] / "examples/python/train_jax.py"
 
 def test_the_example_learns():
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
-
-    def bits(steps):
-        done = subprocess.run([sys.executable, EXAMPLE, "--steps", str(steps)], env=environment, capture_output=True, text=True)
-        return done.returncode, float(done.stdout.rpartition("held out ")[2].split()[0])
-
-    code, untrained = bits(0)
-    assert code == 1
-    code, trained = bits(40)
-    assert code == 0 and trained < untrained
+    done = subprocess.run([sys.executable, EXAMPLE, "--steps", "40"], env=environment, capture_output=True, text=True)
+    first, last = (float(done.stdout.partition(mark)[2].split()[0]) for mark in ("step    1", "held out"))
+    assert done.returncode == 0 and last < first / 2

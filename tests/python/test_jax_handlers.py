@@ -12,6 +12,7 @@ import pytest
 jax = pytest.importorskip("jax", reason="jax is not installed")
 
 from dlattn.jax import _handlers
+from jax_programs import on_the_cpu
 
 ROOT = Path(__file__).resolve().parents[2]
 NATIVE = ROOT / "bindings/python/native"

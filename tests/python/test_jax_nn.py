@@ -8,7 +8,7 @@ jax = pytest.importorskip("jax", reason="jax is not installed")
 
 from dlattn.jax import dot_product_attention
 from gpu import Case, assert_true
-from jax_programs import x64
+from jax_programs import on_the_cpu, x64
 from reference import UNIT
 
 RNG = np.random.default_rng(11)
@@ -56,7 +56,7 @@ def case_of(name):
     return case, given
 
 
-def results(function, case, given, dtype, traced=True):
+def results(function, case, given, dtype):
     """{name: array}: out and gradients by `function`, in one program where all arrays are traced."""
     arrays = {"query": case.q, "key": case.k, "value": case.v}
     if "bias" in given:
@@ -98,6 +98,37 @@ def test_without_the_batch_dimension():
     assert out.shape == peer.shape and residual.shape == peer_residual.shape and residual.dtype == peer_residual.dtype
     value, bound = case.truth()["out"]
     gpu.assert_close(np.asarray(out), value[0], bound[0])
+
+
+@pytest.mark.parametrize("name", ["plain", "bfloat16", "bias", "mask_bias_causal"])
+def test_vmap_of_unbatched_arrays(name):
+    """bias per element, the mask shared by all, absent ones passed as None."""
+    case, given = case_of(name)
+    bias, mask = given.get("bias"), given.get("mask")
+    mask = None if mask is None else mask[0]
+    case.options["mask"] = None if mask is None else mask[None]
+
+    def attend(q, k, v, bias, mask):
+        return dot_product_attention(q, k, v, bias, mask, is_causal=given.get("is_causal", False))
+
+    call = jax.vmap(attend, in_axes=(0, 0, 0, None if bias is None else 0, None))
+    out, pull = jax.vjp(lambda *x: call(*x, mask), case.q, case.k, case.v, bias)
+    grads = dict(zip(("dq", "dk", "dv", "dbias"), jax.jit(pull)(jax.numpy.asarray(case.dout))))
+    if bias is None:
+        assert grads.pop("dbias") is None
+    assert_true({"out": out, **grads}, {}, case.truth())
+
+
+def test_vjp_of_all_arguments_integers_and_booleans_too():
+    case, given = case_of("lengths")
+    mask = MASK[:1]
+    case.options["mask"] = mask
+    call = lambda q, k, v, mask, rows, keys: dot_product_attention(q, k, v, None, mask, query_seq_lengths=rows,
+                                                                   key_value_seq_lengths=keys)
+    out, pull = jax.vjp(call, case.q, case.k, case.v, mask, *given.values())
+    dq, dk, dv, *others = pull(jax.numpy.asarray(case.dout))
+    assert all(x.dtype == jax.dtypes.float0 for x in others)
+    assert_true({"out": out, "dq": dq, "dk": dk, "dv": dv}, {}, case.truth())
 
 
 @pytest.mark.parametrize("name", ["plain", "bfloat16", "bias", "lengths", "window"])
