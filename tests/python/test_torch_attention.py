@@ -361,10 +361,6 @@ def test_bad_input():
         attention(q, k.to_sparse(), v)
     with pytest.raises(dlattn.ArgumentError, match="window"):
         attention(q, k, v, window=2**70)
-    left = []  # a tensor of a transform that is over
-    torch.func.grad(lambda x: left.append(x) or x.sum())(q)
-    with pytest.raises(dlattn.ArgumentError, match="q: Tensor gives no DLPack tensor"):
-        attention(left[0], k, v)
     assert torch.isfinite(attention(q, k, v)).all(), "refused calls leave nothing behind"
 
 
