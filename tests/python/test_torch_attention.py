@@ -391,6 +391,13 @@ def test_threads():
     assert not wrong
 
 
+def test_meta_tensors_tell_shapes():
+    q, k = torch.empty(2, 5, 4, 8, device="meta", requires_grad=True), torch.empty(2, 7, 2, 8, device="meta")
+    out, lse = attention(q, k, k, causal=True, return_lse=True)
+    assert out.shape == (2, 5, 4, 8) and lse.shape == (2, 4, 5) and out.is_meta and lse.dtype == torch.float32
+    assert torch.autograd.grad(out.sum(), q)[0].shape == q.shape
+
+
 @pytest.mark.parametrize("device", DEVICES)
 def test_empty_tensors(device):
     for shape in ((0, 5, 2, 16), (2, 0, 2, 16), (2, 5, 0, 16)):

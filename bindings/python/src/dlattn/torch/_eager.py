@@ -27,7 +27,7 @@ _any_autocast = getattr(torch._C, "_is_any_autocast_enabled", lambda: True)
 
 def _is_plain(q, k, v, others=()) -> bool:
     """Whether nothing but the C library needs to see a call with these tensors."""
-    if torch.compiler.is_compiling() or _modes() or _operators.transforms():
+    if torch.compiler.is_compiling() or _modes() or _operators.transforms() or q.is_meta:
         return False
     if type(q) not in _PLAIN or type(k) not in _PLAIN or type(v) not in _PLAIN:
         return False
