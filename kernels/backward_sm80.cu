@@ -158,7 +158,9 @@ DEVICE void load_terms(const dlattn_params &p, const backward_context &c, u32 sh
     }
     n = thread_anew();
     if (n >= BM || tile_is_full(p, c, tile)) return;
-    ((u32 *)(shared_bytes + LIMITS_AT))[stage * BM + n] = tile_limits(p, placed(c), tile.i0 + n, c.j0, BN);
+    // Without interval masks positions do not matter, and nobody has waited yet for thread 0 to leave them.
+    const sequence s = HAS(p, DLATTN_FEATURE_INTERVAL) ? placed(c) : c.s;
+    ((u32 *)(shared_bytes + LIMITS_AT))[stage * BM + n] = tile_limits(p, s, tile.i0 + n, c.j0, BN);
     if (HAS(p, DLATTN_FEATURE_SEGMENTS) && tile.i0 + n < c.s.M)
         ((i64 *)(shared_bytes + Q_SEGMENTS_AT))[stage * BM + n] =
             load_int(p.q_segments, at(p.q_segments, c.s.b, tile.i0 + n));

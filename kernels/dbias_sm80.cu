@@ -127,7 +127,8 @@ extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS) dbias_sm80(const _
     bias_pair pair;
     pair.s.b = g.b - 1;
     pair.h = g.h + g.heads;
-    advance(p, g, &pair);
+    pair.there = false;
+    if (g.heads > 0) advance(p, g, &pair);
     if (pair.there) {
         if (BIAS_TILE) {
             tile_source from = {(const u16 *)p.bias.data + at(p.bias, g.b, g.h, 0, g.j0), p.bias.stride[2], 1,

@@ -62,16 +62,18 @@ static int32_t dbias_sm80_smem(const variant *v, int64_t head_d, int64_t head_e,
 
 #define FORWARD(...) FORWARD_STAGED(1, 0, __VA_ARGS__)
 
-#define BACKWARD(head, small, rows, keys, warps, bench, stack, ...)                                                         \
-    {"sm80", "backward_sm80.cu", "backward_sm80", DLATTN_KERNEL_BACKWARD, 80, NEWEST, HALVES, head, small, 0, rows, keys, \
+#define BACKWARD_ON(first, last, types, head, small, rows, keys, warps, bench, stack, ...)                                \
+    {"sm80", "backward_sm80.cu", "backward_sm80", DLATTN_KERNEL_BACKWARD, first, last, types, head, small, 0, rows, keys, \
      warps, 1, {__VA_ARGS__}, backward_sm80_smem, true, bench, stack, 0}
 
-#define DQ(head, rows, keys, warps, stages)                                                                           \
-    {"sm80", "backward_dq_sm80.cu", "backward_dq_sm80", DLATTN_KERNEL_DQ, 80, NEWEST, HALVES, head, false, 0, rows, keys, \
+#define BACKWARD(...) BACKWARD_ON(80, NEWEST, HALVES, __VA_ARGS__)
+
+#define DQ(first, last, types, head, rows, keys, warps, stages)                                                              \
+    {"sm80", "backward_dq_sm80.cu", "backward_dq_sm80", DLATTN_KERNEL_DQ, first, last, types, head, false, 0, rows, keys, \
      warps, 1, {{"STAGES", stages}}, dq_sm80_smem, true, "", 0, 0}
 
-#define DBIAS(head, rows, keys, warps, row_warps, blocks)                                                           \
-    {"sm80", "dbias_sm80.cu", "dbias_sm80", DLATTN_KERNEL_DBIAS, 80, NEWEST, HALVES, head, false, 0, rows, keys, warps, \
+#define DBIAS(first, last, types, head, rows, keys, warps, row_warps, blocks)                                            \
+    {"sm80", "dbias_sm80.cu", "dbias_sm80", DLATTN_KERNEL_DBIAS, first, last, types, head, false, 0, rows, keys, warps, \
      1, {{"ROW_WARPS", row_warps}, {"BLOCKS", blocks}}, dbias_sm80_smem, true, "", 0, 0}
 
 #define GENERIC(kernel, file, entry) \
@@ -103,11 +105,16 @@ static const variant table[] = {
     BACKWARD(128, false, 64, 128, 8, H100, 0, {"ROW_WARPS", 2}, {"LATE", 1}),
     BACKWARD(256, false, 64, 64, 8, H100, 0, {"ROW_WARPS", 4}),
     BACKWARD(256, false, 64, 64, 8, NONE, 0, {"ROW_WARPS", 4}, {"STAGES", 1}), /* for less shared memory */
-    DQ(128, 64, 64, 4, 2),
-    DQ(256, 64, 64, 4, 1),
-    DQ(256, 64, 32, 4, 1),
-    DBIAS(128, 64, 128, 4, 2, 2),
-    DBIAS(256, 64, 64, 4, 4, 1),
+    BACKWARD_ON(75, 79, F16, 64, false, 32, 64, 4, NONE, 0, {"ROW_WARPS", 2}),
+    BACKWARD_ON(75, 79, F16, 128, false, 64, 32, 4, NONE, 0, {"ROW_WARPS", 2}, {"STAGES", 1}),
+    DQ(80, NEWEST, HALVES, 128, 64, 64, 4, 2),
+    DQ(80, NEWEST, HALVES, 256, 64, 64, 4, 1),
+    DQ(80, NEWEST, HALVES, 256, 64, 32, 4, 1),
+    DQ(75, 79, F16, 64, 64, 64, 4, 2),
+    DQ(75, 79, F16, 128, 64, 32, 4, 1),
+    DBIAS(80, NEWEST, HALVES, 128, 64, 128, 4, 2, 2),
+    DBIAS(80, NEWEST, HALVES, 256, 64, 64, 4, 4, 1),
+    DBIAS(75, 79, F16, 128, 32, 32, 4, 2, 1),
     GENERIC(DLATTN_KERNEL_FORWARD, "generic_forward.cu", "forward_generic"),
     GENERIC(DLATTN_KERNEL_BACKWARD, "generic_dkdv.cu", "backward_generic_dkdv"),
     GENERIC(DLATTN_KERNEL_DQ, "generic_dq.cu", "backward_generic_dq"),
