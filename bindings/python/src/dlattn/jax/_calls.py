@@ -89,7 +89,7 @@ def _call(target: str, arrays: dict, fields: tuple, results: tuple) -> list:
     names = [name for name, _ in results]
     axes = _manual_axes(arrays["q"])
     types = [jax.ShapeDtypeStruct(shape, _NAMES[word], **axes) for _, (shape, word) in results]
-    if workspace:
+    if workspace:  # a result, so that XLA plans it with the program's other memory; on the CPU it is never touched
         names.append("workspace")
         types.append(jax.ShapeDtypeStruct((workspace,), "uint8", **axes))
     call = jax.ffi.ffi_call(target, types)
