@@ -67,6 +67,8 @@ pub use error::{Error, ErrorKind, Result};
 pub use ffi::{Device, Exec, Tensor, TensorMut};
 pub use half;
 #[cfg(feature = "ndarray")]
+pub use ndarray;
+#[cfg(feature = "ndarray")]
 pub use owned::{merge, Forward, Gradients};
 
 /// Joins (out, lse) of the parts of a problem that was split over its keys:
