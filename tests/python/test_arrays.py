@@ -42,8 +42,7 @@ class Capsule:
     """A DLPack object with a capsule made by hand, so that every field can be wrong. Counts calls of the deleter."""
 
     NAMES = {True: b"dltensor_versioned", False: b"dltensor"}
-    new = ctypes.pythonapi.PyCapsule_New
-    new.restype, new.argtypes = ctypes.py_object, [ctypes.c_void_p, ctypes.c_char_p, ctypes.c_void_p]
+    new = ctypes.PYFUNCTYPE(ctypes.py_object, ctypes.c_void_p, ctypes.c_char_p, ctypes.c_void_p)(("PyCapsule_New", ctypes.pythonapi))
     Destructor = ctypes.CFUNCTYPE(None, ctypes.c_void_p)
 
     def __init__(self, array, versioned=True, name=None, **fields):

@@ -17,8 +17,7 @@ STREAM, WORKSPACE = 0x7F00, 0xABC0
 class Array:
     """A DLPack object that says it lies on CUDA device `device`. Its memory is NumPy's."""
 
-    new = ctypes.pythonapi.PyCapsule_New
-    new.restype, new.argtypes = ctypes.py_object, [ctypes.c_void_p, ctypes.c_char_p, ctypes.c_void_p]
+    new = ctypes.PYFUNCTYPE(ctypes.py_object, ctypes.c_void_p, ctypes.c_char_p, ctypes.c_void_p)(("PyCapsule_New", ctypes.pythonapi))
 
     def __init__(self, shape=(1, 4, 2, 8), device=3, versioned=True):
         self.numpy, self.device, self.versioned, self.asked = np.zeros(shape, np.float32), device, versioned, []

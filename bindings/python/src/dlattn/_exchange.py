@@ -19,8 +19,9 @@ class Table(ctypes.Structure):
 
 # Raises what the C function has set. A DLTensor goes in as it is, which takes ctypes half the time of an address.
 Export = ctypes.PYFUNCTYPE(ctypes.c_int, ctypes.py_object, ctypes.POINTER(_raw.DLTensor))
-_pointer = ctypes.pythonapi.PyCapsule_GetPointer
-_pointer.restype, _pointer.argtypes = ctypes.c_void_p, [ctypes.py_object, ctypes.c_char_p]
+# Function objects of our own: the attributes of ctypes.pythonapi belong to every package of the process, and JAX sets their types.
+_pointer = ctypes.PYFUNCTYPE(ctypes.c_void_p, ctypes.py_object, ctypes.c_char_p)(("PyCapsule_GetPointer", ctypes.pythonapi))
+_is_valid = ctypes.PYFUNCTYPE(ctypes.c_int, ctypes.py_object, ctypes.c_char_p)(("PyCapsule_IsValid", ctypes.pythonapi))
 
 
 def exporter(kind: type) -> Optional[Callable[[object, _raw.DLTensor], int]]:

@@ -26,9 +26,7 @@ NDIM_OFFSET, DTYPE_OFFSET, SHAPE_OFFSET, DEVICE_OFFSET = (getattr(_raw.DLTensor,
 TENSOR = struct.Struct("=QiiiIQQQ")  # DLTensor, its dtype as one word
 assert TENSOR.size == ctypes.sizeof(_raw.DLTensor)
 
-_is_valid = ctypes.pythonapi.PyCapsule_IsValid
-_is_valid.restype, _is_valid.argtypes = ctypes.c_int, [ctypes.py_object, ctypes.c_char_p]
-_pointer = _exchange._pointer
+_is_valid, _pointer = _exchange._is_valid, _exchange._pointer
 
 
 def _word(code: int, bits: int) -> int:
