@@ -12,8 +12,8 @@ typedef struct key_range {
     int lo, hi, full_lo, full_hi;
 } key_range;
 
-// Every row's limits ({0, 0} where it sees nothing) and what each warp's rows see to shared memory; returns what the
-// tile's rows see. Neither end of a row's interval falls from row to row, so the first and the last row tell of all.
+// Every row's limits and what each warp's rows see to shared memory; returns what the tile's rows see. Neither end of a
+// row's interval falls from row to row, so the first and the last row tell of all.
 DEVICE key_range find_ranges(unsigned char *memory, const dlattn_params &p, const sequence &s, int row0, int rows) {
     key_range *ranges = (key_range *)(memory + RANGES_AT);
     const dlattn_mask mask = mask_of(p, s);
@@ -24,8 +24,8 @@ DEVICE key_range find_ranges(unsigned char *memory, const dlattn_params &p, cons
         ends.lo = v.lo < s.N ? (int)v.lo : s.N;
         ends.hi = v.hi > 0 ? (int)v.hi : 0;
     }
-    const limits none = {0, 0};
-    if (lane_id() < 16 * MT) ((limits *)(memory + LIMITS_AT))[r] = ends.lo < ends.hi ? ends : none;
+    // A row that sees nothing keeps its crossed ends: where a tile needs one end only, that one hides all.
+    if (lane_id() < 16 * MT) ((limits *)(memory + LIMITS_AT))[r] = ends;
     const int last = smaller(16 * MT, rows - row0 - first) - 1; // below 0: the warp has no row
     const key_range own = {__shfl_sync(0xffffffffu, ends.lo, 0), __shfl_sync(0xffffffffu, ends.hi, last & 31),
                            __shfl_sync(0xffffffffu, ends.lo, last & 31), __shfl_sync(0xffffffffu, ends.hi, 0)};
