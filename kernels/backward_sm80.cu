@@ -158,9 +158,7 @@ DEVICE void load_terms(const dlattn_params &p, const backward_context &c, u32 sh
     }
     n = thread_anew();
     if (n >= BM || tile_is_full(p, c, tile)) return;
-    // Without interval masks positions do not matter, and nobody has waited yet for thread 0 to leave them.
-    const sequence s = HAS(p, DLATTN_FEATURE_INTERVAL) ? placed(c) : c.s;
-    ((u32 *)(shared_bytes + LIMITS_AT))[stage * BM + n] = tile_limits(p, s, tile.i0 + n, c.j0, BN);
+    ((u32 *)(shared_bytes + LIMITS_AT))[stage * BM + n] = tile_limits(p, placed(c), tile.i0 + n, c.j0, BN);
     if (HAS(p, DLATTN_FEATURE_SEGMENTS) && tile.i0 + n < c.s.M)
         ((i64 *)(shared_bytes + Q_SEGMENTS_AT))[stage * BM + n] =
             load_int(p.q_segments, at(p.q_segments, c.s.b, tile.i0 + n));
@@ -327,6 +325,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS) backward_sm80(cons
         return;
     }
     keep_context(p, c.s);
+    if (!HAS(p, DLATTN_FEATURE_INTERVAL)) __syncthreads();  // it is there; rows_of_keys waits too
     const row_range rows = rows_of_keys<WARPS>(p, c.s, mask_of(p, c.s), c.j0, c.j0 + BN, (int *)(shared_bytes + FOUND_AT));
 
     float dk[MT][D_PART / 8][4], dv[MT][E_PART / 8][4];
