@@ -20,6 +20,7 @@ fi
     skip "$julia crashes when compiled code throws; on Debian 12 .ci/need_julia repairs that"
 export DLATTN_LIBRARY=$1 JULIA_DEPOT_PATH=$2:${JULIA_DEPOT_PATH:-}
 export JULIA_LOAD_PATH=$PWD/bindings/julia/DLAttn:@:@v#.#:@stdlib
+export OPENBLAS_NUM_THREADS=1 # its threads and ours would wait for each other
 mkdir -p "$2"
 run() { "$julia" --startup-file=no --threads=2 -O1 "$@"; }
 run bindings/julia/DLAttn/test/runtests.jl
