@@ -105,6 +105,7 @@ if(DLATTN_SANITIZE)
     return() # what follows is about the product, or needs an interpreter that is not instrumented
 endif()
 include(cmake/CudaTests.cmake)
+include(cmake/Emulated.cmake)
 dlattn_add_test(symbols symbols tests/symbols/check_symbols.sh $<TARGET_FILE:dlattn> include/dlattn/dlattn.h
                 src/dlattn.map)
 

@@ -1,0 +1,25 @@
+# The CUDA backend on a machine without a GPU: a libcuda and a libnvrtc of our own that run the kernels on the CPU, and
+# dlattn check on them. The folder is put before the loader's own path, so a real driver is not touched.
+if(NOT CMAKE_SYSTEM_PROCESSOR MATCHES "^(x86_64|AMD64|amd64)$")
+    return() # the switch between fibers is in its assembler
+endif()
+
+set(emulated ${PROJECT_BINARY_DIR}/emulated)
+set(emulated_source ${PROJECT_SOURCE_DIR}/tests/emulated)
+file(GLOB emulated_files CONFIGURE_DEPENDS ${emulated_source}/*)
+set(emulated_compile ${CMAKE_CXX_COMPILER} -std=c++17 -O2 -Wall -Wextra -Werror -fPIC -shared)
+add_custom_command(
+    OUTPUT ${emulated}/libcuda.so.1 ${emulated}/libnvrtc.so.13
+    COMMAND ${CMAKE_COMMAND} -E rm -rf ${emulated} # its compiled kernels too: they hold device.h
+    COMMAND ${CMAKE_COMMAND} -E make_directory ${emulated}
+    COMMAND ${emulated_compile} -Wl,-soname,libcuda.so.1 ${emulated_source}/cuda.cpp -o ${emulated}/libcuda.so.1
+            ${CMAKE_DL_LIBS}
+    COMMAND ${emulated_compile} "-DEMULATED_COMPILER=\"${CMAKE_CXX_COMPILER}\"" "-DEMULATED_PYTHON=\"${DLATTN_PYTHON}\""
+            "-DEMULATED_FOLDER=\"${emulated_source}\"" ${emulated_source}/nvrtc.cpp -o ${emulated}/libnvrtc.so.13
+    DEPENDS ${emulated_files} VERBATIM)
+add_custom_target(emulated_cuda ALL DEPENDS ${emulated}/libcuda.so.1 ${emulated}/libnvrtc.so.13)
+
+# A few cases that reach most kernels; all of them take half an hour: see CONTRIBUTING.md.
+dlattn_add_test(check_emulated check tests/emulated/run.sh ${PROJECT_BINARY_DIR} $<TARGET_FILE:dlattn_command> check
+                --device cuda --brief --jobs 1 plain plain_f16 no_heads_with_bias_f16 gpu_segments gpu_packed gpu_everything)
+set_tests_properties(check_emulated PROPERTIES COST 90)

@@ -1,0 +1,38 @@
+// block.h: the state of the block that runs, shared by the driver (cuda.cpp) and the kernels (device.h).
+#pragma once
+#include <cstdint>
+
+struct emulated_size { unsigned x, y, z; };
+
+struct emulated_thread {
+    void *stack_pointer;
+    emulated_size index;
+    const char *waits_for;
+    bool done;
+};
+
+struct emulated_barrier {
+    int arrived;
+    unsigned generation;
+    const int *alive; // threads that can still come
+    int count_of_alive() const { return alive ? *alive : 1 << 30; }
+};
+
+struct emulated_warp {
+    emulated_barrier barrier;
+    int alive;
+    uint64_t slots[2][32][8];
+};
+
+struct emulated_block {
+    emulated_thread *current;
+    emulated_size block_index, block_size, grid_size;
+    emulated_warp warps[32];
+    emulated_barrier barrier, named[16];
+    int alive;
+    uint64_t progress; // barriers passed: when it stands still, all wait for ever
+    char *shared;
+    unsigned shared_bytes;
+    void (*yield)(void);
+    void (*fail)(const char *what, unsigned at, unsigned bytes);
+};

@@ -1,0 +1,242 @@
+// cuda.cpp: a libcuda that runs kernels on the CPU: one device whose memory is the host's, blocks one after the other, the
+// threads of a block as fibers.
+//
+// Launches are done when they return, so streams and events have nothing to do. $EMULATED_ARCH: 90 (default), 80, 75 ...
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
+#include <dlfcn.h>
+#include <functional>
+#include <map>
+#include <mutex>
+#include <string>
+#include <sys/mman.h>
+#include <unistd.h>
+#include <vector>
+
+#include "block.h"
+
+typedef unsigned long long u64;
+enum { SUCCESS = 0, INVALID_VALUE = 1, NOT_FOUND = 500, ILLEGAL_ADDRESS = 700, STACK_BYTES = 1 << 18, MOST_THREADS = 1024 };
+
+// ---- fibers -------------------------------------------------------------------------------------------------------------
+
+extern "C" void emulated_switch(void **save, void *load);
+__asm__(".text\n.globl emulated_switch\nemulated_switch:\n"
+        "push %rbp\npush %rbx\npush %r12\npush %r13\npush %r14\npush %r15\n"
+        "mov %rsp,(%rdi)\nmov %rsi,%rsp\n"
+        "pop %r15\npop %r14\npop %r13\npop %r12\npop %rbx\npop %rbp\nret\n");
+
+static emulated_block block;
+static emulated_thread threads[MOST_THREADS];
+static char *stacks;
+static void *scheduler;
+static void (*entry)(void **);
+static void **arguments;
+static std::string failure;
+static int thread_count;
+
+static void back() { emulated_switch(&block.current->stack_pointer, scheduler); }
+
+static void fail(const char *what, unsigned at, unsigned bytes) {
+    char text[200];
+    snprintf(text, sizeof text, "%s: address %u, %u bytes, block %u, thread %u", what, at, bytes, block.block_index.x,
+             block.current->index.x);
+    if (failure.empty()) failure = text;
+    while (true) back();
+}
+
+static void thread_main() {
+    entry(arguments);
+    emulated_thread *t = block.current;
+    t->done = true;
+    block.alive--;
+    block.warps[t->index.x / 32].alive--;
+    block.progress++;
+    back();
+    abort();
+}
+
+static void prepare_thread(int n) {
+    void **top = (void **)(stacks + (size_t)(n + 1) * STACK_BYTES - 64);
+    *--top = nullptr;             // keeps the stack aligned as after a call
+    *--top = (void *)thread_main; // where emulated_switch returns to
+    for (int r = 0; r < 6; r++) *--top = nullptr;
+    threads[n] = {top, {(unsigned)n, 0, 0}, nullptr, false};
+}
+
+static void run_block(unsigned index) {
+    memset(block.warps, 0, sizeof block.warps);
+    memset(block.named, 0, sizeof block.named);
+    block.barrier = {0, 0, &block.alive};
+    block.alive = thread_count;
+    block.block_index = {index, 0, 0};
+    for (int n = 0; n < thread_count; n++) prepare_thread(n);
+    for (int w = 0; w < (thread_count + 31) / 32; w++)
+        block.warps[w].alive = 32, block.warps[w].barrier.alive = &block.warps[w].alive;
+    memset(block.shared, 0xff, block.shared_bytes);
+    for (u64 seen = 0, idle = 0; block.alive > 0 && failure.empty();) {
+        for (int n = 0; n < thread_count && failure.empty(); n++) {
+            if (threads[n].done) continue;
+            block.current = &threads[n];
+            emulated_switch(&scheduler, threads[n].stack_pointer);
+        }
+        idle = block.progress == seen ? idle + 1 : 0;
+        seen = block.progress;
+        for (int n = 0; idle > 4 && n < thread_count && failure.empty(); n++)
+            if (!threads[n].done) block.current = &threads[n], failure = std::string("threads wait for ever in ") +
+                (threads[n].waits_for ? threads[n].waits_for : "nothing") + ", thread " + std::to_string(n) + " of block " + std::to_string(index);
+    }
+}
+
+// ---- modules ------------------------------------------------------------------------------------------------------------
+
+struct module { void *library; };
+struct function { void (*entry)(void **); void (*set_block)(emulated_block *); std::string name; };
+static std::map<std::string, function *> functions;
+static std::recursive_mutex lock;
+
+static int launch(function *f, unsigned grid, unsigned size, unsigned shared_bytes, void **parameters) {
+    std::lock_guard<std::recursive_mutex> guard(lock);
+    static std::vector<char> memory;
+    if (!failure.empty()) return ILLEGAL_ADDRESS;
+    if (!stacks)
+        stacks = (char *)mmap(nullptr, (size_t)MOST_THREADS * STACK_BYTES, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    memory.resize(shared_bytes + 256);
+    block.shared = (char *)(((uintptr_t)memory.data() + 127) / 128 * 128);
+    block.shared_bytes = shared_bytes;
+    block.block_size = {size, 1, 1};
+    block.grid_size = {grid, 1, 1};
+    block.yield = back;
+    block.fail = fail;
+    entry = f->entry, arguments = parameters, thread_count = (int)size;
+    f->set_block(&block);
+    for (unsigned n = 0; n < grid && failure.empty(); n++) run_block(n);
+    if (failure.empty()) return SUCCESS;
+    fprintf(stderr, "emulated %s: %s\n", f->name.c_str(), failure.c_str());
+    failure.clear();
+    return ILLEGAL_ADDRESS;
+}
+
+// ---- graphs: what a capture has seen, done again at each launch ----------------------------------------------------------
+
+typedef std::vector<std::function<int()>> graph;
+static graph *captured;
+
+static int record(std::function<int()> work) {
+    std::lock_guard<std::recursive_mutex> guard(lock);
+    if (!captured) return work();
+    return captured->push_back(std::move(work)), SUCCESS;
+}
+
+// ---- the calls ----------------------------------------------------------------------------------------------------------
+
+static int arch() { return getenv("EMULATED_ARCH") ? atoi(getenv("EMULATED_ARCH")) : 90; }
+
+extern "C" {
+int cuInit(unsigned) { return 0; }
+int cuDriverGetVersion(int *version) { return *version = 13000, 0; }
+int cuGetErrorName(int, const char **text) { return *text = "EMULATED_ERROR", 0; }
+int cuGetErrorString(int error, const char **text) { return *text = error == ILLEGAL_ADDRESS ? "the emulated kernel failed" : "an error", 0; }
+int cuDeviceGetCount(int *count) { return *count = 1, 0; }
+int cuDeviceGet(int *device, int ordinal) { return *device = ordinal, ordinal ? 101 : 0; }
+int cuDeviceGetName(char *name, int bytes, int) { return snprintf(name, (size_t)bytes, "emulated sm_%d", arch()), 0; }
+int cuDeviceTotalMem(size_t *bytes, int) { return *bytes = (size_t)8 << 30, 0; }
+int cuDeviceTotalMem_v2(size_t *bytes, int) { return *bytes = (size_t)8 << 30, 0; }
+int cuDeviceGetAttribute(int *value, int attribute, int) {
+    const int shared = arch() == 75 ? 65536 : arch() == 86 || arch() == 89 ? 101376 : arch() == 80 ? 166912 : 232448;
+    *value = attribute == 16 ? 132 : attribute == 75 ? arch() / 10 : attribute == 76 ? arch() % 10 : attribute == 97 ? shared : 0;
+    return 0;
+}
+int cuDevicePrimaryCtxRetain(void **context, int) { return *context = (void *)0x10, 0; }
+int cuCtxGetCurrent(void **context) { return *context = (void *)0x10, 0; }
+int cuCtxSetCurrent(void *) { return 0; }
+int cuCtxPushCurrent(void *) { return 0; }
+int cuCtxPopCurrent(void **context) { return *context = (void *)0x10, 0; }
+int cuCtxGetDevice(int *device) { return *device = 0, 0; }
+int cuCtxGetId(void *, u64 *id) { return *id = 1, 0; }
+int cuStreamGetCtx(void *, void **context) { return *context = (void *)0x10, 0; }
+int cuThreadExchangeStreamCaptureMode(unsigned *) { return 0; }
+int cuStreamCreate(void **stream, unsigned) { return *stream = (void *)0x20, 0; }
+int cuStreamSynchronize(void *) { return 0; }
+int cuStreamBeginCapture_v2(void *, int) { return captured = new graph, SUCCESS; }
+int cuStreamEndCapture(void *, void **out) { return *out = captured, captured = nullptr, SUCCESS; }
+int cuGraphInstantiateWithFlags(void **out, void *in, u64) { return *out = new graph(*(graph *)in), SUCCESS; }
+int cuGraphLaunch(void *in, void *) {
+    int status = SUCCESS;
+    for (auto &work : *(graph *)in)
+        if (status == SUCCESS) status = work();
+    return status;
+}
+int cuGraphExecDestroy(void *in) { return delete (graph *)in, SUCCESS; }
+int cuGraphDestroy(void *in) { return delete (graph *)in, SUCCESS; }
+int cuEventCreate(void **event, unsigned) { return *event = (void *)0x30, 0; }
+int cuEventRecord(void *, void *) { return 0; }
+int cuEventSynchronize(void *) { return 0; }
+int cuEventElapsedTime(float *milliseconds, void *, void *) { return *milliseconds = 1, 0; }
+int cuEventDestroy_v2(void *) { return 0; }
+int cuMemAlloc_v2(u64 *address, size_t bytes) {
+    void *at = nullptr;
+    if (posix_memalign(&at, 256, bytes ? bytes : 1)) return 2;
+    return *address = (u64)(uintptr_t)at, 0;
+}
+int cuMemFree_v2(u64 address) { return free((void *)(uintptr_t)address), 0; }
+int cuMemcpyHtoDAsync_v2(u64 to, const void *from, size_t bytes, void *) { return memcpy((void *)(uintptr_t)to, from, bytes), 0; }
+int cuMemcpyDtoHAsync_v2(void *to, u64 from, size_t bytes, void *) { return memcpy(to, (void *)(uintptr_t)from, bytes), 0; }
+int cuMemsetD8Async(u64 to, unsigned char value, size_t bytes, void *) {
+    return record([=] { return memset((void *)(uintptr_t)to, value, bytes), 0; });
+}
+int cuMemsetD32Async(u64 to, unsigned value, size_t count, void *) {
+    return record([=] {
+        for (size_t n = 0; n < count; n++) ((unsigned *)(uintptr_t)to)[n] = value;
+        return 0;
+    });
+}
+int cuPointerGetAttributes(unsigned, unsigned *, void **values, u64) { return *(unsigned *)values[0] = 2, *(int *)values[1] = 0, 0; }
+
+int cuModuleLoadDataEx(void **out, const void *image, unsigned, void *, void **) {
+    // An ELF file ends with its section headers.
+    const char *elf = (const char *)image;
+    u64 at;
+    unsigned short size, count;
+    memcpy(&at, elf + 0x28, 8), memcpy(&size, elf + 0x3a, 2), memcpy(&count, elf + 0x3c, 2);
+    char path[] = "/tmp/emulated_moduleXXXXXX";
+    const int file = mkstemp(path);
+    const size_t bytes = at + (u64)size * count;
+    const bool written = file >= 0 && write(file, image, bytes) == (ssize_t)bytes;
+    if (file >= 0) close(file);
+    void *library = written ? dlopen(path, RTLD_NOW | RTLD_LOCAL) : nullptr;
+    if (!library) fprintf(stderr, "emulated module: %s\n", dlerror());
+    unlink(path);
+    if (!library) return 200;
+    return *out = new module{library}, SUCCESS;
+}
+int cuModuleGetFunction(void **out, void *in, const char *name) {
+    void *library = ((module *)in)->library, *found = dlsym(library, (std::string("entry_") + name).c_str());
+    if (!found) return NOT_FOUND;
+    auto *f = new function{};
+    f->entry = (void (*)(void **))found;
+    f->set_block = (void (*)(emulated_block *))dlsym(library, "emulated_set_block");
+    f->name = name;
+    return *out = f, SUCCESS;
+}
+int cuFuncGetAttribute(int *value, unsigned, void *) { return *value = 0, 0; }
+int cuFuncSetAttribute(void *, unsigned, int) { return 0; }
+int cuLaunchKernel(void *f, unsigned x, unsigned y, unsigned z, unsigned bx, unsigned by, unsigned bz, unsigned shared, void *,
+                   void **parameters, void **) {
+    if (y != 1 || z != 1 || by != 1 || bz != 1 || bx > MOST_THREADS || x == 0) return INVALID_VALUE;
+    if (!captured) return launch((function *)f, x, bx, shared, parameters);
+    std::vector<char> copy((char *)parameters[0], (char *)parameters[0] + 4096); // its size is not told; no struct is larger
+    return record([=]() mutable {
+        void *own[] = {copy.data()};
+        return launch((function *)f, x, bx, shared, own);
+    });
+}
+int cuLaunchKernelEx(const void *, void *, void **, void **) { return INVALID_VALUE; }
+
+int cuGetProcAddress_v2(const char *name, void **address, int, u64, unsigned *) {
+    static void *own = dlopen("libcuda.so.1", RTLD_NOW | RTLD_NOLOAD);
+    *address = dlsym(own ? own : RTLD_DEFAULT, name);
+    return *address ? SUCCESS : NOT_FOUND;
+}
+}

@@ -1,0 +1,64 @@
+"""A kernel as plain C++: PTX statements become calls ptx_<mnemonic>(outputs, inputs), dynamic shared memory a pointer, and each
+entry gets a caller entry_<name>(void **parameters).
+
+    python translate.py SOURCE.cu FOLDER_OF_HEADERS OUT.cpp
+"""
+import re
+import sys
+from pathlib import Path
+
+STATEMENT = re.compile(r'\basm\s*(?:volatile)?\s*\(((?:[^()"]|"(?:[^"\\]|\\.)*"|\((?:[^()]|\((?:[^()]|\([^()]*\))*\))*\))*)\)\s*;')
+ENTRY = re.compile(r'extern "C" __global__ void (?:__launch_bounds__\([^)]*\))?\s*(\w+)\(const __grid_constant__ (\w+) p\)')
+
+
+def split(text: str, mark: str) -> list[str]:
+    """At the marks outside of strings and brackets."""
+    parts, depth, quoted, start = [], 0, False, 0
+    for at, letter in enumerate(text):
+        if letter == '"' and text[at - 1] != "\\":
+            quoted = not quoted
+        elif not quoted:
+            depth += (letter in "([{") - (letter in ")]}")
+            if letter == mark and depth == 0:
+                parts.append(text[start:at])
+                start = at + 1
+    return parts + [text[start:]]
+
+
+def operands(text: str) -> list[str]:
+    return [re.sub(r'^\s*"[^"]*"\s*\(', "", part).rstrip()[:-1] for part in split(text, ",") if part.strip()]
+
+
+def call(match: re.Match) -> str:
+    sections = split(match.group(1), ":")
+    code = "".join(re.findall(r'"((?:[^"\\]|\\.)*)"', sections[0])).replace("\\n", " ").replace("\\t", " ")
+    outputs, inputs = (operands(sections[n]) if len(sections) > n else [] for n in (1, 2))
+    if not code.strip():
+        return ""
+    name = code.split()[0].rstrip(";")
+    if name == "{":
+        name = "tanh_tail"
+    elif "tid.x" in code:
+        name = "mov_u32_tid"
+    elif name.startswith("cp.async.ca"):
+        name += "_" + code.rstrip("; ").split()[-1]
+    return f'ptx_{re.sub(r"[^A-Za-z0-9]", "_", name)}({", ".join(outputs + inputs)});'
+
+
+def translate(text: str) -> str:
+    text = STATEMENT.sub(call, text)
+    return re.sub(r"extern __shared__ __align__\(\d+\) unsigned char (\w+)\[\];",
+                  r"\n#define \1 ((unsigned char *)emulated->shared)\n", text)
+
+
+def main() -> None:
+    source, folder, out = map(Path, sys.argv[1:])
+    for header in [*folder.rglob("*.cuh"), *folder.rglob("*.h")]:
+        if header.name not in ("device.h", "block.h"):
+            header.write_text(translate(header.read_text()))
+    text = source.read_text()
+    callers = "".join(f'extern "C" void entry_{name}(void **p) {{ {name}(*(const {kind} *)p[0]); }}\n' for name, kind in ENTRY.findall(text))
+    out.write_text('#include "device.h"\n' + translate(text) + "\n" + callers)
+
+
+main()
