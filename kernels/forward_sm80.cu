@@ -223,14 +223,11 @@ extern "C" __global__ void __launch_bounds__(THREADS) forward_sm80(const __grid_
         __syncthreads();
     }
 
-    // One tile of keys for this warp's rows. whole: none of its scores is hidden by ends or segments. mixed: some are by
-    // segments. hides: is what hides compiled?
-    const auto attend = [&](int n, bool whole, bool mixed, auto hides) {
-        const int slot = STAGES == 2 ? n % 2 : 0, j0 = n * BN;
-        const u32 k_tile = k_tiles + slot * K_BYTES, v_tile = v_tiles + slot * V_BYTES;
-        float scores[MT][NT][4];
-        multiply_keys(scores, q, q_own, k_tile);
-        if (STAGES == 1) next_keys(k_tile, keys, j0 - BN, n > facts->first, &k_column);
+    // One tile of keys for this warp's rows, from their products. whole: none of its scores is hidden by ends or segments.
+    // mixed: some are by segments. hides: is what hides compiled?
+    const auto attend = [&](float (&scores)[MT][NT][4], int n, bool whole, bool mixed, auto hides) {
+        const int j0 = n * BN;
+        const u32 v_tile = v_tiles + (STAGES == 2 ? n % 2 : 0) * V_BYTES;
         if (!BIAS && n > facts->first) load_terms(q_tile, p, *facts, j0 - BN);
         if (CAPPED && !HAS(p, DLATTN_FEATURE_MASK) && whole && is_capped_little(scores, m, p.scale, p.softcap)) {
             weigh_capped_little(scores, m, l, p.scale, p.softcap);
@@ -272,14 +269,18 @@ extern "C" __global__ void __launch_bounds__(THREADS) forward_sm80(const __grid_
             segments_meet = compare_segments(segments + n % 2 * (BN * 8), p, ranges[thread_anew() / 32], n * BN, s.N);
         }
         if (INTERVAL) ends_meet = meet_keys(memory, n * BN);
-        if (segments_meet == TILE_APART || ends_meet == TILE_APART) { // this warp only helps to copy
-            if (STAGES == 1) next_keys(k_tiles, keys, (n - 1) * BN, n > facts->first, &k_column);
+        const bool apart = segments_meet == TILE_APART || ends_meet == TILE_APART; // this warp only helps to copy
+        float scores[MT][NT][4];
+        if (!apart) multiply_keys(scores, q, q_own, k_tiles + (STAGES == 2 ? n % 2 : 0) * K_BYTES);
+        // In one place: all warps must meet at the same barrier.
+        if (STAGES == 1) next_keys(k_tiles, keys, (n - 1) * BN, n > facts->first, &k_column);
+        if (apart) {
             if (n > facts->first) load_terms(q_tile, p, *facts, (n - 1) * BN);
         } else if (TWO_WAYS && segments_meet == TILE_WHOLE && ends_meet == TILE_WHOLE) {
-            attend(n, true, false, flag<false>());
+            attend(scores, n, true, false, flag<false>());
         } else {
             const bool mixed = segments_meet == TILE_PARTLY;
-            attend(n, !mixed && ends_meet == TILE_WHOLE, mixed, flag<true>());
+            attend(scores, n, !mixed && ends_meet == TILE_WHOLE, mixed, flag<true>());
         }
     }
     finish(shared_address(memory), o, m, l, factor_of(p), p, *facts);
