@@ -13,7 +13,7 @@ add_custom_command(
     COMMAND ${CMAKE_COMMAND} -E rm -rf ${emulated} # its compiled kernels too: they hold device.h
     COMMAND ${CMAKE_COMMAND} -E make_directory ${emulated}
     COMMAND ${emulated_compile} -Wl,-soname,libcuda.so.1 ${emulated_source}/cuda.cpp -o ${emulated}/libcuda.so.1
-            ${CMAKE_DL_LIBS}
+            -ldl
     COMMAND ${emulated_compile} "-DEMULATED_COMPILER=\"${CMAKE_CXX_COMPILER}\"" "-DEMULATED_PYTHON=\"${DLATTN_PYTHON}\""
             "-DEMULATED_FOLDER=\"${emulated_source}\"" ${emulated_source}/nvrtc.cpp -o ${emulated}/libnvrtc.so.13
     DEPENDS ${emulated_files} VERBATIM)
