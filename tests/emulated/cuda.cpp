@@ -84,8 +84,9 @@ static void run_block(unsigned index) {
         idle = block.progress == seen ? idle + 1 : 0;
         seen = block.progress;
         for (int n = 0; idle > 4 && n < thread_count && failure.empty(); n++)
-            if (!threads[n].done) block.current = &threads[n], failure = std::string("threads wait for ever in ") +
-                (threads[n].waits_for ? threads[n].waits_for : "nothing") + ", thread " + std::to_string(n) + " of block " + std::to_string(index);
+            if (!threads[n].done)
+                failure = std::string("threads wait for ever in ") + (threads[n].waits_for ? threads[n].waits_for : "nothing") +
+                          ", thread " + std::to_string(n) + " of block " + std::to_string(index);
     }
 }
 
@@ -101,7 +102,8 @@ static int launch(function *f, unsigned grid, unsigned size, unsigned shared_byt
     static std::vector<char> memory;
     if (!failure.empty()) return ILLEGAL_ADDRESS;
     if (!stacks)
-        stacks = (char *)mmap(nullptr, (size_t)MOST_THREADS * STACK_BYTES, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+        stacks = (char *)mmap(nullptr, (size_t)MOST_THREADS * STACK_BYTES, PROT_READ | PROT_WRITE,
+                              MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
     memory.resize(shared_bytes + 256);
     block.shared = (char *)(((uintptr_t)memory.data() + 127) / 128 * 128);
     block.shared_bytes = shared_bytes;
@@ -137,7 +139,9 @@ extern "C" {
 int cuInit(unsigned) { return 0; }
 int cuDriverGetVersion(int *version) { return *version = 13000, 0; }
 int cuGetErrorName(int, const char **text) { return *text = "EMULATED_ERROR", 0; }
-int cuGetErrorString(int error, const char **text) { return *text = error == ILLEGAL_ADDRESS ? "the emulated kernel failed" : "an error", 0; }
+int cuGetErrorString(int error, const char **text) {
+    return *text = error == ILLEGAL_ADDRESS ? "the emulated kernel failed" : "an error", 0;
+}
 int cuDeviceGetCount(int *count) { return *count = 1, 0; }
 int cuDeviceGet(int *device, int ordinal) { return *device = ordinal, ordinal ? 101 : 0; }
 int cuDeviceGetName(char *name, int bytes, int) { return snprintf(name, (size_t)bytes, "emulated sm_%d", arch()), 0; }

@@ -170,8 +170,12 @@ static inline void ptx_cp_async_cg_shared_global_L2__128B(unsigned to, unsigned 
     memcpy(at, (const void *)(uintptr_t)from, (size_t)bytes);
     memset(at + bytes, 0, (size_t)(16 - bytes));
 }
-static inline void ptx_cp_async_ca_shared_global_8(unsigned to, unsigned long long from) { memcpy(shared_at(to, 8), (const void *)(uintptr_t)from, 8); }
-static inline void ptx_cp_async_ca_shared_global_4(unsigned to, unsigned long long from) { memcpy(shared_at(to, 4), (const void *)(uintptr_t)from, 4); }
+static inline void ptx_cp_async_ca_shared_global_8(unsigned to, unsigned long long from) {
+    memcpy(shared_at(to, 8), (const void *)(uintptr_t)from, 8);
+}
+static inline void ptx_cp_async_ca_shared_global_4(unsigned to, unsigned long long from) {
+    memcpy(shared_at(to, 4), (const void *)(uintptr_t)from, 4);
+}
 #define ptx_cp_async_commit_group() (void)0
 #define ptx_cp_async_wait_group(n) (void)0
 static inline void ptx_red_global_add_v4_f32(unsigned long long at, float x, float y, float z, float w) {

@@ -55,16 +55,19 @@ int nvrtcCompileProgram(nvrtcProgram program, int count, const char *const *opti
     const std::string at = folder, quiet = " > " + at + "/log 2>&1";
     for (auto &header : program->headers) write_file(at + "/" + header.first, header.second);
     write_file(at + "/source.cu", program->source);
-    std::string flags = " -O1 -std=c++17 -fPIC -shared -w -ffp-contract=off -fno-strict-aliasing -I " EMULATED_FOLDER " -I " + at + " -I " + at + "/shared ";
+    std::string flags = " -O1 -std=c++17 -fPIC -shared -w -ffp-contract=off -fno-strict-aliasing -I " EMULATED_FOLDER " -I " + at;
+    flags += " -I " + at + "/shared ";
     for (int n = 0; n < count; n++) {
         const std::string option = options[n];
         if (option.compare(0, 2, "-D") == 0) flags += option + " ";
         const size_t arch = option.find("arch=");
-        if (arch != std::string::npos) flags += "-D__CUDA_ARCH__=" + std::to_string(atoi(option.c_str() + option.find_last_of('_') + 1) * 10) + " ";
+        const int capability = atoi(option.c_str() + option.find_last_of('_') + 1);
+        if (arch != std::string::npos) flags += "-D__CUDA_ARCH__=" + std::to_string(capability * 10) + " ";
     }
     if (getenv("EMULATED_FLAGS")) flags += getenv("EMULATED_FLAGS");
-    const std::string translate = EMULATED_PYTHON " " EMULATED_FOLDER "/translate.py " + at + "/source.cu " + at + " " + at + "/source.cpp" + quiet;
-    const std::string compile = EMULATED_COMPILER " " + flags + " " + at + "/source.cpp -o " + at + "/image" + quiet;
+    const std::string source = at + "/source.cpp";
+    const std::string translate = EMULATED_PYTHON " " EMULATED_FOLDER "/translate.py " + at + "/source.cu " + at + " " + source + quiet;
+    const std::string compile = EMULATED_COMPILER " " + flags + " " + source + " -o " + at + "/image" + quiet;
     const bool good = system(translate.c_str()) == 0 && system(compile.c_str()) == 0;
     program->log = read_file(at + "/log");
     program->image = good ? read_file(at + "/image") : "";
