@@ -3,7 +3,7 @@
 # Sets DLATTN_CPU_ISAS (what was built) and DLATTN_CPU_DEFINITIONS (DLATTN_HAVE_<ISA>=1 for src/cpu/isa.c).
 include(CheckCCompilerFlag)
 
-option(DLATTN_EMULATE_BF16 "Compute the instructions of AVX-512-BF16 and AMX by plain AVX-512 and C, to test where they are missing" OFF)
+option(DLATTN_EMULATE_BF16 "Compute the instructions of AVX-512-BF16 and AMX by plain AVX-512, to test where they are missing" OFF)
 
 # Flags of the compiler, and of /proc/cpuinfo on a machine that runs the result.
 set(isa_flags_avx2 -mavx2 -mfma -mf16c)

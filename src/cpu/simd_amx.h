@@ -21,7 +21,7 @@
 #define TILE_ROWS 16
 #define TILE_PAIRS 16
 
-/* The instructions, or, in a test build, what they mean in plain C. Tile numbers are constants. */
+/* The instructions, or, in a test build, what they mean in AVX-512. Tile numbers are constants. */
 #ifdef DLATTN_EMULATE_BF16
 typedef union emulated_tile {
     float sums[TILE_ROWS][16];
@@ -29,22 +29,16 @@ typedef union emulated_tile {
 } emulated_tile;
 static _Thread_local emulated_tile emulated[8];
 
-SIMD_INLINE float emulated_number(uint32_t pair, int high) {
-    const uint32_t bits = high ? pair & 0xffff0000u : pair << 16;
-    float x;
-    memcpy(&x, &bits, sizeof x);
-    return x;
-}
 static __attribute__((unused)) void emulated_copy(char *to, int64_t to_step, const char *from, int64_t from_step) {
     for (int r = 0; r < TILE_ROWS; r++) memcpy(to + r * to_step, from + r * from_step, 64);
 }
 static __attribute__((unused)) void emulated_dot(int c, int a, int b) {
-    for (int m = 0; m < TILE_ROWS; m++)
+    for (int m = 0; m < TILE_ROWS; m++) {
+        v sum = v_load(emulated[c].sums[m]);
         for (int k = 0; k < TILE_PAIRS; k++)
-            for (int n = 0; n < 16; n++)
-                for (int half = 0; half < 2; half++)
-                    emulated[c].sums[m][n] += emulated_number(emulated[a].pairs[m][k], half) *
-                                              emulated_number(emulated[b].pairs[k][n], half);
+            sum = v_pair_fma(v_pair_set1(&emulated[a].pairs[m][k]), v_pair_load(emulated[b].pairs[k]), sum);
+        v_store(emulated[c].sums[m], sum);
+    }
 }
 #define tiles_begin() (void)0
 #define tiles_end() (void)0
