@@ -1,5 +1,6 @@
 /* test_cache.c: dlattn_kv_append: where each token lands, in rows, chosen rows and pages; refusals leave the cache alone. */
 #include <criterion/criterion.h>
+#include <stdbool.h>
 #include <string.h>
 
 #include "dlattn/dlattn.h"

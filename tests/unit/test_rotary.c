@@ -1,6 +1,7 @@
 /* test_rotary.c: dlattn_rotary: the formula in double, its inverse, in place, by pairs or halves, any dtype and strides. */
 #include <criterion/criterion.h>
 #include <math.h>
+#include <stdbool.h>
 #include <string.h>
 
 #include "dlattn/dlattn.h"
