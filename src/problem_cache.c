@@ -14,12 +14,6 @@ static const int32_t from_padded[2][4] = {{0, 1, 2, 3}, {0, 2, 1, 3}};
 static const int32_t from_vector[4] = {0, -1, -1, -1};
 static const int32_t from_table[4] = {0, 1, -1, -1};
 
-/* Reads a tensor that lies on k_new's device. */
-static int32_t read_beside(tensor *t, const role *role, const DLTensor *dl, const tensor *first) {
-    DLATTN_TRY(dlattn__tensor_read(t, role, dl));
-    return dlattn__tensor_same_device(t, first);
-}
-
 static int32_t check_head_size(const char *name, int64_t size) {
     if (size >= 1 && size <= DLATTN_MAX_HEAD_SIZE) return DLATTN_OK;
     return dlattn__fail(size < 1 ? DLATTN_ERR_SHAPE : DLATTN_ERR_UNSUPPORTED,
@@ -38,7 +32,7 @@ static int32_t read_new(append_problem *p, cache_tensors *t, const dlattn_cache 
     const role k_role = {"k_new", k_shape, DLATTN_TYPES_FLOAT, 4, 4, false, true};
     DLATTN_TRY(dlattn__tensor_read(&t->k_new, &k_role, c->k_new));
     const role v_role = {"v_new", v_shape, 1u << t->k_new.dtype, 4, 4, false, true};
-    DLATTN_TRY(read_beside(&t->v_new, &v_role, c->v_new, &t->k_new));
+    DLATTN_TRY(dlattn__tensor_read_beside(&t->v_new, &v_role, c->v_new, &t->k_new));
     p->k_new = dlattn__tensor_operand(&t->k_new, from_padded[c->layout]);
     p->v_new = dlattn__tensor_operand(&t->v_new, from_padded[c->layout]);
     p->device_type = (int32_t)t->k_new.device.device_type;
@@ -58,8 +52,8 @@ static int32_t read_caches(append_problem *p, cache_tensors *t, const dlattn_cac
     const char *shapes[2][2] = {{"[B,capacity,G,D]", "[B,G,capacity,D]"}, {"[P,page,G,D]", "[P,G,page,D]"}};
     const role k_role = {"k_cache", shapes[paged][c->layout], 1u << t->k_new.dtype, 4, 4, true, true};
     const role v_role = {"v_cache", shapes[paged][c->layout], 1u << t->k_new.dtype, 4, 4, true, true};
-    DLATTN_TRY(read_beside(&t->k_cache, &k_role, c->k_cache, &t->k_new));
-    DLATTN_TRY(read_beside(&t->v_cache, &v_role, c->v_cache, &t->k_new));
+    DLATTN_TRY(dlattn__tensor_read_beside(&t->k_cache, &k_role, c->k_cache, &t->k_new));
+    DLATTN_TRY(dlattn__tensor_read_beside(&t->v_cache, &v_role, c->v_cache, &t->k_new));
     p->k_cache = dlattn__tensor_operand(&t->k_cache, from_padded[c->layout]);
     p->v_cache = dlattn__tensor_operand(&t->v_cache, from_padded[c->layout]);
     p->rows = p->k_cache.extent[0];
@@ -77,18 +71,18 @@ static int32_t read_places(append_problem *p, cache_tensors *t, const dlattn_cac
     const role lengths = {"seqlens", "[B]", DLATTN_TYPES_INT, 1, 1, false, true};
     const role index = {"batch_index", "[B]", DLATTN_TYPES_INT, 1, 1, false, true};
     const role table = {"block_table", "[B,pages]", DLATTN_TYPES_INT, 2, 2, false, true};
-    DLATTN_TRY(read_beside(&t->seqlens, &lengths, c->seqlens, &t->k_new));
+    DLATTN_TRY(dlattn__tensor_read_beside(&t->seqlens, &lengths, c->seqlens, &t->k_new));
     DLATTN_TRY(dlattn__tensor_expect(&t->seqlens, batch, "k_new's batch"));
     p->seqlens = dlattn__tensor_operand(&t->seqlens, from_vector);
     if (c->block_table && c->batch_index)
         return dlattn__fail(DLATTN_ERR_ARGUMENT, "block_table and batch_index are both given, expected at most one");
     if (c->batch_index) {
-        DLATTN_TRY(read_beside(&t->batch_index, &index, c->batch_index, &t->k_new));
+        DLATTN_TRY(dlattn__tensor_read_beside(&t->batch_index, &index, c->batch_index, &t->k_new));
         DLATTN_TRY(dlattn__tensor_expect(&t->batch_index, batch, "k_new's batch"));
         p->batch_index = dlattn__tensor_operand(&t->batch_index, from_vector);
     }
     if (!c->block_table) return DLATTN_OK;
-    DLATTN_TRY(read_beside(&t->block_table, &table, c->block_table, &t->k_new));
+    DLATTN_TRY(dlattn__tensor_read_beside(&t->block_table, &table, c->block_table, &t->k_new));
     DLATTN_TRY(dlattn__tensor_expect(&t->block_table, batch, "k_new's batch"));
     p->block_table = dlattn__tensor_operand(&t->block_table, from_table);
     p->pages = p->block_table.extent[1];

@@ -29,8 +29,7 @@ static int32_t read_lse(tensor *t, const char *name, const DLTensor *dl, const t
     int32_t rank = out->rank - 1;
     role role = {name, packed ? "[H,T]" : "[B,H,M]", lse_types(out->dtype), rank, rank, output, true};
     const int64_t padded_shape[4] = {o->extent[0], o->extent[2], o->extent[1], -1};
-    DLATTN_TRY(dlattn__tensor_read(t, &role, dl));
-    DLATTN_TRY(dlattn__tensor_same_device(t, out));
+    DLATTN_TRY(dlattn__tensor_read_beside(t, &role, dl, out));
     return dlattn__tensor_expect(t, padded_shape + packed, "its out's batch, heads and length");
 }
 
@@ -61,8 +60,7 @@ static int32_t read_part(merge_part *part, int64_t index, const dlattn_parts *d,
     snprintf(out_name, sizeof out_name, "out[%" PRId64 "]", index);
     snprintf(lse_name, sizeof lse_name, "lse[%" PRId64 "]", index);
     role role = {out_name, "as merged out", DLATTN_TYPES_FLOAT, out->rank, out->rank, false, true};
-    DLATTN_TRY(dlattn__tensor_read(&part_out, &role, d->out[index]));
-    DLATTN_TRY(dlattn__tensor_same_device(&part_out, out));
+    DLATTN_TRY(dlattn__tensor_read_beside(&part_out, &role, d->out[index], out));
     DLATTN_TRY(dlattn__tensor_expect(&part_out, out->extent, "the shape of merged out"));
     part->out = out_operand(&part_out, d->layout);
     DLATTN_TRY(read_lse(&part_lse, lse_name, d->lse[index], &part_out, &part->out, false));

@@ -10,18 +10,13 @@ typedef struct rotation_tensors {
     tensor x, cosines, sines, starts, out;
 } rotation_tensors;
 
-static int32_t read_beside(tensor *t, const role *role, const DLTensor *dl, const tensor *x) {
-    DLATTN_TRY(dlattn__tensor_read(t, role, dl));
-    return dlattn__tensor_same_device(t, x);
-}
-
 static int32_t read_x(rotary_problem *p, rotation_tensors *t, const dlattn_rotation *r) {
     static const int32_t from[2][4] = {{0, 1, 2, 3}, {0, 2, 1, 3}};
     const char *shape = r->layout == DLATTN_BSHD ? "[B,S,H,D]" : "[B,H,S,D]";
     const role x_role = {"x", shape, DLATTN_TYPES_FLOAT, 4, 4, false, true};
     DLATTN_TRY(dlattn__tensor_read(&t->x, &x_role, r->x));
     const role out_role = {"out", shape, 1u << t->x.dtype, 4, 4, true, true};
-    DLATTN_TRY(read_beside(&t->out, &out_role, r->out, &t->x));
+    DLATTN_TRY(dlattn__tensor_read_beside(&t->out, &out_role, r->out, &t->x));
     DLATTN_TRY(dlattn__tensor_expect(&t->out, t->x.extent, "the shape of x"));
     p->x = dlattn__tensor_operand(&t->x, from[r->layout]);
     p->out = dlattn__tensor_operand(&t->out, from[r->layout]);
@@ -41,8 +36,8 @@ static int32_t read_angles(rotary_problem *p, rotation_tensors *t, const dlattn_
     const uint32_t types = 1u << t->x.dtype | 1u << DLATTN_T_F32;
     const role cosines = {"cosines", "[positions,R/2]", types, 2, 2, false, true};
     const role sines = {"sines", "[positions,R/2]", types, 2, 2, false, true};
-    DLATTN_TRY(read_beside(&t->cosines, &cosines, r->cosines, &t->x));
-    DLATTN_TRY(read_beside(&t->sines, &sines, r->sines, &t->x));
+    DLATTN_TRY(dlattn__tensor_read_beside(&t->cosines, &cosines, r->cosines, &t->x));
+    DLATTN_TRY(dlattn__tensor_read_beside(&t->sines, &sines, r->sines, &t->x));
     DLATTN_TRY(dlattn__tensor_expect(&t->sines, t->cosines.extent, "the shape of cosines"));
     p->cosines = dlattn__tensor_operand(&t->cosines, from);
     p->sines = dlattn__tensor_operand(&t->sines, from);
@@ -61,7 +56,7 @@ static int32_t read_starts(rotary_problem *p, rotation_tensors *t, const dlattn_
     const role role = {"starts", "[B]", DLATTN_TYPES_INT, 1, 1, false, true};
     const int64_t expected[4] = {p->B, -1, -1, -1};
     if (!r->starts) return DLATTN_OK;
-    DLATTN_TRY(read_beside(&t->starts, &role, r->starts, &t->x));
+    DLATTN_TRY(dlattn__tensor_read_beside(&t->starts, &role, r->starts, &t->x));
     DLATTN_TRY(dlattn__tensor_expect(&t->starts, expected, "x's batch"));
     p->starts = dlattn__tensor_operand(&t->starts, from);
     return DLATTN_OK;

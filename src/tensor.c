@@ -276,6 +276,11 @@ int32_t dlattn__tensor_same_device(const tensor *t, const tensor *first) {
                         (int)t->device.device_id, first->name, device_name(expected), (int)first->device.device_id);
 }
 
+int32_t dlattn__tensor_read_beside(tensor *t, const role *role, const DLTensor *dl, const tensor *first) {
+    DLATTN_TRY(dlattn__tensor_read(t, role, dl));
+    return dlattn__tensor_same_device(t, first);
+}
+
 int32_t dlattn__tensor_expect(const tensor *t, const int64_t expected[4], const char *reason) {
     char found[DLATTN_SHAPE_TEXT], wanted[DLATTN_SHAPE_TEXT];
     for (int32_t d = 0; d < t->rank; d++)

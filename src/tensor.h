@@ -39,6 +39,9 @@ int32_t dlattn__tensor_read(tensor *t, const role *role, const DLTensor *dl);
 /* Fails unless t lies on the device of `first`. Host memory is one device, pinned or not, whatever its id. */
 int32_t dlattn__tensor_same_device(const tensor *t, const tensor *first);
 
+/* Both: a tensor of the call that is not its first. */
+int32_t dlattn__tensor_read_beside(tensor *t, const role *role, const DLTensor *dl, const tensor *first);
+
 /* Fails unless extent[d] == expected[d] for d < rank; -1 expects nothing. `reason` says where `expected` is from. */
 int32_t dlattn__tensor_expect(const tensor *t, const int64_t expected[4], const char *reason);
 

@@ -183,7 +183,7 @@ typedef struct decode_scratch {
     int rows_log2;               /* of the rows that one kernel takes */
 } decode_scratch;
 
-/* May rows have to be copied, because their numbers lie apart or a page ends? */
+/* Do the numbers of a row lie apart? */
 static bool lies_apart(const operand *o) { return o->stride[3] != 1 && o->extent[3] != 1; }
 
 static int64_t carve(decode_scratch *s, const problem *p, char *base) {

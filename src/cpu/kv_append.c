@@ -12,17 +12,10 @@ typedef struct append_job {
     const append_buffers *x;
 } append_job;
 
-static int64_t page_of(const append_job *job, int64_t b, int64_t page) {
-    const operand *o = &job->p->block_table;
-    const int64_t offset = b * o->stride[0] + page * o->stride[1];
-    return o->dtype == DLATTN_T_I32 ? ((const int32_t *)job->x->block_table)[offset]
-                                    : ((const int64_t *)job->x->block_table)[offset];
-}
-
 static int32_t check_pages(const append_job *job, int64_t b, int64_t begin) {
     const append_problem *p = job->p;
     for (int64_t page = begin / p->tokens; p->S > 0 && page <= (begin + p->S - 1) / p->tokens; page++) {
-        const int64_t id = page_of(job, b, page);
+        const int64_t id = dlattn__read_page(&p->block_table, job->x->block_table, b, page);
         if (id < 0 || id >= p->rows)
             return dlattn__fail(DLATTN_ERR_ARGUMENT, "block_table[%" PRId64 ",%" PRId64 "] is %" PRId64
                                 ", expected a page from 0 to %" PRId64, b, page, id, p->rows - 1);
@@ -67,7 +60,7 @@ static void append_token(void *context, int64_t item, int32_t slot) {
     int64_t row = dlattn__read_int(&p->batch_index, job->x->batch_index, b, b);
     (void)slot;
     if (p->block_table.dtype) {
-        row = page_of(job, b, token / p->tokens);
+        row = dlattn__read_page(&p->block_table, job->x->block_table, b, token / p->tokens);
         token %= p->tokens;
     }
     for (int64_t g = 0; g < p->G; g++) {

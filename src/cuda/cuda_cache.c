@@ -45,11 +45,6 @@ static bool in_units_of_16(const operand *o, const void *data) {
     return whole;
 }
 
-static dlattn_view view_if(const operand *o, const void *data) {
-    const dlattn_view none = {0};
-    return o->dtype ? dlattn__view(o, data) : none;
-}
-
 static int32_t append_in_context(const append_problem *p, const append_buffers *x, const cuda_scope *scope,
                                  const dlattn_exec *exec) {
     const named_data all[] = {{"k_new", x->k_new}, {"v_new", x->v_new}, {"k_cache", x->k_cache}, {"v_cache", x->v_cache},
@@ -64,8 +59,8 @@ static int32_t append_in_context(const append_problem *p, const append_buffers *
     params.k_cache = dlattn__view(&p->k_cache, x->k_cache);
     params.v_cache = dlattn__view(&p->v_cache, x->v_cache);
     params.seqlens = dlattn__view(&p->seqlens, x->seqlens);
-    params.block_table = view_if(&p->block_table, x->block_table);
-    params.batch_index = view_if(&p->batch_index, x->batch_index);
+    params.block_table = dlattn__view(&p->block_table, x->block_table);
+    params.batch_index = dlattn__view(&p->batch_index, x->batch_index);
     params.B = (int)p->B, params.S = (int)p->S, params.G = (int)p->G, params.D = (int)p->D, params.E = (int)p->E;
     params.rows = (int)p->rows, params.tokens = (int)p->tokens, params.pages = (int)p->pages;
     params.element_bytes = (int)dlattn__size_of(p->k_new.dtype);
@@ -95,7 +90,7 @@ static int32_t rotate_in_context(const rotary_problem *p, const rotary_buffers *
     params.out = dlattn__view(&p->out, x->out);
     params.cosines = dlattn__view(&p->cosines, x->cosines);
     params.sines = dlattn__view(&p->sines, x->sines);
-    params.starts = view_if(&p->starts, x->starts);
+    params.starts = dlattn__view(&p->starts, x->starts);
     params.B = (int)p->B, params.S = (int)p->S, params.H = (int)p->H, params.D = (int)p->D;
     params.positions = (int)p->positions, params.pairs = (int)p->pairs;
     params.interleaved = p->interleaved, params.inverse = p->inverse;
