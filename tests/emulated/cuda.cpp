@@ -146,7 +146,6 @@ int cuDeviceGetCount(int *count) { return *count = 1, 0; }
 int cuDeviceGet(int *device, int ordinal) { return *device = ordinal, ordinal ? 101 : 0; }
 int cuDeviceGetName(char *name, int bytes, int) { return snprintf(name, (size_t)bytes, "emulated sm_%d", arch()), 0; }
 int cuDeviceTotalMem(size_t *bytes, int) { return *bytes = (size_t)8 << 30, 0; }
-int cuDeviceTotalMem_v2(size_t *bytes, int) { return *bytes = (size_t)8 << 30, 0; }
 int cuDeviceGetAttribute(int *value, int attribute, int) {
     const int shared = arch() == 75 ? 65536 : arch() == 86 || arch() == 89 ? 101376 : arch() == 80 ? 166912 : 232448;
     *value = attribute == 16 ? 132 : attribute == 75 ? arch() / 10 : attribute == 76 ? arch() % 10 : attribute == 97 ? shared : 0;
