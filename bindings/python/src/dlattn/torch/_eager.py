@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Optional
 
 import torch
+from torch.autograd import forward_ad
 
 from .._errors import argument_error
 from .._options import with_options
@@ -25,9 +26,9 @@ _modes = torch._C._len_torch_dispatch_stack
 _any_autocast = getattr(torch._C, "_is_any_autocast_enabled", lambda: True)
 
 
-def _is_plain(q, k, v, others=()) -> bool:
+def is_plain(q, k, v, others=()) -> bool:
     """Whether nothing but the C library needs to see a call with these tensors."""
-    if torch.compiler.is_compiling() or _modes() or _operators.transforms() or q.is_meta:
+    if torch.compiler.is_compiling() or _modes() or _operators.transforms() or forward_ad._current_level >= 0 or q.is_meta:
         return False
     if type(q) not in _PLAIN or type(k) not in _PLAIN or type(v) not in _PLAIN:
         return False
@@ -59,7 +60,7 @@ class _Attention(torch.autograd.Function):
             return (None,) * (4 + len(tensors))
         dout = _operators.incoming(dout, out, tensors[0])
         # with create_graph the operator records what refuses a second derivative
-        direct = not torch.is_grad_enabled() and _is_plain(dout, out, lse, tensors)
+        direct = not torch.is_grad_enabled() and is_plain(dout, out, lse, tensors)
         run = _native.backward if direct else _through_operator
         results = run(dout, dlse, out, lse, tuple(tensors), fields, wanted, num_threads)
         return None, None, None, None, *_operators.spread(results, wanted, len(tensors))
@@ -113,13 +114,10 @@ def attention(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, *, return_lse: 
         tensors, fields, threads = _keywords.read(q, options)
     if _any_autocast():
         q, k, v, tensors = _autocast(q, k, v, tensors)
-    if not _is_plain(q, k, v, tensors):
+    if not is_plain(q, k, v, tensors):
         _refuse_slopes(tensors)
         fields.update(wide=wide, num_threads=threads)
-        if not torch.compiler.is_compiling() and _operators.transforms():
-            out, lse = _operators.Attention.apply(fields, q, k, v, *tensors)
-        else:
-            out, lse = _operators.attention(q, k, v, *tensors, **fields)
+        out, lse = _operators.attention(q, k, v, *tensors, **fields)
     elif torch.is_grad_enabled() and (q.requires_grad or k.requires_grad or v.requires_grad
                                       or any(x is not None and x.requires_grad for x in tensors)):
         _refuse_slopes(tensors)
