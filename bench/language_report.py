@@ -77,9 +77,11 @@ def markdown(name: str, document: dict) -> list[str]:
     parts = [f"## {name}\n\n{head['cpu']}, {head['threads']} of {head['cores']} cores. dlattn {versions['dlattn']} from C"
              + "".join(f", {NAMES[language]} {versions[language]}" for language in others(document))
              + f"; commit {document['commit']}, {document['date']}. Made by `bench/languages.py`: the same cases and data, results written "
-             f"into memory that is there; the languages take turns, medians of {document['rounds']} rounds.",
-             f"### Every language reaches C's figure\n\nC's time by the language's, calls of at least {LONG_MS:g} ms.\n\n{reach_table(document)}",
-             f"### What a call costs\n\n{overhead_table(document)}"]
+             f"into memory that is there; the languages take turns, medians of {document['rounds']} rounds."]
+    if text := reach_table(document):
+        parts.append(f"### Every language reaches C's figure\n\nC's time by the language's, calls of at least {LONG_MS:g} ms.\n\n{text}")
+    if text := overhead_table(document):
+        parts.append(f"### What a call costs\n\n{text}")
     note = "".join(f"; times {provider}: how many times as fast as that provider, called from C" for provider in providers(document))
     parts.append(f"### Each case\n\nC's time, and its ratio to each language's{note}.\n\n{case_table(document)}")
     return parts

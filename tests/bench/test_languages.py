@@ -51,7 +51,7 @@ def test_every_language_writes_the_same_schema(document, cases):
     fields = set(of(document, "c")[0]) - {"error_ratio"}
     for result in document["results"]:
         assert fields <= set(result), (result["language"], fields - set(result))
-        assert all(isinstance(result[name], float) and result[name] > 0 for name in NUMBERS), result
+        assert all(isinstance(result[name], (int, float)) and result[name] > 0 for name in NUMBERS), result
         assert isinstance(result["repeats"], int) and result["repeats"] >= 5 and result["threads"] == 2
         assert result["problem"] == cases[result["case"]]
 
