@@ -157,6 +157,5 @@ def _with_autograd(operator, node, container):
 
 _with_autograd(attention, _Attention, tuple)
 _with_autograd(attention_backward, _AttentionBackward, list)
-torch.library.register_vmap(attention, functools.partial(_vmap.attention, attention), lib=library)
-torch.library.register_vmap(attention_backward, functools.partial(_vmap.attention_backward, attention_backward),
-                            lib=library)
+torch.library.register_vmap(attention, functools.partial(_vmap.rule, attention, 0), lib=library)
+torch.library.register_vmap(attention_backward, functools.partial(_vmap.rule, attention_backward, 4), lib=library)
