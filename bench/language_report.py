@@ -77,7 +77,7 @@ def markdown(name: str, document: dict) -> list[str]:
     parts = [f"## {name}\n\n{head['cpu']}, {head['threads']} of {head['cores']} cores. dlattn {versions['dlattn']} from C"
              + "".join(f", {NAMES[language]} {versions[language]}" for language in others(document))
              + f"; commit {document['commit']}, {document['date']}. Made by `bench/languages.py`: the same cases and data, results written "
-             f"into memory that is there; the languages take turns, medians of {document['rounds']} rounds."]
+             f"into memory that is there; the languages take turns; a time is the least of {document['rounds']} rounds' medians."]
     if text := reach_table(document):
         parts.append(f"### Every language reaches C's figure\n\nC's time by the language's, calls of at least {LONG_MS:g} ms.\n\n{text}")
     if text := overhead_table(document):
