@@ -254,7 +254,8 @@ static void link_attention(instance *x) {
         .block_table = given(x, T_BLOCK_TABLE), .q_starts = given(x, T_Q_STARTS), .k_starts = given(x, T_K_STARTS),
         .rng_state = given(x, T_RNG), .max_seqlen_q = c->max_q, .max_seqlen_k = c->max_k, .window_left = c->window_left,
         .window_right = c->window_right, .block_size = c->block_size, .block_count = c->block_count,
-        .q_start = c->q_start, .k_start = c->k_start, .scale = c->scale, .softcap = c->softcap, .dropout = c->dropout, .flags = c->flags, .layout = c->layout};
+        .q_start = c->q_start, .k_start = c->k_start, .scale = c->scale, .softcap = c->softcap, .dropout = c->dropout,
+        .flags = c->flags, .layout = c->layout};
     if (!c->rng_state) x->attention.seed = c->seed, x->attention.offset = c->offset;
 }
 
