@@ -404,3 +404,6 @@ CASE(everything_packed, .B = 3, .H = 4, .G = 2, .D = 24, .E = 40, .packed_q = 1,
      .k_lengths = {50, 20, 13}, .use_q = 1, .q_used = {33, 25, 9}, .tokens_before = 2, .tokens_after = 1, .max_q = 40, .max_k = 50,
      .flags = DLATTN_CAUSAL | DLATTN_WINDOW, .window_left = 20, .softcap = 4, .bias = "11mn", .mask = "b11n", .alibi = "h", .sinks = 1,
      .dropout = 0.2, .seed = 5)
+
+/* ---- keys in pages ------------------------------------------------------------------------------------------------- */
+#include "cases_paged.h"

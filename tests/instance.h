@@ -27,7 +27,7 @@ typedef struct held_tensor {
 
 enum {
     T_Q, T_K, T_V, T_BIAS, T_MASK, T_ALIBI, T_SINKS, T_Q_SEGMENTS, T_KV_SEGMENTS, T_CU_Q, T_CU_K, T_SEQLENS_Q, T_SEQLENS_K,
-    T_Q_STARTS, T_K_STARTS, T_RNG, T_DOUT, T_DLSE, T_OUT, T_LSE, T_DQ, T_DK, T_DV, T_DBIAS, T_DSINKS, T_COUNT
+    T_BLOCK_TABLE, T_Q_STARTS, T_K_STARTS, T_RNG, T_DOUT, T_DLSE, T_OUT, T_LSE, T_DQ, T_DK, T_DV, T_DBIAS, T_DSINKS, T_COUNT
 };
 extern const char *const tensor_names[T_COUNT];
 
