@@ -35,10 +35,11 @@ DEVICE void dropout_bits(const dlattn_params &p, const backward_context &c, u32 
 #define ROW_STEP(n, x) (8 * (n) + ((x) & 1))        // from this lane's first row
 #define KEY_STEP(m, x) (16 * (m) + 8 * ((x) >> 1))  // and first key
 
-// Where the scores of a warp lie; i and j are this lane's own first row and key.
+// Where the scores of a warp lie; i and j are this lane's own first row and key. masked: some of them are hidden.
 typedef struct score_place {
     row_tile tile;
     int stage, i, j;
+    bool masked;
 } score_place;
 
 // Is score x of (n, m) hidden? row: of the tile.
@@ -142,15 +143,14 @@ DEVICE bool are_small(const dlattn_params &p, const float (*s)[NT][4]) {
 // From q.k in s to p times the derivative of the score, in place, and to p (after dropout's selection) as left operands.
 DEVICE void probabilities(const dlattn_params &p, const backward_context &c, float (*s)[NT][4], u32 (*packed)[NT / 2][4],
                           const u32 kept[NT / 2], const score_place &place) {
-    const bool masked = !tile_is_full(p, c, place.tile);
     if (HAS(p, DLATTN_FEATURE_SOFTCAP)) {
-        const u32 hidden = masked ? hidden_bits(p, c, place) : 0;
+        const u32 hidden = place.masked ? hidden_bits(p, c, place) : 0;
         if (are_small(p, s)) exponents<true>(p, c, s, packed, kept, hidden, place);
         else exponents<false>(p, c, s, packed, kept, hidden, place);
         return;
     }
     exponents<false>(p, c, s, packed, kept, 0, place);
-    if (masked) hide(p, c, s, place);
+    if (place.masked) hide(p, c, s, place);
 #pragma unroll
     for (int n = 0; n < NT; n++)
 #pragma unroll

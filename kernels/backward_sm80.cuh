@@ -1,5 +1,5 @@
-// backward_sm80.cuh: what the tensor-core backward kernels share: which rows see a tile of keys, the exponent of a score,
-// dropout bits in fragment order, panels of swizzled tiles, the layout of dq_sum.
+// backward_sm80.cuh: what the tensor-core backward kernels share: the exponent of a score, dropout bits in fragment order,
+// panels of swizzled tiles.
 #ifndef DLATTN_BACKWARD_SM80_CUH
 #define DLATTN_BACKWARD_SM80_CUH
 
@@ -12,84 +12,6 @@
 
 // The same in all lanes, and so that the compiler knows: what follows from it needs no registers of the lanes.
 DEVICE int warp_id() { return __shfl_sync(0xffffffffu, (int)threadIdx.x / 32, 0); }
-
-// Visibility ----------------------------------------------------------------------------------------------------------
-
-// Rows [first, end) may see keys of a tile.
-typedef struct row_range {
-    int first, end;
-} row_range;
-
-// The first row of [0, M) whose interval 0: ends behind j0, 1: begins at j1 or later, 2: ends at j1 or later, 3: begins behind
-// j0; M if there is none. A whole warp asks: 32 rows a round.
-DEVICE int find_row(const dlattn_mask &m, int M, int which, int j0, int j1) {
-    int lo = 0, hi = M;
-    while (lo < hi) {
-        int step = (hi - lo + 31) / 32, i = lo + lane_id() * step;
-        bool reached = true;
-        if (i < hi) {
-            dlattn_interval r = dlattn_mask_ends(&m, i);
-            reached = which == 0 ? r.hi > j0 : which == 1 ? r.lo >= j1 : which == 2 ? r.hi >= j1 : r.lo > j0;
-        }
-        u32 votes = __ballot_sync(0xffffffffu, reached);
-        int k = votes ? __ffs((int)votes) - 1 : 32;
-        int top = lo + k * step;
-        lo = k == 0 ? lo : top - step + 1;
-        hi = top < hi ? top : hi;
-    }
-    return lo;
-}
-
-// Causal alone, as most masks are: row i sees keys up to i + *shift. Not where positions are so large that sums saturate.
-DEVICE bool is_causal(const dlattn_params &p, const sequence &s, int *shift) {
-    const i64 far = (i64)1 << 60, most = 1 << 30, distance = s.q_position - s.k_position;
-    if (p.mask_kinds != DLATTN_MASK_CAUSAL || s.q_position > far || s.q_position < -far || s.k_position > far || s.k_position < -far)
-        return false;
-    *shift = (int)(distance > most ? most : distance < -most ? -most : distance);
-    return true;
-}
-
-// The rows that may see keys of [j0, j1), by the whole block. Interval masks leave find_row's four answers in shared memory: rows
-// [found[2], found[3]) see all of the tile.
-template <int WARPS_>
-DEVICE row_range rows_of_keys(const dlattn_params &p, const sequence &s, const dlattn_mask &m, int j0, int j1, int found[4]) {
-    row_range r = {0, s.M};
-    if (!HAS(p, DLATTN_FEATURE_INTERVAL)) return r;
-    int shift;
-    if (is_causal(p, s, &shift)) {
-        const int begin = j0 - shift, full = j1 - 1 - shift;
-        if (threadIdx.x == 0) {
-            found[0] = begin < 0 ? 0 : begin < s.M ? begin : s.M;
-            found[2] = j1 > s.N || full > s.M ? s.M : full < 0 ? 0 : full;
-            found[1] = found[3] = s.M;
-        }
-    } else {
-        for (int which = warp_id(); which < 4; which += WARPS_) {
-            int row = find_row(m, s.M, which, j0, j1);
-            if (lane_id() == 0) found[which] = row;
-        }
-    }
-    __syncthreads();
-    r.first = found[0], r.end = found[1];
-    return r;
-}
-
-// Row i's keys inside the tile of `keys` keys at j0, in one word: the first in the low half, how many in the high half.
-DEVICE u32 tile_limits(const dlattn_params &p, const sequence &s, int i, int j0, int keys) {
-    limits r = {0, 0};
-    int shift;
-    if (HAS(p, DLATTN_FEATURE_INTERVAL) && is_causal(p, s, &shift)) {
-        r.hi = i >= s.M ? 0 : i + shift + 1 < s.N ? i + shift + 1 : s.N;
-    } else {
-        r = row_limits(p, s, mask_of(p, s), i);
-    }
-    int lo = r.lo - j0, hi = r.hi - j0;
-    lo = lo < 0 ? 0 : lo > keys ? keys : lo;
-    hi = hi < lo ? lo : hi > keys ? keys : hi;
-    return (u32)lo | (u32)(hi - lo) << 16;
-}
-
-DEVICE bool inside_limits(u32 word, int j) { return (u32)(j - (int)(word & 0xffffu)) < word >> 16; }
 
 // Scores --------------------------------------------------------------------------------------------------------------
 
