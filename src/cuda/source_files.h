@@ -11,6 +11,7 @@
     X(backward_scores_sm80_cuh, "backward_scores_sm80.cuh")            \
     X(backward_sm80_cu, "backward_sm80.cu")                            \
     X(backward_sm80_cuh, "backward_sm80.cuh")                          \
+    X(backward_view_sm80_cuh, "backward_view_sm80.cuh")                \
     X(backward_walk_sm80_cuh, "backward_walk_sm80.cuh")                \
     X(blank_cu, "blank.cu")                                            \
     X(combine_cu, "combine.cu")                                        \
