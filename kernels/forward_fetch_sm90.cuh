@@ -132,14 +132,15 @@ DEVICE void fetch_tiles(const dlattn_params &p, const dlattn_maps &maps, u32 bas
             w.last = span.last;
         }
         post_work(base, turn, w);
-        if (w.last <= w.first) continue;
+        if (place.row0 >= s.M) continue;
         const int kv_head = place.h / p.heads_per_group;
 #pragma unroll
-        for (int g = 0; g < CONSUMERS; g++) {
+        for (int g = 0; g < CONSUMERS; g++) { // rows without keys too: their result leaves through Q's memory
             barrier_wait(base + Q_EMPTY(g), q_phase ^ 1u);
-            if (leads)
+            if (leads && w.last > w.first)
                 fetch_rows<64, HEAD_D>(base + g * ROWS_BYTES, &maps.q, p.q, s.q_begin + place.row0 + 64 * g, place.h, s.b,
                                        base + Q_FULL(g));
+            else if (leads) barrier_arrive(base + Q_FULL(g));
         }
         q_phase ^= 1u;
         for (int n = w.last - 1; n >= w.first - 1; n--) { // V one tile later than K, as the consumers want them

@@ -188,9 +188,9 @@ DEVICE void consume(const dlattn_params &p, unsigned char *memory, int g) {
         };
 
         int n = w.last - 1;
+        barrier_wait(base + Q_FULL(g), q_phase);
+        q_phase ^= 1u;
         if (n >= w.first) {
-            barrier_wait(base + Q_FULL(g), q_phase);
-            q_phase ^= 1u;
             barrier_wait(base + K_FULL(keys.stage), keys.lap);
             await_turn(g);
             product_fence();
@@ -229,7 +229,7 @@ DEVICE void consume(const dlattn_params &p, unsigned char *memory, int g) {
         finish(base, o, m, l, factor, p, *facts);
         fence_for_engines();
         __syncwarp();
-        if (w.last > w.first) release(base + Q_EMPTY(g));
+        release(base + Q_EMPTY(g));
     }
 }
 

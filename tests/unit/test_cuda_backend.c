@@ -217,9 +217,9 @@ Test(cuda_backend, an_early_launch_says_so_where_graphs_can_hold_it) {
     memset(&params, 0, sizeof params);
     dlattn__driver.cuLaunchKernelEx = launch_ex;
     memset(&config, 0, sizeof config);
-    expect(dlattn__launch(NULL, &plain, &params, (CUstream)0x5000), DLATTN_OK, "");
+    expect(dlattn__launch(NULL, &plain, &params, NULL, (CUstream)0x5000), DLATTN_OK, "");
     cr_expect(seen.launches == 1 && config.numAttrs == 0);
-    expect(dlattn__launch(NULL, &early, &params, (CUstream)0x5000), DLATTN_OK, "");
+    expect(dlattn__launch(NULL, &early, &params, NULL, (CUstream)0x5000), DLATTN_OK, "");
     cr_expect_eq(seen.launches, 1);
     cr_expect(config.gridDimX == 7 && config.gridDimY == 1 && config.gridDimZ == 1 && config.blockDimX == 64 && config.blockDimY == 1 &&
               config.blockDimZ == 1 && config.sharedMemBytes == 1024 && config.hStream == (CUstream)0x5000);
@@ -231,7 +231,7 @@ Test(cuda_backend, an_early_launch_says_so_where_graphs_can_hold_it) {
     cr_assert_eq(dlattn__driver_open(), DLATTN_OK);
     dlattn__driver.cuLaunchKernel = launch;
     dlattn__driver.cuLaunchKernelEx = NULL;
-    expect(dlattn__launch(NULL, &early, &params, (CUstream)0x5000), DLATTN_OK, "");
+    expect(dlattn__launch(NULL, &early, &params, NULL, (CUstream)0x5000), DLATTN_OK, "");
     cr_expect(seen.launches == 2 && seen.grid[1] == 7);
 }
 
