@@ -1,7 +1,7 @@
 // forward_rows_sm80.cuh: the rows of forward_sm80: which tile a block has, Q's way into shared memory, and the way out
 // of sums to out, lse or partial results.
 //
-// Part of forward_sm80.cu: uses its options and its map of shared memory.
+// Part of forward_sm80.cu and forward_sm90.cu: uses their options and maps of shared memory.
 #ifndef DLATTN_FORWARD_ROWS_SM80_CUH
 #define DLATTN_FORWARD_ROWS_SM80_CUH
 

@@ -47,6 +47,7 @@ static_assert(BM * HEAD_E * 2 <= BIAS_AT, "the result fits");
 
 #include "forward_rows_sm80.cuh"
 #include "forward_keys_sm80.cuh"
+#include "forward_segments_sm80.cuh"
 #include "pages_sm80.cuh"
 
 // This thread's first row in the block's tile, its first key in a tile, and where its warp's bias lies.

@@ -84,6 +84,7 @@ extern const int64_t test_case_count;
 const test_case *case_find(const char *name);
 /* The dtype of this name (f32, f16, bf16, f64), or -1. */
 int32_t case_dtype_named(const char *name);
+const char *case_dtype_name(int32_t dtype);
 /* Does `pattern` select the name? A pattern with * or ? is a glob, any other one a part of the name; NULL: all. */
 int case_matches(const test_case *c, const char *pattern);
 void case_print_json(FILE *to, const test_case *c);

@@ -44,6 +44,8 @@ int32_t case_dtype_named(const char *name) {
     return -1;
 }
 
+const char *case_dtype_name(int32_t dtype) { return dtype_names[dtype]; }
+
 int case_matches(const test_case *c, const char *pattern) {
     if (!pattern) return 1;
     if (strpbrk(pattern, "*?")) return fnmatch(pattern, c->name, 0) == 0;

@@ -48,6 +48,7 @@ void instance_make(instance *x, const test_case *c, uint64_t seed);
 void instance_make_empty(instance *x, const test_case *c, uint64_t seed); /* without data in floating tensors */
 void instance_fill(instance *x);                                          /* the data alone */
 void instance_fill_fast(instance *x); /* for timing: the same few numbers again and again, outside of sequences too */
+void instance_fill_hashed(instance *x); /* for benches: what bench/run.* of every language makes, see bench/README.md */
 void instance_free(instance *x);
 
 /* Fills outputs with poison; first..last are T_ numbers. */

@@ -58,6 +58,7 @@ typedef struct variant {
     int32_t stack_bytes; /* a debt: what it is known to spill there all the same; a test fails on more. 0 is the aim */
     uint32_t needed;   /* DLATTN_FEATURE_X without which another row is faster */
     bool pages;        /* may keys lie in pages? */
+    bool tensor_maps;  /* fetches tiles by the copy engine; then it neither packs rows nor splits keys */
 } variant;
 
 /* The first row that computes `kernel` of p on the device, or NULL with the reasons in `note`. */

@@ -93,7 +93,7 @@ static void run_block(unsigned index) {
 // ---- modules ------------------------------------------------------------------------------------------------------------
 
 struct module { void *library; };
-struct function { void (*entry)(void **); void (*set_block)(emulated_block *); std::string name; };
+struct function { void (*entry)(void **); void (*set_block)(emulated_block *); const size_t *sizes; std::string name; };
 static std::map<std::string, function *> functions;
 static std::recursive_mutex lock;
 
@@ -220,6 +220,7 @@ int cuModuleGetFunction(void **out, void *in, const char *name) {
     auto *f = new function{};
     f->entry = (void (*)(void **))found;
     f->set_block = (void (*)(emulated_block *))dlsym(library, "emulated_set_block");
+    f->sizes = (const size_t *)dlsym(library, (std::string("sizes_") + name).c_str());
     f->name = name;
     return *out = f, SUCCESS;
 }
@@ -229,13 +230,35 @@ int cuLaunchKernel(void *f, unsigned x, unsigned y, unsigned z, unsigned bx, uns
                    void **parameters, void **) {
     if (y != 1 || z != 1 || by != 1 || bz != 1 || bx > MOST_THREADS || x == 0) return INVALID_VALUE;
     if (!captured) return launch((function *)f, x, bx, shared, parameters);
-    std::vector<char> copy((char *)parameters[0], (char *)parameters[0] + 4096); // its size is not told; no struct is larger
+    std::vector<std::vector<char>> copies;
+    for (int n = 0; ((function *)f)->sizes[n]; n++)
+        copies.emplace_back((char *)parameters[n], (char *)parameters[n] + ((function *)f)->sizes[n]);
     return record([=]() mutable {
-        void *own[] = {copy.data()};
-        return launch((function *)f, x, bx, shared, own);
+        std::vector<void *> own;
+        for (auto &copy : copies) own.push_back(copy.data());
+        return launch((function *)f, x, bx, shared, own.data());
     });
 }
-int cuLaunchKernelEx(const void *, void *, void **, void **) { return INVALID_VALUE; }
+// With the limits of the real one, as far as the library may meet them.
+int cuTensorMapEncodeTiled(void *out, unsigned type, unsigned rank, void *address, const u64 *extents, const u64 *strides,
+                           const unsigned *box, const unsigned *steps, unsigned interleave, unsigned swizzle, unsigned, unsigned fill) {
+    emulated_map map = {};
+    if (rank != 4 || (type != 6 && type != 9) || (uintptr_t)address % 16 || (uintptr_t)out % 64) return INVALID_VALUE;
+    if (interleave || fill || swizzle != 3 || box[0] != 64) return INVALID_VALUE; // the one way that hopper.h knows
+    map.address = (u64)(uintptr_t)address;
+    for (unsigned d = 0; d < rank; d++) {
+        if (!extents[d] || extents[d] > (u64)1 << 32 || !box[d] || box[d] > 256 || steps[d] != 1) return INVALID_VALUE;
+        if (d > 0 && (strides[d - 1] % 16 || strides[d - 1] >= (u64)1 << 40)) return INVALID_VALUE;
+        map.extents[d] = extents[d], map.box[d] = box[d];
+        if (d > 0) map.strides[d] = strides[d - 1];
+    }
+    return memcpy(out, &map, sizeof map), SUCCESS;
+}
+int cuLaunchKernelEx(const void *config, void *f, void **parameters, void **extra) {
+    unsigned sizes[7]; // grid, block, shared memory; no attribute changes what is computed
+    memcpy(sizes, config, sizeof sizes);
+    return cuLaunchKernel(f, sizes[0], sizes[1], sizes[2], sizes[3], sizes[4], sizes[5], sizes[6], nullptr, parameters, extra);
+}
 
 int cuGetProcAddress_v2(const char *name, void **address, int, u64, unsigned *) {
     static void *own = dlopen("libcuda.so.1", RTLD_NOW | RTLD_NOLOAD);

@@ -119,6 +119,25 @@ Test(cuda_schedule, dq_is_reduced_when_there_is_room_and_order_is_free) {
     }
 }
 
+Test(cuda_schedule, later_kernels_begin_early_where_they_can_wait) {
+    problem p = make_backward(DLATTN_T_BF16, 2, 8, 2, 1024, 1024, 64);
+    for (int n = 0; n < NUM_ARCHS; n++) {
+        const cuda_schedule s = made(&p, archs[n], UINT64_MAX);
+        if (!s.main->tuned) continue;
+        cr_assert(s.step_count == 3 && launches(&s, "convert_dq"));
+        cr_expect_not(s.steps[0].early, "what comes before is not ours");
+        cr_expect(s.steps[1].early == (archs[n] >= 90) && s.steps[2].early == (archs[n] >= 90), "sm_%d", (int)archs[n]);
+        cr_expect(s.steps[2].key_tiles * p.G * p.B == s.steps[1].blocks, "it counts the blocks of a key head");
+    }
+    problem none = make_backward(DLATTN_T_BF16, 2, 8, 2, 1024, 0, 64);
+    const cuda_schedule s = made(&none, 90, UINT64_MAX);
+    cr_expect(s.steps[1].blocks == 0 && !s.steps[2].early, "there is no kernel before to wait in");
+    p.dtype = DLATTN_T_F32;
+    p.q.dtype = p.k.dtype = p.v.dtype = p.dout.dtype = p.dq.dtype = p.dk.dtype = p.dv.dtype = DLATTN_T_F32;
+    const cuda_schedule readable = made(&p, 90, UINT64_MAX);
+    for (int32_t n = 0; n < readable.step_count; n++) cr_expect_not(readable.steps[n].early);
+}
+
 Test(cuda_schedule, only_what_is_wanted_is_launched) {
     problem p = make_backward(DLATTN_T_BF16, 1, 2, 2, 300, 200, 64);
     p.bias = p.dbias = dense(DLATTN_T_F32, 1, 1, 300, 200);
