@@ -2,6 +2,7 @@
 // threads of a block as fibers.
 //
 // Launches are done when they return, so streams and events have nothing to do. $EMULATED_ARCH: 90 (default), 80, 75 ...
+// $EMULATED_MULTIPROCESSORS: 132 (default); with few, persistent blocks have more than one tile.
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
@@ -133,7 +134,8 @@ static int record(std::function<int()> work) {
 
 // ---- the calls ----------------------------------------------------------------------------------------------------------
 
-static int arch() { return getenv("EMULATED_ARCH") ? atoi(getenv("EMULATED_ARCH")) : 90; }
+static int number_of(const char *name, int otherwise) { return getenv(name) ? atoi(getenv(name)) : otherwise; }
+static int arch() { return number_of("EMULATED_ARCH", 90); }
 
 extern "C" {
 int cuInit(unsigned) { return 0; }
