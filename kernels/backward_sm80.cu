@@ -35,7 +35,7 @@
 #define DV 1
 #endif
 #ifndef FRESH
-#define FRESH (ROW_WARPS > 2 || HEAD_D % 64 != 0 || HEAD_D > 128)
+#define FRESH (ROW_WARPS > 2 || HEAD_D % 64 != 0 || HEAD_D > ((FEATURES) & DLATTN_FEATURE_MASK ? 64 : 128))
 #endif
 #ifndef LATE
 #define LATE 0
@@ -335,9 +335,11 @@ extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS) backward_sm80(cons
 
     if (count > 0) {
         tile_source k = tile_source_of(p.k, c.s.b, c.s.k_begin, c.g, c.s.N, p.D);
-        tile_source v = tile_source_of(p.v, c.s.b, c.s.k_begin, c.g, c.s.N, p.E);
         load_tile_in_steps<BN, HEAD_D, THREADS, ALIGNED>(shared + K_AT, k, c.j0);
-        wait_and_let_begin();  // what follows needs backward_prepare's results
+    }
+    wait_and_let_begin();  // what follows needs backward_prepare's results
+    if (count > 0) {
+        tile_source v = tile_source_of(p.v, c.s.b, c.s.k_begin, c.g, c.s.N, p.E);
         if (HAS(p, DLATTN_FEATURE_SEGMENTS)) count = start_walk(p, c, &walk, &tile) * p.heads_per_group;
         if (STAGES == 2 && count > 0) load_q(p, c, shared, tile, 0);
         copies_commit();
@@ -415,7 +417,6 @@ extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS) backward_sm80(cons
         __syncthreads();
         add_dq(p, c, shared, shared + DS_AT + ((count - 1) & 1) * BM * BN * 2, rows_d, before);
     }
-    if (count == 0) wait_and_let_begin();
     if (DQ) finish_block(p, c.s.b, c.g);
     if (DK && p.dk.data) write_keys<D_PART / 16>(p.dk, c.s, c.g, p.D, dk, p.scale, c.j0 + key, row_warp * D_PART);
     if (DV && p.dv.data) write_keys<E_PART / 16>(p.dv, c.s, c.g, p.E, dv, p.dropout_scale, c.j0 + key, row_warp * E_PART);
