@@ -65,16 +65,16 @@ DEVICE void load_terms(u32 memory, const dlattn_params &p, const loop_facts &fac
     if (SEGMENTS || BIAS) copies_commit();
 }
 
-DEVICE void load_keys(u32 k_tile, const tile_source &keys, int j0, const u16 **column) {
+DEVICE void load_keys(u32 k_tile, const tile_source &keys, int j0, tile_column *column) {
     load_tile_and_step_back<BN, HEAD_D, THREADS, ALIGNED>(k_tile, keys, j0, column);
 }
 
-DEVICE void load_values(u32 v_tile, const tile_source &values, int j0, const u16 **column) {
+DEVICE void load_values(u32 v_tile, const tile_source &values, int j0, tile_column *column) {
     load_tile_and_step_back<BN, HEAD_E, THREADS, ALIGNED>(v_tile, values, j0, column);
 }
 
 // With one stage: all have read K's tile and V's has come; the next K may.
-DEVICE void next_keys(u32 k_tile, const tile_source &keys, int j0, bool more, const u16 **column) {
+DEVICE void next_keys(u32 k_tile, const tile_source &keys, int j0, bool more, tile_column *column) {
     copies_wait<0>();
     __syncthreads();
     if (more) load_keys(k_tile, keys, j0, column);
@@ -187,7 +187,8 @@ extern "C" __global__ void __launch_bounds__(THREADS) forward_sm80(const __grid_
     }
 
     const int top = last - 1;
-    const u16 *k_column = column_of<HEAD_D>(keys, top * BN), *v_column = column_of<HEAD_E>(values, top * BN);
+    tile_column k_column = tile_column_of<HEAD_D>(keys, top * BN);
+    tile_column v_column = tile_column_of<HEAD_E>(values, top * BN);
     if (last > first) {
         load_keys(k_tiles + top % STAGES * K_BYTES, keys, top * BN, &k_column);
         if (STAGES == 2) load_values(v_tiles + top % 2 * V_BYTES, values, top * BN, &v_column);
@@ -271,7 +272,9 @@ extern "C" __global__ void __launch_bounds__(THREADS) forward_sm80(const __grid_
         if (INTERVAL) ends_meet = meet_keys(memory, n * BN);
         const bool apart = segments_meet == TILE_APART || ends_meet == TILE_APART; // this warp only helps to copy
         float scores[MT][NT][4];
-        if (!apart) multiply_keys(scores, q, q_own, k_tiles + (STAGES == 2 ? n % 2 : 0) * K_BYTES);
+        // With two stages there is no register left for q_own.
+        const u32 q_rows = STAGES == 2 ? q_tile + thread_anew() / 32 * (16 * MT * HEAD_D * 2) : q_own;
+        if (!apart) multiply_keys(scores, q, q_rows, k_tiles + (STAGES == 2 ? n % 2 : 0) * K_BYTES);
         // In one place: all warps must meet at the same barrier.
         if (STAGES == 1) next_keys(k_tiles, keys, (n - 1) * BN, n > facts->first, &k_column);
         if (apart) {

@@ -85,8 +85,9 @@ static int32_t dbias_sm80_smem(const variant *v, int64_t head_d, int64_t head_e,
 static const variant table[] = {
     FORWARD(80, NEWEST, HALVES, 64, true, 0, 64, 128, 4, 2, H100),
     FORWARD(80, NEWEST, HALVES, 128, true, 0, 64, 64, 4, 2, H100),
-    /* Where two blocks of 80 KB fit. With nothing but an interval mask: biases and segments would need the space. */
+    /* Where two blocks of 100 KB fit. With nothing but an interval mask: biases and segments would need the space. */
     FORWARD_STAGED(2, DLATTN_FEATURE_INTERVAL, 90, 119, HALVES, 64, false, ~DLATTN_FEATURE_INTERVAL, 128, 128, 4, 2, H100),
+    FORWARD_STAGED(2, DLATTN_FEATURE_INTERVAL, 90, 119, HALVES, 128, false, ~DLATTN_FEATURE_INTERVAL, 128, 64, 4, 2, H100),
     FORWARD(80, NEWEST, HALVES, 64, false, 0, 128, 128, 4, 2, H100),
     FORWARD(80, NEWEST, HALVES, 128, false, 0, 128, 64, 4, 2, H100),
     FORWARD(80, NEWEST, HALVES, 192, false, 0, 128, 64, 8, 1, NONE),
