@@ -104,8 +104,9 @@ static const variant table[] = {
     HOPPER(128, false, 192, 80, 16, 3, NONE),
     HOPPER(192, false, 128, 112, 12, 2, NONE),
     HOPPER(256, false, 128, 80, 12, 2, NONE),
-    /* Where two blocks of 80 KB fit. With nothing but an interval mask: biases and segments would need the space. */
+    /* Where two blocks of 100 KB fit. With nothing but an interval mask: biases and segments would need the space. */
     FORWARD_STAGED(2, DLATTN_FEATURE_INTERVAL, 90, 119, HALVES, 64, false, ~DLATTN_FEATURE_INTERVAL, 128, 128, 4, 2, H100),
+    FORWARD_STAGED(2, DLATTN_FEATURE_INTERVAL, 90, 119, HALVES, 128, false, ~DLATTN_FEATURE_INTERVAL, 128, 64, 4, 2, H100),
     FORWARD(80, NEWEST, HALVES, 64, false, 0, 128, 128, 4, 2, H100),
     FORWARD(80, NEWEST, HALVES, 128, false, 0, 128, 64, 4, 2, H100),
     FORWARD(80, NEWEST, HALVES, 192, false, 0, 128, 64, 8, 1, NONE),
