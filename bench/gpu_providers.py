@@ -90,6 +90,27 @@ class Dlattn:
         return forward, None if row.M else backward
 
 
+class Portable(Dlattn):
+    """dlattn's forward by the kernels that run on every GPU from sm_80 on; the backward has no others yet."""
+
+    name = "sm80"
+
+    def prepare(self, row, data):
+        try:
+            self.dlattn.set_option("cuda_variant", self.name)
+            forward, _ = super().prepare(row, data)
+        finally:
+            self.dlattn.set_option("cuda_variant", None)
+
+        def portable():
+            self.dlattn.set_option("cuda_variant", self.name)
+            out = forward()
+            self.dlattn.set_option("cuda_variant", None)
+            return out
+
+        return portable, None
+
+
 def _calls(run, inputs, dout):
     """forward and backward of an autograd function, results as [B,S,H,D]."""
     out = run()
@@ -196,8 +217,9 @@ class Flex:
 
 
 def known_providers() -> dict:
-    return {"dlattn": Dlattn(), "flash": Sdpa("flash", SDPBackend.FLASH_ATTENTION), "cudnn": Sdpa("cudnn", SDPBackend.CUDNN_ATTENTION),
-            "efficient": Sdpa("efficient", SDPBackend.EFFICIENT_ATTENTION), "flex": Flex()}
+    return {"dlattn": Dlattn(), "sm80": Portable(), "flash": Sdpa("flash", SDPBackend.FLASH_ATTENTION),
+            "cudnn": Sdpa("cudnn", SDPBackend.CUDNN_ATTENTION), "efficient": Sdpa("efficient", SDPBackend.EFFICIENT_ATTENTION),
+            "flex": Flex()}
 
 
 # ---- what is right ---------------------------------------------------------------------------------------------------
