@@ -50,6 +50,9 @@ static_assert(BM * HEAD_E * 2 <= BIAS_AT, "the result fits");
 #include "forward_segments_sm80.cuh"
 #include "pages_sm80.cuh"
 
+// As many as fit or, sharing keys less well, 32.
+DEVICE u32 heads_together(const dlattn_params &p, u32 tiles, int fit) { return (u32)larger(32, fit); }
+
 // This thread's first row in the block's tile, its first key in a tile, and where its warp's bias lies.
 DEVICE int own_row() { return thread_anew() / 32 * (16 * MT) + thread_anew() % 32 / 4; }
 DEVICE int own_key() { return thread_anew() % 4 * 2; }

@@ -123,7 +123,7 @@ DEVICE void consume(const dlattn_params &p, unsigned char *memory, int g) {
     for (int turn = 0;; turn++) {
         const work w = receive_work(base, turn);
         if (w.number >= tile_count(p)) break;
-        const block_place place = place_of_tile(p, w.number);
+        const block_place place = place_of(p, w.number);
         const sequence s = read_sequence(p, place.b);
         if (place.row0 >= s.M) continue;
         if (lane_id() == 0) {
