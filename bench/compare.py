@@ -183,13 +183,13 @@ def prepare_all(row, data, providers: dict, truth: dict) -> tuple[dict, dict]:
 
 def compile_rows(rows: list) -> None:
     """Runs dlattn's kernels once on each row; they then lie in its disk cache."""
-    from gpu_providers import Data, Refused, known_providers
+    from gpu_providers import Data, Dlattn, Refused, known_providers
 
     known = known_providers()
     for row in rows:
-        for name in ("dlattn", *(name for name in row.peers if name == "sm80")):
+        for provider in [known[name] for name in ("dlattn", *row.peers) if isinstance(known[name], Dlattn)]:
             try:
-                known[name].prepare(row, Data(row))
+                provider.prepare(row, Data(row))
             except Refused:
                 pass  # time_row will say so
 

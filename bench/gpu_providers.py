@@ -7,6 +7,7 @@ not compute the problem.
 from __future__ import annotations
 
 import math
+from contextlib import contextmanager
 
 import torch
 import torch.nn.functional as functional
@@ -95,18 +96,21 @@ class Portable(Dlattn):
 
     name = "sm80"
 
-    def prepare(self, row, data):
+    @contextmanager
+    def forced(self):
+        self.dlattn.set_option("cuda_variant", self.name)
         try:
-            self.dlattn.set_option("cuda_variant", self.name)
-            forward, _ = super().prepare(row, data)
+            yield
         finally:
             self.dlattn.set_option("cuda_variant", None)
 
+    def prepare(self, row, data):
+        with self.forced():
+            forward, _ = super().prepare(row, data)
+
         def portable():
-            self.dlattn.set_option("cuda_variant", self.name)
-            out = forward()
-            self.dlattn.set_option("cuda_variant", None)
-            return out
+            with self.forced():
+                return forward()
 
         return portable, None
 
