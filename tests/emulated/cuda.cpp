@@ -2,6 +2,7 @@
 // threads of a block as fibers.
 //
 // Launches are done when they return, so streams and events have nothing to do. $EMULATED_ARCH: 90 (default), 80, 75 ...
+// $EMULATED_MULTIPROCESSORS: 132 (default); with few, persistent blocks have more than one tile.
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
@@ -133,7 +134,8 @@ static int record(std::function<int()> work) {
 
 // ---- the calls ----------------------------------------------------------------------------------------------------------
 
-static int arch() { return getenv("EMULATED_ARCH") ? atoi(getenv("EMULATED_ARCH")) : 90; }
+static int number_of(const char *name, int otherwise) { return getenv(name) ? atoi(getenv(name)) : otherwise; }
+static int arch() { return number_of("EMULATED_ARCH", 90); }
 
 extern "C" {
 int cuInit(unsigned) { return 0; }
@@ -148,7 +150,7 @@ int cuDeviceGetName(char *name, int bytes, int) { return snprintf(name, (size_t)
 int cuDeviceTotalMem(size_t *bytes, int) { return *bytes = (size_t)8 << 30, 0; }
 int cuDeviceGetAttribute(int *value, int attribute, int) {
     const int shared = arch() == 75 ? 65536 : arch() == 86 || arch() == 89 ? 101376 : arch() == 80 ? 166912 : 232448;
-    *value = attribute == 16 ? 132 : attribute == 75 ? arch() / 10 : attribute == 76 ? arch() % 10 : attribute == 97 ? shared : 0;
+    *value = attribute == 16 ? number_of("EMULATED_MULTIPROCESSORS", 132) : attribute == 75 ? arch() / 10 : attribute == 76 ? arch() % 10 : attribute == 97 ? shared : 0;
     return 0;
 }
 int cuDevicePrimaryCtxRetain(void **context, int) { return *context = (void *)0x10, 0; }
