@@ -59,16 +59,16 @@ DEVICE job *job_at(unsigned char *memory, int turn) { return (job *)(memory + JO
 
 DEVICE void await_job(u32 base, int turn) { barrier_wait(base + JOB_FULL(turn & 1), turn >> 1 & 1); }
 
-// One warp of a consumer, or the loader, needs it no more.
+// One warp of a consumer needs it no more.
 DEVICE void leave_job(u32 base, int turn) {
     __syncwarp();
     if (lane_id() == 0) barrier_arrive(base + JOB_EMPTY(turn & 1));
 }
 
-// The tile after this one, asked for early. With a counter the first block that is done takes the next one.
+// The tile after this one. With a counter the first block that is nearly done takes the next one.
 DEVICE u32 next_tile(const dlattn_params &p, u32 number) {
     if (!p.next_tile) return number + gridDim.x;
-    return gridDim.x + (lane_id() == 0 ? atomicAdd((u32 *)p.next_tile, 1u) : 0u);
+    return (u32)uniform((int)(gridDim.x + (lane_id() == 0 ? atomicAdd((u32 *)p.next_tile, 1u) : 0u)));
 }
 
 // The scout -------------------------------------------------------------------------------------------------------------
@@ -109,15 +109,11 @@ DEVICE void write_facts(job *j, const sequence &s, const block_place &place) {
     j->last = (s.N + BN - 1) / BN;
 }
 
-// One warp: finds out what is to be done, a tile of rows ahead of the others.
+// One warp: finds out what is to be done, a little ahead of the others.
 DEVICE void scout(const dlattn_params &p, unsigned char *memory) {
     const u32 base = shared_address(memory);
-    u32 next = blockIdx.x;
     int turn = 0;
-    for (;;) {
-        const u32 number = (u32)uniform((int)next);
-        if (number >= tile_count(p)) break;
-        next = next_tile(p, number);
+    for (u32 number = blockIdx.x; number < tile_count(p); number = next_tile(p, number)) {
         const block_place place = place_of_tile(p, number);
         const sequence s = read_sequence(p, place.b);
         if (place.row0 >= s.M) continue;
@@ -127,6 +123,7 @@ DEVICE void scout(const dlattn_params &p, unsigned char *memory) {
         if (INTERVAL) find_keys(job_at(memory, turn), memory + (turn & 1) * JOB_BYTES, p);
         __syncwarp();
         if (lane_id() == 0) barrier_arrive(base + JOB_FULL(turn & 1));
+        barrier_wait(base + JOB_WANTED, turn & 1); // tiles taken too early would be missing where others are done
         turn++;
     }
     barrier_wait(base + JOB_EMPTY(turn & 1), turn >> 1 & 1 ^ 1);
@@ -165,17 +162,19 @@ DEVICE void fetch_tiles(const dlattn_params &p, const dlattn_maps &maps, unsigne
         const int first = uniform(j->first), last = uniform(j->last), b = j->facts.s.b, h = j->facts.h;
         const int q_row = (int)j->facts.s.q_begin + j->facts.row0, k_row = (int)j->facts.s.k_begin;
         const int kv_head = h / p.heads_per_group;
-        leave_job(base, turn);
-        if (last <= first) continue;
+        if (last <= first && leads) barrier_arrive(base + JOB_WANTED);
 #pragma unroll
         for (int g = 0; g < CONSUMERS; g++) {
             barrier_wait(base + Q_EMPTY(g, queries.stage), queries.lap ^ 1u);
-            if (leads)
+            // A tile that sees no key has its turn too: its zeros leave through this memory, which the next Q must not enter.
+            if (leads && last <= first) barrier_arrive(base + Q_FULL(g, queries.stage));
+            if (leads && last > first)
                 fetch_rows<64, HEAD_D>(base + queries.stage * Q_BYTES + g * ROWS_BYTES, &maps.q, p.q, q_row + 64 * g, h, b,
                                        base + Q_FULL(g, queries.stage));
         }
         queries.next();
-        for (int n = last - 1; n >= first - 1; n--) { // V one tile later than K, as the consumers want them
+        for (int n = last - 1; n >= first - 1 && last > first; n--) { // V one tile later than K, as the consumers want them
+            if (n == first && leads) barrier_arrive(base + JOB_WANTED);
             if (n >= first) {
                 barrier_wait(base + K_EMPTY(keys.stage), keys.lap ^ 1u);
                 if (leads)

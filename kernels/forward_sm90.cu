@@ -43,7 +43,7 @@ static_assert(((FEATURES) & ~(DLATTN_FEATURE_INTERVAL | DLATTN_FEATURE_SOFTCAP))
 #define RANGES_AT (LIMITS_AT + BM * 8)             // of each warp's rows
 #define JOB_BYTES (FACTS_BYTES + BM * 8 + CONSUMER_WARPS * 16)
 #define BARRIERS_AT (JOB_AT + 2 * JOB_BYTES)
-#define BARRIERS_BYTES 256
+#define BARRIERS_BYTES 288
 
 // Barriers: of each consumer's Q, of each stage of K and V and of the two jobs, whether it is full and whether it is empty.
 #define Q_FULL(g, stage) (BARRIERS_AT + 8 * ((g) * Q_STAGES + (stage)))
@@ -54,7 +54,8 @@ static_assert(((FEATURES) & ~(DLATTN_FEATURE_INTERVAL | DLATTN_FEATURE_SOFTCAP))
 #define V_EMPTY(stage) (V_FULL(STAGES) + 8 * (stage))
 #define JOB_FULL(place) (V_EMPTY(STAGES) + 8 * (place))
 #define JOB_EMPTY(place) (JOB_FULL(2) + 8 * (place))
-static_assert(JOB_EMPTY(2) <= BARRIERS_AT + BARRIERS_BYTES, "room for the barriers");
+#define JOB_WANTED JOB_EMPTY(2) // the loader is nearly done with the last one
+static_assert(JOB_WANTED + 8 <= BARRIERS_AT + BARRIERS_BYTES, "room for the barriers");
 
 // Named barriers: one for each consumer's warps, one for its turn.
 #define OWN_BARRIER(g) (1 + (g))
@@ -180,8 +181,8 @@ DEVICE void consume(const dlattn_params &p, unsigned char *memory, int g) {
         };
 
         int n = last - 1;
+        barrier_wait(base + Q_FULL(g, queries.stage), queries.lap);
         if (n >= first) {
-            barrier_wait(base + Q_FULL(g, queries.stage), queries.lap);
             barrier_wait(base + K_FULL(keys.stage), keys.lap);
             await_turn(g);
             product_fence();
@@ -220,10 +221,8 @@ DEVICE void consume(const dlattn_params &p, unsigned char *memory, int g) {
         finish(q_tile, o, m, l, factor, p, *facts);
         fence_for_engines();
         leave_job(base, turn);
-        if (last > first) {
-            release(base + Q_EMPTY(g, queries.stage));
-            queries.next();
-        }
+        release(base + Q_EMPTY(g, queries.stage));
+        queries.next();
     }
 }
 
@@ -247,8 +246,9 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1)
         }
         for (int place = 0; place < 2; place++) {
             barrier_init(base + JOB_FULL(place), 1);
-            barrier_init(base + JOB_EMPTY(place), CONSUMER_WARPS + 1); // and the loader
+            barrier_init(base + JOB_EMPTY(place), CONSUMER_WARPS);
         }
+        barrier_init(base + JOB_WANTED, 1);
         barriers_are_ready();
     }
     __syncthreads();

@@ -31,7 +31,7 @@ static int32_t forward_sm80_smem(const variant *v, int64_t head_d, int64_t head_
 static int32_t forward_sm90_smem(const variant *v, int64_t head_d, int64_t head_e, const specialisation *how) {
     const int64_t tiles = 2 * choice(v, "Q_STAGES", 1) * v->rows * head_d + 2 * choice(v, "STAGES", 2) * v->keys * (head_d + head_e);
     (void)how;
-    return head_e > head_d ? INT32_MAX : (int32_t)(tiles + 2 * (192 + 8 * v->rows + 16 * (v->warps - 4)) + 256);
+    return head_e > head_d ? INT32_MAX : (int32_t)(tiles + 2 * (192 + 8 * v->rows + 16 * (v->warps - 4)) + 288);
 }
 
 /* K and V, the ring of Q and dout, dS, P where warps share rows, statistics of the rows, segments, the bias. */
