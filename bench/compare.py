@@ -169,7 +169,7 @@ def prepare_all(row, data, providers: dict, truth: dict) -> tuple[dict, dict]:
         try:
             begun = time.perf_counter()
             forward, backward = provider.prepare(row, data)
-            wrong[name] = errors(truth, forward(), backward())
+            wrong[name] = errors(truth, forward(), backward() if backward else ())
             calls[name] = (forward, backward)
             if name == "flex":
                 print(f"    flex compiled in {time.perf_counter() - begun:.0f} s", flush=True)
@@ -215,7 +215,7 @@ def time_row(row, providers: dict, budget: float, peak: float) -> list[dict]:
     calls, wrong = prepare_all(row, data, providers, reference(row, data))
     torch.cuda.synchronize()
     results = []
-    for index, which in enumerate(("forward", "backward")):
+    for index, which in enumerate(("forward",) if row.M else ("forward", "backward")):
         run = {name: pair[index] for name, pair in calls.items()}
         copies = {name: 1 for name in run}
         if row.small:

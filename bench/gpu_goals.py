@@ -23,6 +23,7 @@ GOALS = [
     Goal("softcap, times the plain rate", r"softcap_", None, "full_d{D}_s4096", 0.8),
     Goal("sinks, times the plain rate", r"sinks_", None, "full_d{D}_s4096", 0.8),
     Goal("segments, times the plain rate", r"segments_", None, "full_d{D}_s4096", 0.8),
+    Goal("decoding from pages of 256, times from one piece", r"decode_page256_", "forward", "decode_d{D}_s16384", 0.9),
     Goal("small (B 1, H 8, S 512), eager, times FlashAttention", r"small_", None, "flash", 1.0, True),
     Goal("small, captured in a graph, times FlashAttention", r"small_", None, "flash", 1.0),
 ]

@@ -39,6 +39,7 @@
     X(kv_append_cu, "kv_append.cu")                                    \
     X(merge_cu, "merge.cu")                                            \
     X(mma_sm80_cuh, "mma_sm80.cuh")                                    \
+    X(pages_sm80_cuh, "pages_sm80.cuh")                                \
     X(rotary_cu, "rotary.cu")                                          \
     X(scores_cuh, "scores.cuh")                                        \
     X(scores_sm80_cuh, "scores_sm80.cuh")                              \

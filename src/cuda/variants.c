@@ -66,7 +66,7 @@ static int32_t dbias_sm80_smem(const variant *v, int64_t head_d, int64_t head_e,
 
 #define FORWARD_STAGED(stages, needed, first, last, types, head, small, avoided, rows, keys, warps, residents, bench) \
     {"sm80", "forward_sm80.cu", "forward_sm80", DLATTN_KERNEL_FORWARD, first, last, types, head, small, avoided,      \
-     rows, keys, warps, residents, {{"STAGES", stages}, {"Q_REGISTERS", 0}}, forward_sm80_smem, true, bench, 0, needed, false}
+     rows, keys, warps, residents, {{"STAGES", stages}, {"Q_REGISTERS", 0}}, forward_sm80_smem, true, bench, 0, needed, true, false}
 
 #define FORWARD(...) FORWARD_STAGED(1, 0, __VA_ARGS__)
 
@@ -74,24 +74,24 @@ static int32_t dbias_sm80_smem(const variant *v, int64_t head_d, int64_t head_e,
 #define HOPPER(head, small, rows, keys, warps, stages, bench)                                                      \
     {"sm90", "forward_sm90.cu", "forward_sm90", DLATTN_KERNEL_FORWARD, 90, 90, HALVES, head, small,               \
      ~(DLATTN_FEATURE_INTERVAL | DLATTN_FEATURE_SOFTCAP), rows, keys, warps, 1, {{"STAGES", stages}, {"TURNS", 1}}, \
-     forward_sm90_smem, true, bench, 0, 0, true}
+     forward_sm90_smem, true, bench, 0, 0, false, true}
 
 #define BACKWARD_ON(first, last, types, head, small, rows, keys, warps, bench, stack, ...)                                \
     {"sm80", "backward_sm80.cu", "backward_sm80", DLATTN_KERNEL_BACKWARD, first, last, types, head, small, 0, rows, keys, \
-     warps, 1, {__VA_ARGS__}, backward_sm80_smem, true, bench, stack, 0, false}
+     warps, 1, {__VA_ARGS__}, backward_sm80_smem, true, bench, stack, 0, false, false}
 
 #define BACKWARD(...) BACKWARD_ON(80, NEWEST, HALVES, __VA_ARGS__)
 
 #define DQ(first, last, types, head, rows, keys, warps, stages)                                                              \
     {"sm80", "backward_dq_sm80.cu", "backward_dq_sm80", DLATTN_KERNEL_DQ, first, last, types, head, false, 0, rows, keys, \
-     warps, 1, {{"STAGES", stages}}, dq_sm80_smem, true, "", 0, 0, false}
+     warps, 1, {{"STAGES", stages}}, dq_sm80_smem, true, "", 0, 0, false, false}
 
 #define DBIAS(first, last, types, head, rows, keys, warps, row_warps, blocks)                                            \
     {"sm80", "dbias_sm80.cu", "dbias_sm80", DLATTN_KERNEL_DBIAS, first, last, types, head, false, 0, rows, keys, warps, \
-     1, {{"ROW_WARPS", row_warps}, {"BLOCKS", blocks}}, dbias_sm80_smem, true, "", 0, 0, false}
+     1, {{"ROW_WARPS", row_warps}, {"BLOCKS", blocks}}, dbias_sm80_smem, true, "", 0, 0, false, false}
 
 #define GENERIC(kernel, file, entry) \
-    {"generic", file, entry, kernel, 75, NEWEST, ALL_TYPES, 256, false, 0, 64, 64, 8, 1, {{0}}, NULL, false, "", 0, 0, false}
+    {"generic", file, entry, kernel, 75, NEWEST, ALL_TYPES, 256, false, 0, 64, 64, 8, 1, {{0}}, NULL, false, "", 0, 0, true, false}
 
 #define H100 "gpu_h100.json"
 #define NONE ""
@@ -192,7 +192,7 @@ static const char *refusal(const variant *v, const problem *p, const specialisat
     if (how->features & v->avoided) return "a feature that is slow in it";
     if (v->needed & ~how->features) return "no feature that it is for";
     if (v->small && !is_small(v, p, device)) return "a larger problem";
-    if (p->page && v->tuned) return "paged keys";
+    if (p->page && !v->pages) return "paged keys";
     if (v->tensor_maps) {
         const char *reason = refusal_of_maps(p, how, device);
         if (reason) return reason;
@@ -263,6 +263,7 @@ kernel_request dlattn__variant_request(const variant *v, int32_t type, int64_t D
         define(&r, "SPLIT", how->split);
         define(&r, "PACKED", how->packed);
         define(&r, "BIAS", how->bias);
+        define(&r, "PAGED", how->paged);
         break;
     case DLATTN_KERNEL_BACKWARD:
         define(&r, "DQ", how->reduce_dq);

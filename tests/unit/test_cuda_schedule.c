@@ -79,6 +79,26 @@ Test(cuda_schedule, short_queries_on_long_keys_are_split) {
     }
 }
 
+/* Decoding from pages is launched as decoding from one piece, by the kernels that look pages up. */
+Test(cuda_schedule, keys_in_pages_take_the_same_tiles) {
+    for (int32_t n = 0; n < NUM_ARCHS; n++) {
+        for (int64_t M = 1; M <= 1000; M += 999) {
+            problem p = make_forward(DLATTN_T_F16, 2, 32, 8, M, 8192, 128);
+            const cuda_schedule whole = made(&p, archs[n], UINT64_MAX);
+            p.page = 256;
+            p.k = p.v = dense(DLATTN_T_F16, 64, 256, 8, 128);
+            p.block_table = dense(DLATTN_T_I32, 2, 32, 1, 1);
+            const cuda_schedule paged = made(&p, archs[n], UINT64_MAX);
+            cr_assert(paged.main->tuned && paged.main->pages, "sm_%d: %s", (int)archs[n], paged.main->name);
+            cr_assert_eq(paged.main, whole.main);
+            cr_assert_eq(paged.splits, whole.splits);
+            cr_assert_eq(defined(&paged.steps[0].request, "PAGED"), 1);
+            cr_assert_eq(defined(&whole.steps[0].request, "PAGED"), 0);
+            cr_assert_eq(defined(&paged.steps[0].request, "PACKED"), M == 1);
+        }
+    }
+}
+
 Test(cuda_schedule, dq_is_reduced_when_there_is_room_and_order_is_free) {
     problem p = make_backward(DLATTN_T_BF16, 2, 8, 2, 1024, 1024, 64);
     for (int n = 0; n < NUM_ARCHS; n++) {

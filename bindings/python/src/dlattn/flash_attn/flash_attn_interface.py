@@ -7,10 +7,9 @@ from typing import Optional, Union
 import torch
 
 from .. import _raw
-from .._cache import kv_append
 from .._errors import argument_error, error
 from .._inspect import dropout_mask
-from ..torch import attention, rotary
+from ..torch import attention, kv_append, rotary
 
 CHUNK = 256  # keys whose probabilities one call gives: the largest head size
 
@@ -138,7 +137,6 @@ def flash_attn_varlen_qkvpacked_func(qkv, cu_seqlens, max_seqlen, dropout_p=0.0,
                                   causal, window_size, softcap, alibi_slopes, deterministic, return_attn_probs)
 
 
-@torch.compiler.disable
 @torch.no_grad()
 def flash_attn_with_kvcache(q, k_cache, v_cache, k=None, v=None, rotary_cos=None, rotary_sin=None,
                             cache_seqlens: Optional[Union[int, torch.Tensor]] = None,
