@@ -150,7 +150,11 @@ int cuDeviceGetName(char *name, int bytes, int) { return snprintf(name, (size_t)
 int cuDeviceTotalMem(size_t *bytes, int) { return *bytes = (size_t)8 << 30, 0; }
 int cuDeviceGetAttribute(int *value, int attribute, int) {
     const int shared = arch() == 75 ? 65536 : arch() == 86 || arch() == 89 ? 101376 : arch() == 80 ? 166912 : 232448;
-    *value = attribute == 16 ? number_of("EMULATED_MULTIPROCESSORS", 132) : attribute == 75 ? arch() / 10 : attribute == 76 ? arch() % 10 : attribute == 97 ? shared : 0;
+    *value = attribute == 16   ? number_of("EMULATED_MULTIPROCESSORS", 132)
+             : attribute == 75 ? arch() / 10
+             : attribute == 76 ? arch() % 10
+             : attribute == 97 ? shared
+                               : 0;
     return 0;
 }
 int cuDevicePrimaryCtxRetain(void **context, int) { return *context = (void *)0x10, 0; }

@@ -90,13 +90,67 @@ Test(cuda_schedule, keys_in_pages_take_the_same_tiles) {
             p.block_table = dense(DLATTN_T_I32, 2, 32, 1, 1);
             const cuda_schedule paged = made(&p, archs[n], UINT64_MAX);
             cr_assert(paged.main->tuned && paged.main->pages, "sm_%d: %s", (int)archs[n], paged.main->name);
+            cr_assert_eq(defined(&paged.steps[0].request, "PAGED"), 1);
+            if (whole.main->tensor_maps) continue; /* Hopper's own forward, which takes no pages */
             cr_assert_eq(paged.main, whole.main);
             cr_assert_eq(paged.splits, whole.splits);
-            cr_assert_eq(defined(&paged.steps[0].request, "PAGED"), 1);
             cr_assert_eq(defined(&whole.steps[0].request, "PAGED"), 0);
             cr_assert_eq(defined(&paged.steps[0].request, "PACKED"), M == 1);
         }
     }
+}
+
+/* Blocks that stay: in a fixed order where tiles are equal; else by a counter, or one for each tile where that has no room. */
+Test(cuda_schedule, blocks_of_the_hopper_forward_stay) {
+    problem p = make_forward(DLATTN_T_BF16, 1, 16, 4, 16384, 16384, 128);
+    cuda_schedule s = made(&p, 90, UINT64_MAX);
+    const int64_t multiprocessors = dlattn__cuda_device_like(90).multiprocessors, tiles = (16384 + s.main->rows - 1) / s.main->rows * 16;
+    cr_expect(launches(&s, "forward_sm90") && s.steps[0].blocks == multiprocessors && !s.counts && s.workspace.total == 0);
+    p.flags = DLATTN_CAUSAL;
+    s = made(&p, 90, UINT64_MAX);
+    cr_expect(launches(&s, "forward_sm90") && s.steps[0].blocks == multiprocessors && s.counts && s.workspace.total == 256);
+    s = made(&p, 90, 0);
+    cr_expect(launches(&s, "forward_sm90") && s.steps[0].blocks == tiles && !s.counts && s.workspace.total == 0);
+}
+
+static void expect_other_kernel(const problem *p, const char *why) {
+    const cuda_schedule s = made(p, 90, UINT64_MAX);
+    cr_expect_not(launches(&s, "forward_sm90"), "%s", why);
+}
+
+Test(cuda_schedule, the_hopper_forward_takes_what_tensor_maps_describe) {
+    const problem plain = make_forward(DLATTN_T_F16, 2, 16, 4, 4096, 4096, 128);
+    cuda_schedule s = made(&plain, 90, UINT64_MAX);
+    cr_assert(launches(&s, "forward_sm90"));
+    problem p = plain;
+    p.k.stride[1] += 4;
+    expect_other_kernel(&p, "rows at multiples of 8 bytes");
+    p = plain;
+    p.v.stride[1] = -p.v.stride[1];
+    expect_other_kernel(&p, "a negative stride");
+    p = plain;
+    p.q.stride[1] = 0;
+    expect_other_kernel(&p, "one row many times");
+    p = plain;
+    p.k.stride[0] = p.v.stride[0] = 0;
+    s = made(&p, 90, UINT64_MAX);
+    cr_expect(launches(&s, "forward_sm90"), "one sequence of keys many times");
+    p = plain;
+    p.scale = -1;
+    expect_other_kernel(&p, "a negative scale");
+    p = make_forward(DLATTN_T_F16, 2, 16, 4, 4096, 4096, 256);
+    p.D = 128, p.q = dense(DLATTN_T_F16, 2, 4096, 16, 128), p.k = dense(DLATTN_T_F16, 2, 4096, 4, 128);
+    expect_other_kernel(&p, "values longer than keys");
+    p = plain;
+    p.bias = dense(DLATTN_T_F16, 1, 1, 4096, 4096);
+    expect_other_kernel(&p, "a bias");
+    p = make_forward(DLATTN_T_F16, 2, 16, 4, 4096, 0, 128);
+    expect_other_kernel(&p, "no keys");
+    cuda_device old = dlattn__cuda_device_like(90);
+    char note[256];
+    old.tensor_maps = false;
+    cr_assert_eq(dlattn__schedule(&s, &plain, NULL, &old, UINT64_MAX, note, sizeof note), DLATTN_OK);
+    cr_expect(launches(&s, "forward_sm80"));
 }
 
 Test(cuda_schedule, dq_is_reduced_when_there_is_room_and_order_is_free) {
