@@ -1,5 +1,5 @@
-// forward_fetch_sm90.cuh: which tiles of rows a block of forward_sm90 computes, which keys they meet, and the producer that
-// fetches all that.
+// forward_fetch_sm90.cuh: the producer of forward_sm90: a warp that finds out which tiles of rows a block computes and which
+// keys they meet, and one that fetches them.
 //
 // Part of forward_sm90.cu: uses its options and its map of shared memory.
 #ifndef DLATTN_FORWARD_FETCH_SM90_CUH
@@ -45,58 +45,95 @@ DEVICE block_place place_of_tile(const dlattn_params &p, u32 number) {
     return place;
 }
 
-// Tiles of keys that some row of [row0, row0 + rows) sees, and those that all rows see wholly: [first, last) each.
-typedef struct tile_span {
-    int first, last, whole_first, whole_last;
-} tile_span;
+// What is known of a tile of rows before it is computed. It reaches the loader and the consumers through two places in shared
+// memory, filled and emptied in turns, where its rows' limits and its warps' ranges of keys follow it.
+typedef struct job {
+    loop_facts facts;
+    int valid;                                      // 0: there are no more
+    int first, last;                                // tiles of keys that some row sees, [first, last)
+    int whole_first[CONSUMERS], whole_last[CONSUMERS]; // those that each consumer's rows see wholly
+} job;
+static_assert(sizeof(job) <= FACTS_BYTES && JOB_BYTES % 16 == 0, "room for the job");
 
-DEVICE tile_span span_of(const dlattn_params &p, const sequence &s, int row0, int rows) {
-    tile_span span = {0, (s.N + BN - 1) / BN, 0, s.N / BN};
-    if (INTERVAL) { // neither end of a row's interval falls from row to row
-        const dlattn_mask mask = mask_of(p, s);
-        const dlattn_interval low = dlattn_mask_ends(&mask, row0);
-        const dlattn_interval high = dlattn_mask_ends(&mask, smaller(row0 + rows, s.M) - 1);
-        span.last = high.hi > 0 ? ((int)high.hi + BN - 1) / BN : 0;
-        span.first = smaller(low.lo < s.N ? (int)low.lo / BN : s.N / BN, span.last);
-        span.whole_last = low.hi > 0 ? (int)low.hi / BN : 0;
-        span.whole_first = high.lo < s.N ? ((int)high.lo + BN - 1) / BN : span.last;
-    }
-    return span;
-}
+DEVICE job *job_at(unsigned char *memory, int turn) { return (job *)(memory + JOB_AT + (turn & 1) * JOB_BYTES); }
 
-// A tile of rows (tile_count: there is no more) and its tiles of keys reach the consumers through two places in shared
-// memory, filled and emptied in turns.
-typedef struct work {
-    u32 number;
-    int first, last;
-} work;
+DEVICE void await_job(u32 base, int turn) { barrier_wait(base + JOB_FULL(turn & 1), turn >> 1 & 1); }
 
-DEVICE void post_work(u32 base, int turn, const work &w) {
-    const u32 place = turn & 1, lap = turn >> 1 & 1;
-    barrier_wait(base + WORK_EMPTY(place), lap ^ 1u);
-    if (lane_id() == 0) {
-        store_shared(base + WORK_AT(place), make_uint4(w.number, (u32)w.first, (u32)w.last, 0));
-        barrier_arrive(base + WORK_FULL(place));
-    }
-}
-
-DEVICE work receive_work(u32 base, int turn) {
-    const u32 place = turn & 1, lap = turn >> 1 & 1;
-    barrier_wait(base + WORK_FULL(place), lap);
-    const uint4 x = load_shared(base + WORK_AT(place));
+// One warp of a consumer needs it no more.
+DEVICE void leave_job(u32 base, int turn) {
     __syncwarp();
-    if (lane_id() == 0) barrier_arrive(base + WORK_EMPTY(place));
-    const work w = {(u32)uniform((int)x.x), uniform((int)x.y), uniform((int)x.z)};
-    return w;
+    if (lane_id() == 0) barrier_arrive(base + JOB_EMPTY(turn & 1));
 }
 
-// The tile after this one, asked for early. With a counter the first block that is done takes the next one.
+// The tile after this one. With a counter the first block that is nearly done takes the next one.
 DEVICE u32 next_tile(const dlattn_params &p, u32 number) {
     if (!p.next_tile) return number + gridDim.x;
-    return gridDim.x + (lane_id() == 0 ? atomicAdd((u32 *)p.next_tile, 1u) : 0u);
+    return (u32)uniform((int)(gridDim.x + (lane_id() == 0 ? atomicAdd((u32 *)p.next_tile, 1u) : 0u)));
 }
 
-// The producer ----------------------------------------------------------------------------------------------------------
+// The scout -------------------------------------------------------------------------------------------------------------
+
+// The limits of the tile's rows and its warps' ranges to the job's memory, and its tiles of keys. The facts are read from there:
+// registers are scarce.
+DEVICE void find_keys(job *j, unsigned char *memory, const dlattn_params &p) {
+    const int rows = smaller(BM, j->facts.rows - j->facts.row0), lane = lane_id();
+    limits *const all = (limits *)(memory + LIMITS_AT);
+#pragma unroll 1
+    for (int r = lane; r < BM; r += 32) {
+        limits ends = {0, 0};
+        if (r < rows) ends = ends_of_row(mask_of(p, j->facts.s), j->facts.s, j->facts.row0 + r);
+        all[r] = ends;
+        const key_range range = range_of_lanes(ends, lane & 16, smaller(16, rows - (r & ~15)));
+        if (lane % 16 == 0) ((key_range *)(memory + RANGES_AT))[r / 16] = range;
+    }
+    __syncwarp();
+    if (lane == 0) {
+        j->last = (all[rows - 1].hi + BN - 1) / BN;
+        j->first = smaller(all[0].lo / BN, j->last);
+    }
+    if (lane < CONSUMERS) { // a consumer without rows may take the last one's
+        j->whole_first[lane] = (all[smaller(64 * lane + 63, rows - 1)].lo + BN - 1) / BN;
+        j->whole_last[lane] = all[smaller(64 * lane, rows - 1)].hi / BN;
+    }
+}
+
+// The job's facts and, without interval masks, its tiles of keys.
+DEVICE void write_facts(job *j, const sequence &s, const block_place &place) {
+    j->facts.s = s;
+    j->facts.row0 = place.row0;
+    j->facts.rows = s.M;
+    j->facts.h = place.h;
+    j->facts.split = 0;
+    j->valid = 1;
+    j->first = 0;
+    j->last = (s.N + BN - 1) / BN;
+}
+
+// One warp: finds out what is to be done, a little ahead of the others.
+DEVICE void scout(const dlattn_params &p, unsigned char *memory) {
+    const u32 base = shared_address(memory);
+    int turn = 0;
+    for (u32 number = blockIdx.x; number < tile_count(p); number = next_tile(p, number)) {
+        const block_place place = place_of_tile(p, number);
+        const sequence s = read_sequence(p, place.b);
+        if (place.row0 >= s.M) continue;
+        barrier_wait(base + JOB_EMPTY(turn & 1), turn >> 1 & 1 ^ 1);
+        if (lane_id() == 0) write_facts(job_at(memory, turn), s, place);
+        __syncwarp();
+        if (INTERVAL) find_keys(job_at(memory, turn), memory + (turn & 1) * JOB_BYTES, p);
+        __syncwarp();
+        if (lane_id() == 0) barrier_arrive(base + JOB_FULL(turn & 1));
+        barrier_wait(base + JOB_WANTED, turn & 1); // tiles taken too early would be missing where others are done
+        turn++;
+    }
+    barrier_wait(base + JOB_EMPTY(turn & 1), turn >> 1 & 1 ^ 1);
+    if (lane_id() == 0) {
+        job_at(memory, turn)->valid = 0;
+        barrier_arrive(base + JOB_FULL(turn & 1));
+    }
+}
+
+// The loader ------------------------------------------------------------------------------------------------------------
 
 // Has the tensor tokens behind this sequence's keys?
 DEVICE bool tokens_follow(const dlattn_params &p, const sequence &s) { return s.k_begin + s.N < p.tokens_k; }
@@ -113,48 +150,43 @@ DEVICE void fetch_rows(u32 to, const tensor_map *map, const dlattn_view &view, i
 }
 
 // One warp: fetches what the consumers will need, in their order, as soon as there is room.
-DEVICE void fetch_tiles(const dlattn_params &p, const dlattn_maps &maps, u32 base) {
+DEVICE void fetch_tiles(const dlattn_params &p, const dlattn_maps &maps, unsigned char *memory) {
+    const u32 base = shared_address(memory);
     const bool leads = lane_id() == 0;
+    ring<Q_STAGES> queries = {0, 0};
     ring<STAGES> keys = {0, 0}, values = {0, 0};
-    u32 q_phase = 0, next = blockIdx.x;
     for (int turn = 0;; turn++) {
-        work w = {__shfl_sync(0xffffffffu, next, 0), 0, 0};
-        if (w.number >= tile_count(p)) {
-            post_work(base, turn, w);
-            break;
-        }
-        next = next_tile(p, w.number);
-        const block_place place = place_of_tile(p, w.number);
-        const sequence s = read_sequence(p, place.b);
-        if (place.row0 < s.M) {
-            const tile_span span = span_of(p, s, place.row0, BM);
-            w.first = span.first;
-            w.last = span.last;
-        }
-        post_work(base, turn, w);
-        if (w.last <= w.first) continue;
-        const int kv_head = place.h / p.heads_per_group;
+        await_job(base, turn);
+        const job *const j = job_at(memory, turn);
+        if (!uniform(j->valid)) break;
+        const int first = uniform(j->first), last = uniform(j->last), b = j->facts.s.b, h = j->facts.h;
+        const int q_row = (int)j->facts.s.q_begin + j->facts.row0, k_row = (int)j->facts.s.k_begin;
+        const int kv_head = h / p.heads_per_group;
+        if (last <= first && leads) barrier_arrive(base + JOB_WANTED);
 #pragma unroll
         for (int g = 0; g < CONSUMERS; g++) {
-            barrier_wait(base + Q_EMPTY(g), q_phase ^ 1u);
-            if (leads)
-                fetch_rows<64, HEAD_D>(base + g * ROWS_BYTES, &maps.q, p.q, s.q_begin + place.row0 + 64 * g, place.h, s.b,
-                                       base + Q_FULL(g));
+            barrier_wait(base + Q_EMPTY(g, queries.stage), queries.lap ^ 1u);
+            // A tile that sees no key has its turn too: its zeros leave through this memory, which the next Q must not enter.
+            if (leads && last <= first) barrier_arrive(base + Q_FULL(g, queries.stage));
+            if (leads && last > first)
+                fetch_rows<64, HEAD_D>(base + queries.stage * Q_BYTES + g * ROWS_BYTES, &maps.q, p.q, q_row + 64 * g, h, b,
+                                       base + Q_FULL(g, queries.stage));
         }
-        q_phase ^= 1u;
-        for (int n = w.last - 1; n >= w.first - 1; n--) { // V one tile later than K, as the consumers want them
-            if (n >= w.first) {
+        queries.next();
+        for (int n = last - 1; n >= first - 1 && last > first; n--) { // V one tile later than K, as the consumers want them
+            if (n == first && leads) barrier_arrive(base + JOB_WANTED);
+            if (n >= first) {
                 barrier_wait(base + K_EMPTY(keys.stage), keys.lap ^ 1u);
                 if (leads)
-                    fetch_rows<BN, HEAD_D>(base + K_AT + keys.stage * K_BYTES, &maps.k, p.k, s.k_begin + n * BN, kv_head, s.b,
+                    fetch_rows<BN, HEAD_D>(base + K_AT + keys.stage * K_BYTES, &maps.k, p.k, k_row + n * BN, kv_head, b,
                                            base + K_FULL(keys.stage));
                 keys.next();
             }
-            if (n < w.last - 1) {
+            if (n < last - 1) {
                 barrier_wait(base + V_EMPTY(values.stage), values.lap ^ 1u);
                 if (leads)
-                    fetch_rows<BN, HEAD_E>(base + V_AT + values.stage * V_BYTES, &maps.v, p.v, s.k_begin + (n + 1) * BN, kv_head,
-                                           s.b, base + V_FULL(values.stage));
+                    fetch_rows<BN, HEAD_E>(base + V_AT + values.stage * V_BYTES, &maps.v, p.v, k_row + (n + 1) * BN, kv_head, b,
+                                           base + V_FULL(values.stage));
                 values.next();
             }
         }

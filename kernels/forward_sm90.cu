@@ -2,12 +2,13 @@
 //
 // Entry forward_sm90. Options: TYPE; HEAD_D, HEAD_E: D and E padded to multiples of 64, E not above D; BM: rows of a tile, 64
 // for each consumer; BN: keys of a tile, a multiple of 16; WARPS: all of a block: four for each consumer and four for the
-// producer; STAGES: tiles of K and of V in shared memory; TURNS: 1 lets the consumers issue products in turns, so that one's
-// weights meet the others' products; FEATURES: INTERVAL and SOFTCAP only. The scale must be positive; rows of q, k
-// and v have unit inner strides and are 16-byte aligned.
+// producer; STAGES: tiles of K and of V in shared memory; Q_STAGES: tiles of Q there, 1 or 2; TURNS: 1 lets the consumers issue
+// products in turns, so that one's weights meet the others' products; FEATURES: INTERVAL and SOFTCAP only. The scale must be
+// positive; rows of q, k and v have unit inner strides and are 16-byte aligned.
 //
-// Grid: any number of blocks; they share the row_tiles * H * B tiles. One warp of the producer fetches Q, K and V by TMA; each
-// consumer, four warps, computes 64 rows, from the last tile of keys to the first. Rows from M_b on are not written.
+// Grid: any number of blocks; they share the row_tiles * H * B tiles. One warp of the producer finds out what is to be done,
+// another one fetches Q, K and V by TMA; each consumer, four warps, computes 64 rows, from the last tile of keys to the first.
+// Rows from M_b on are not written.
 #include "scores_sm80.cuh"
 #include "softmax_sm90.cuh"
 #include "tma_sm90.cuh"
@@ -35,25 +36,27 @@ static_assert(((FEATURES) & ~(DLATTN_FEATURE_INTERVAL | DLATTN_FEATURE_SOFTCAP))
 #define Q_BYTES (CONSUMERS * ROWS_BYTES)
 #define K_BYTES (BN * HEAD_D * 2)
 #define V_BYTES (BN * HEAD_E * 2)
-#define K_AT Q_BYTES
+#define K_AT (Q_STAGES * Q_BYTES)
 #define V_AT (K_AT + STAGES * K_BYTES)
-#define LIMITS_AT (V_AT + STAGES * V_BYTES)
+#define JOB_AT (V_AT + STAGES * V_BYTES)           // two of them, see job; each with what follows
+#define FACTS_BYTES 192
+#define LIMITS_AT (JOB_AT + FACTS_BYTES)           // of each row of the first job; the second's lie JOB_BYTES further
 #define RANGES_AT (LIMITS_AT + BM * 8)             // of each warp's rows
-#define FACTS_AT (RANGES_AT + CONSUMER_WARPS * 16) // of each warp, see loop_facts
-#define FACTS_BYTES 128
-#define BARRIERS_AT (FACTS_AT + CONSUMER_WARPS * FACTS_BYTES)
+#define JOB_BYTES (FACTS_BYTES + BM * 8 + CONSUMER_WARPS * 16)
+#define BARRIERS_AT (JOB_AT + 2 * JOB_BYTES)
+#define BARRIERS_BYTES 288
 
-// Barriers: of each consumer's Q, of each stage of K and V and of the two places for work, whether it is full and
-// whether it is empty.
-#define Q_FULL(g) (BARRIERS_AT + 8 * (g))
-#define Q_EMPTY(g) (Q_FULL(CONSUMERS) + 8 * (g))
-#define K_FULL(stage) (Q_EMPTY(CONSUMERS) + 8 * (stage))
+// Barriers: of each consumer's Q, of each stage of K and V and of the two jobs, whether it is full and whether it is empty.
+#define Q_FULL(g, stage) (BARRIERS_AT + 8 * ((g) * Q_STAGES + (stage)))
+#define Q_EMPTY(g, stage) (Q_FULL(CONSUMERS, 0) + 8 * ((g) * Q_STAGES + (stage)))
+#define K_FULL(stage) (Q_EMPTY(CONSUMERS, 0) + 8 * (stage))
 #define K_EMPTY(stage) (K_FULL(STAGES) + 8 * (stage))
 #define V_FULL(stage) (K_EMPTY(STAGES) + 8 * (stage))
 #define V_EMPTY(stage) (V_FULL(STAGES) + 8 * (stage))
-#define WORK_FULL(place) (V_EMPTY(STAGES) + 8 * (place))
-#define WORK_EMPTY(place) (WORK_FULL(2) + 8 * (place))
-#define WORK_AT(place) ((WORK_EMPTY(2) + 15) / 16 * 16 + 16 * (place))
+#define JOB_FULL(place) (V_EMPTY(STAGES) + 8 * (place))
+#define JOB_EMPTY(place) (JOB_FULL(2) + 8 * (place))
+#define JOB_WANTED JOB_EMPTY(2) // the loader is nearly done with the last one
+static_assert(JOB_WANTED + 8 <= BARRIERS_AT + BARRIERS_BYTES, "room for the barriers");
 
 // Named barriers: one for each consumer's warps, one for its turn.
 #define OWN_BARRIER(g) (1 + (g))
@@ -113,30 +116,21 @@ struct flag {
 
 // One consumer: rows 64 g to 64 g + 63 of each of the block's tiles.
 DEVICE void consume(const dlattn_params &p, unsigned char *memory, int g) {
-    const u32 base = shared_address(memory), q_rows = base + g * ROWS_BYTES;
+    const u32 base = shared_address(memory);
     const float factor = factor_of(p);
-    loop_facts *const facts = (loop_facts *)(memory + FACTS_AT + thread_anew() / 32 * FACTS_BYTES);
+    ring<Q_STAGES> queries = {0, 0};
     ring<STAGES> keys = {0, 0}, values = {0, 0};
-    u32 q_phase = 0;
     if (g == CONSUMERS - 1) pass_turn(g); // the first turn is the first consumer's
 
     for (int turn = 0;; turn++) {
-        const work w = receive_work(base, turn);
-        if (w.number >= tile_count(p)) break;
-        const block_place place = place_of_tile(p, w.number);
-        const sequence s = read_sequence(p, place.b);
-        if (place.row0 >= s.M) continue;
-        if (lane_id() == 0) {
-            facts->s = s;
-            facts->row0 = place.row0;
-            facts->rows = s.M;
-            facts->h = place.h;
-            facts->split = 0;
-        }
-        if (INTERVAL) find_own_range(memory, p, s, place.row0, s.M);
-        const tile_span own = span_of(p, s, smaller(place.row0 + 64 * g, s.M - 1), 64);
-        const int whole_first = uniform(own.whole_first), whole_last = uniform(own.whole_last);
-        __syncwarp();
+        await_job(base, turn);
+        const job *const j = job_at(memory, turn);
+        if (!uniform(j->valid)) break;
+        const loop_facts *const facts = &j->facts;
+        const int first = uniform(j->first), last = uniform(j->last);
+        const int whole_first = INTERVAL ? uniform(j->whole_first[g]) : 0, whole_last = INTERVAL ? uniform(j->whole_last[g]) : 0;
+        const u32 q_tile = base + queries.stage * Q_BYTES, q_rows = q_tile + g * ROWS_BYTES;
+        const unsigned char *const own = memory + (turn & 1) * JOB_BYTES; // LIMITS_AT and RANGES_AT count from here
 
         float o[MT][ET][4] = {}, scores[MT][NT][4], m[MT][2] = {{-INFINITE, -INFINITE}}, l[MT][2] = {}, ratio[MT][2];
         u32 weights[BN / 16][4];
@@ -146,14 +140,14 @@ DEVICE void consume(const dlattn_params &p, unsigned char *memory, int g) {
         const auto weigh = [&](int n, auto partly) {
             const int j0 = n * BN;
             bool hides = partly.value && j0 + BN > facts->s.N;
-            if (INTERVAL && partly.value) hides = meet_keys(memory, j0) != TILE_WHOLE;
+            if (INTERVAL && partly.value) hides = meet_keys(own, j0) != TILE_WHOLE;
             if (CAPPED && !hides && is_capped_little(scores, m, p.scale, p.softcap)) {
                 weigh_capped_little(scores, m, l, p.scale, p.softcap);
                 return false;
             }
             if (CAPPED) cap_tile(scores, p.scale, p.softcap, LOG2_E);
             if (hides) {
-                if (INTERVAL) hide_ends(scores, memory, j0);
+                if (INTERVAL) hide_ends(scores, own, j0);
                 else hide_past(scores, j0 + lane_id() % 4 * 2, facts->s.N);
             }
             return weigh_scores(scores, m, l, ratio, factor);
@@ -187,10 +181,9 @@ DEVICE void consume(const dlattn_params &p, unsigned char *memory, int g) {
             pack_weights(weights, scores[0]);
         };
 
-        int n = w.last - 1;
-        if (n >= w.first) {
-            barrier_wait(base + Q_FULL(g), q_phase);
-            q_phase ^= 1u;
+        int n = last - 1;
+        barrier_wait(base + Q_FULL(g, queries.stage), queries.lap);
+        if (n >= first) {
             barrier_wait(base + K_FULL(keys.stage), keys.lap);
             await_turn(g);
             product_fence();
@@ -209,7 +202,7 @@ DEVICE void consume(const dlattn_params &p, unsigned char *memory, int g) {
             weigh(n, flag<true>());
             pack_weights(weights, scores[0]);
 
-            for (; n > w.first; n--) {
+            for (; n > first; n--) {
                 if (INTERVAL && (n - 1 < whole_first || n > whole_last)) step(n, flag<true>());
                 else step(n, flag<false>());
             }
@@ -226,10 +219,11 @@ DEVICE void consume(const dlattn_params &p, unsigned char *memory, int g) {
             values.next();
         }
         meet<128>(OWN_BARRIER(g)); // all four warps have done with Q
-        finish(base, o, m, l, factor, p, *facts);
+        finish(q_tile, o, m, l, factor, p, *facts);
         fence_for_engines();
-        __syncwarp();
-        if (w.last > w.first) release(base + Q_EMPTY(g));
+        leave_job(base, turn);
+        release(base + Q_EMPTY(g, queries.stage));
+        queries.next();
     }
 }
 
@@ -240,8 +234,10 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1)
     const int role = uniform((int)threadIdx.x / 128);
     if (threadIdx.x == 0) {
         for (int g = 0; g < CONSUMERS; g++) {
-            barrier_init(base + Q_FULL(g), 1);
-            barrier_init(base + Q_EMPTY(g), 4);
+            for (int stage = 0; stage < Q_STAGES; stage++) {
+                barrier_init(base + Q_FULL(g, stage), 1);
+                barrier_init(base + Q_EMPTY(g, stage), 4);
+            }
         }
         for (int stage = 0; stage < STAGES; stage++) {
             barrier_init(base + K_FULL(stage), 1);
@@ -250,15 +246,18 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1)
             barrier_init(base + V_EMPTY(stage), CONSUMER_WARPS);
         }
         for (int place = 0; place < 2; place++) {
-            barrier_init(base + WORK_FULL(place), 1);
-            barrier_init(base + WORK_EMPTY(place), CONSUMER_WARPS);
+            barrier_init(base + JOB_FULL(place), 1);
+            barrier_init(base + JOB_EMPTY(place), CONSUMER_WARPS);
         }
+        barrier_init(base + JOB_WANTED, 1);
         barriers_are_ready();
     }
     __syncthreads();
     if (role == CONSUMERS) {
         keep_few_registers<PRODUCER_REGISTERS>();
-        if (threadIdx.x % 128 < 32) fetch_tiles(p, maps, base);
+        const int warp = uniform((int)threadIdx.x % 128 / 32);
+        if (warp == 0) fetch_tiles(p, maps, memory);
+        if (warp == 1) scout(p, memory);
     } else {
         take_registers<CONSUMER_REGISTERS>();
         consume(p, memory, role);

@@ -27,11 +27,11 @@ static int32_t forward_sm80_smem(const variant *v, int64_t head_d, int64_t head_
     return 2 * v->rows * head_e > tiles ? INT32_MAX : (int32_t)bytes;
 }
 
-/* Q, the ring of K and V, limits and ranges of rows, facts, barriers. The result leaves through the memory of Q. */
+/* Rings of Q, K and V, two jobs, barriers. The result leaves through the memory of Q. */
 static int32_t forward_sm90_smem(const variant *v, int64_t head_d, int64_t head_e, const specialisation *how) {
-    const int64_t tiles = 2 * v->rows * head_d + 2 * choice(v, "STAGES", 2) * v->keys * (head_d + head_e);
+    const int64_t tiles = 2 * choice(v, "Q_STAGES", 1) * v->rows * head_d + 2 * choice(v, "STAGES", 2) * v->keys * (head_d + head_e);
     (void)how;
-    return head_e > head_d ? INT32_MAX : (int32_t)(tiles + 8 * v->rows + (16 + 128) * (v->warps - 4) + 256);
+    return head_e > head_d ? INT32_MAX : (int32_t)(tiles + 2 * (192 + 8 * v->rows + 16 * (v->warps - 4)) + 288);
 }
 
 /* K and V, the ring of Q and dout, dS, P where warps share rows, statistics of the rows, segments, the bias. */
@@ -71,10 +71,10 @@ static int32_t dbias_sm80_smem(const variant *v, int64_t head_d, int64_t head_e,
 #define FORWARD(...) FORWARD_STAGED(1, 0, __VA_ARGS__)
 
 /* What is not an interval mask or a softcap is computed by others. */
-#define HOPPER(head, small, rows, keys, warps, stages, bench)                                                      \
+#define HOPPER(head, small, rows, keys, warps, stages, q_stages, bench)                                            \
     {"sm90", "forward_sm90.cu", "forward_sm90", DLATTN_KERNEL_FORWARD, 90, 90, HALVES, head, small,               \
-     ~(DLATTN_FEATURE_INTERVAL | DLATTN_FEATURE_SOFTCAP), rows, keys, warps, 1, {{"STAGES", stages}, {"TURNS", 1}}, \
-     forward_sm90_smem, true, bench, 0, 0, false, true}
+     ~(DLATTN_FEATURE_INTERVAL | DLATTN_FEATURE_SOFTCAP), rows, keys, warps, 1,                                   \
+     {{"STAGES", stages}, {"Q_STAGES", q_stages}, {"TURNS", 1}}, forward_sm90_smem, true, bench, 0, 0, false, true}
 
 #define BACKWARD_ON(first, last, types, head, small, rows, keys, warps, bench, stack, ...)                                \
     {"sm80", "backward_sm80.cu", "backward_sm80", DLATTN_KERNEL_BACKWARD, first, last, types, head, small, 0, rows, keys, \
@@ -99,11 +99,11 @@ static int32_t dbias_sm80_smem(const variant *v, int64_t head_d, int64_t head_e,
 static const variant table[] = {
     FORWARD(80, NEWEST, HALVES, 64, true, 0, 64, 128, 4, 2, H100),
     FORWARD(80, NEWEST, HALVES, 128, true, 0, 64, 64, 4, 2, H100),
-    HOPPER(64, false, 192, 128, 16, 4, NONE),
-    HOPPER(128, true, 128, 128, 12, 2, NONE),
-    HOPPER(128, false, 192, 80, 16, 3, NONE),
-    HOPPER(192, false, 128, 112, 12, 2, NONE),
-    HOPPER(256, false, 128, 80, 12, 2, NONE),
+    HOPPER(64, false, 192, 128, 16, 4, 2, NONE),
+    HOPPER(128, true, 128, 128, 12, 2, 2, NONE),
+    HOPPER(128, false, 192, 80, 16, 3, 2, NONE),
+    HOPPER(192, false, 128, 112, 12, 2, 1, NONE),
+    HOPPER(256, false, 128, 80, 12, 2, 1, NONE),
     /* Where two blocks of 80 KB fit. With nothing but an interval mask: biases and segments would need the space. */
     FORWARD_STAGED(2, DLATTN_FEATURE_INTERVAL, 90, 119, HALVES, 64, false, ~DLATTN_FEATURE_INTERVAL, 128, 128, 4, 2, H100),
     FORWARD(80, NEWEST, HALVES, 64, false, 0, 128, 128, 4, 2, H100),
