@@ -21,7 +21,8 @@ add_custom_target(emulated_cuda ALL DEPENDS ${emulated}/libcuda.so.1 ${emulated}
 
 # A few cases that reach most kernels; all of them take half an hour: see CONTRIBUTING.md.
 dlattn_add_test(check_emulated check tests/emulated/run.sh ${PROJECT_BINARY_DIR} $<TARGET_FILE:dlattn_command> check
-                --device cuda --brief --jobs 1 plain plain_f16 no_heads_with_bias_f16 gpu_segments gpu_packed gpu_everything)
+                --device cuda --brief --jobs 1 plain plain_f16 no_heads_with_bias_f16 gpu_segments gpu_packed gpu_everything
+                paged_size_16 paged_decode_misaligned_f16)
 set_tests_properties(check_emulated PROPERTIES COST 90)
 
 # Hopper's forward, with so few multiprocessors that its blocks have several tiles.

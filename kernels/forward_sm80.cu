@@ -131,8 +131,8 @@ DEVICE void multiply_values(float (&o)[MT][ET][4], const float (&s)[MT][NT][4], 
 }
 
 // Is a tile's work there twice, with and without the hiding? It pays where most tiles need nothing of the kind, by 2 to 5 %
-// at head size 128; with more features it would only take longer to compile.
-#define TWO_WAYS ((FEATURES) == DLATTN_FEATURE_INTERVAL)
+// at head size 128; with more features it would only take longer to compile, and with pages need too many registers.
+#define TWO_WAYS ((FEATURES) == DLATTN_FEATURE_INTERVAL && !PAGED)
 
 // What is known of a tile when it is compiled.
 template <bool VALUE>

@@ -51,9 +51,11 @@ typedef struct key_source {
     int columns;
 } key_source;
 
-// Where this lane's row lies; V's rows lie where K's do.
+// Where this lane's row lies: the words of its table entry, looked at when they have come, and the token of the page. V's
+// rows lie where K's do.
 typedef struct key_column {
-    int page, token;
+    u32 low, high;
+    int token;
 } key_column;
 typedef key_column *value_column;
 
@@ -63,49 +65,68 @@ DEVICE key_source source_of_keys(const dlattn_params &p, const dlattn_view &t, c
     return source;
 }
 
-// No page is asked for rows that are not there, below 0 or past the end; one that does not exist is read as page 0.
+// Of the tile from key `row` on. Rows that are not there, below 0 or past the end, look where the nearest one does.
 DEVICE key_column column_of_keys(const key_source &keys, int row) {
     const dlattn_params &p = *keys.p;
-    const int thread = thread_anew(), key = row + thread / 32 * OWN_ROWS + thread % 32;
-    key_column found = {0, 0};
-    if (thread % 32 >= OWN_ROWS || key < 0 || key >= keys.facts->s.N) return found;
-    const int n = key / p.page;
-    const i64 id = load_int(p.block_table, at(p.block_table, keys.facts->s.b, n));
-    if (0 <= id && id < p.k.extent[0]) found.page = (int)id;
-    found.token = key - n * p.page;
+    const int thread = thread_anew(), last = keys.facts->s.N - 1;
+    const int key = larger(0, smaller(row + thread / 32 * OWN_ROWS + thread % 32, last)), n = (int)((u32)key / (u32)p.page);
+    const i64 index = at(p.block_table, keys.facts->s.b, n);
+    key_column found = {0, 0, key - n * p.page};
+    if (last < 0) return found; // the table may be empty
+    if (p.block_table.dtype == DLATTN_TYPE_I64) {
+        const u64 entry = ((const u64 *)p.block_table.data)[index];
+        found.low = (u32)entry;
+        found.high = (u32)(entry >> 32);
+    } else {
+        found.low = ((const u32 *)p.block_table.data)[index];
+    }
     return found;
+}
+
+// A page that does not exist is page 0.
+DEVICE int page_of(const dlattn_params &p, const key_column &column) {
+    const bool wide = p.block_table.dtype == DLATTN_TYPE_I64 && column.high != 0;
+    return wide || column.low >= (u32)p.k.extent[0] ? 0 : (int)column.low;
 }
 
 DEVICE value_column column_of_values(const key_source &values, int row, key_column *beside) { return beside; }
 
-// The lanes run through V the other way round than through K: what is derived from them would else be kept from one to the
-// other, for which there are too few registers.
-template <int COLS, bool KEYS>
+template <int COLS>
 DEVICE void load_from_pages(u32 tile, const key_source &from, int row, key_column own) {
     const int CHUNKS = COLS / 8, COUNT = OWN_ROWS * CHUNKS, thread = thread_anew(), first = thread / 32 * OWN_ROWS;
+    const int lane = thread % 32, left = from.facts->s.N - row - first;
+    const int g = PACKED ? from.facts->h : (int)((u32)from.facts->h / (u32)from.p->heads_per_group);
     const dlattn_view &t = *from.t;
-    const int lane = KEYS ? thread % 32 : 31 - thread % 32;
-    const int g = PACKED ? from.facts->h : from.facts->h / from.p->heads_per_group, left = from.facts->s.N - row - first;
-    const u16 *const head = (const u16 *)t.data + at(t, 0, 0, g);
-#pragma unroll 4 // more at once would need too many registers
-    for (int base = 0; base < COUNT; base += 32) {
-        const int n = base + lane, r = n / CHUNKS, chunk = n % CHUNKS;
-        const int page = __shfl_sync(0xffffffffu, own.page, r & 31), token = __shfl_sync(0xffffffffu, own.token, r & 31);
-        if (COUNT % 32 != 0 && n >= COUNT) continue;
-        const int count = r < left ? larger(0, smaller(8, from.columns - 8 * chunk)) : 0;
-        const u16 *data = head + page * t.stride[0] + token * t.stride[1] + 8 * chunk * (ALIGNED ? 1 : t.stride[3]);
+    const u64 own_row = t.data + 2 * (u64)at(t, page_of(*from.p, own), own.token, g);
+    if constexpr (ALIGNED && 32 % CHUNKS == 0 && OWN_ROWS % 8 == 0) { // a lane stays in its column
+        const int STEP = 32 / CHUNKS, r = lane / CHUNKS, chunk = lane % CHUNKS;
+        const bool inside = 8 * chunk < from.columns;
         const u32 to = tile + chunk_offset<COLS>(first + r, chunk);
-        if (ALIGNED) copy_async(to, data, count > 0 ? 16 : 0);
-        else store_shared(to, gather(data, t.stride[3], count));
+#pragma unroll(MT > 1 ? 4 : 8) // more at once would need too many registers
+        for (int k = 0; k < OWN_ROWS; k += STEP) {
+            const u16 *data = (const u16 *)__shfl_sync(0xffffffffu, own_row, k + r) + 8 * chunk;
+            copy_async((to ^ (u32)(swizzle_of_row<COLS>(k) << 4)) + k * (COLS * 2), data, inside && k < left - r ? 16 : 0);
+        }
+    } else {
+#pragma unroll 2
+        for (int base = 0; base < COUNT; base += 32) {
+            const int n = base + lane, r = n / CHUNKS, chunk = n % CHUNKS;
+            const u16 *data = (const u16 *)__shfl_sync(0xffffffffu, own_row, r & 31) + 8 * chunk * (ALIGNED ? 1 : t.stride[3]);
+            if (COUNT % 32 != 0 && n >= COUNT) continue;
+            const int count = r < left ? larger(0, smaller(8, from.columns - 8 * chunk)) : 0;
+            const u32 to = tile + chunk_offset<COLS>(first + r, chunk);
+            if (ALIGNED) copy_async(to, data, count > 0 ? 16 : 0);
+            else store_shared(to, gather(data, t.stride[3], count));
+        }
     }
 }
 
 DEVICE void load_keys(u32 k_tile, const key_source &keys, int row, key_column *column) {
-    load_from_pages<HEAD_D, true>(k_tile, keys, row, *column);
+    load_from_pages<HEAD_D>(k_tile, keys, row, *column);
 }
 
 DEVICE void load_values(u32 v_tile, const key_source &values, int row, value_column *column) {
-    load_from_pages<HEAD_E, false>(v_tile, values, row, **column);
+    load_from_pages<HEAD_E>(v_tile, values, row, **column);
     **column = column_of_keys(values, row - BN);
 }
 

@@ -64,6 +64,9 @@ GPU_LARGE(packed_d64, 64, .B = 4, .H = 10, .G = 5, .packed_q = 1, .packed_k = 1,
           .k_lengths = {257, 70, 5, 190}, .flags = DLATTN_CAUSAL, .tokens_after = 3)
 GPU_LARGE(split_d32, 32, .H = 67, .G = 67, .M = 65, .N = 1100, .flags = DLATTN_CAUSAL)
 GPU_LARGE(misaligned_d64, 64, .strides = MISALIGNED)
+/* Tiles that see no key between such that do, on every multiprocessor. */
+GPU_LARGE(rows_of_no_key_d64, 64, .B = 2, .M = 600, .N = 127, .flags = DLATTN_CAUSAL)
+GPU_LARGE(rows_of_no_key_d128, 128, .B = 2, .M = 500, .N = 150, .flags = DLATTN_CAUSAL | DLATTN_WINDOW, .window_left = 90)
 #undef GPU_LARGE
 CASE(gpu_many_tiles_bf16, .dtype = BF16, .H = 1, .M = 400, .N = 400, .D = 32, .E = 32, .flags = DLATTN_CAUSAL)
 CASE(gpu_many_tiles_gqa_bf16, .dtype = BF16, .H = 4, .G = 2, .M = 130, .N = 135, .D = 32, .E = 32)
@@ -98,6 +101,8 @@ CASE(gpu_mask_bf16, .dtype = BF16, .B = 2, .H = 1, .M = 140, .N = 200, .D = 16, 
 CASE(gpu_segments_bf16, .dtype = BF16, .H = 1, .M = 260, .N = 260, .D = 16, .E = 16, .segments = SEGMENTS_SORTED)
 CASE(gpu_segments_shuffled_bf16, .dtype = BF16, .B = 2, .H = 2, .G = 1, .M = 130, .N = 140, .D = 32, .E = 32, .index64 = 1,
      .segments = SEGMENTS_SHUFFLED)
+CASE(gpu_segments_dbias_bf16, .dtype = BF16, .B = 2, .H = 2, .G = 1, .M = 200, .N = 400, .D = 32, .E = 32, .bias = "1hmn",
+     .segments = SEGMENTS_SORTED)
 CASE(gpu_segments_causal_f16, .dtype = F16, .H = 1, .M = 400, .N = 400, .D = 32, .E = 32, .segments = SEGMENTS_SORTED,
      .flags = DLATTN_CAUSAL)
 CASE(gpu_positions_bf16, .dtype = BF16, .B = 2, .H = 1, .M = 130, .N = 200, .D = 32, .E = 32, .flags = DLATTN_CAUSAL | DLATTN_POSITIONS,

@@ -30,13 +30,13 @@ PAGED_HEAD(256, 256)
 #undef PAGED_HEAD
 
 /* ---- few queries: packed rows, split keys --------------------------------------------------------------------------- */
-#define DECODE(size, type)                                                                                                    \
-    PAGED(decode_##size##_##type, .dtype = type, .B = 4, .H = 8, .G = 2, .M = 1, .N = 2048, .D = 64, .E = 64, .page = size,   \
+#define DECODE(size, id, type)                                                                                                \
+    PAGED(decode_##size##_##id, .dtype = type, .B = 4, .H = 8, .G = 2, .M = 1, .N = 2048, .D = 64, .E = 64, .page = size,     \
           .k_used = {2048, 0, 1, 1337}, .flags = DLATTN_CAUSAL)
-DECODE(16, BF16)
-DECODE(64, F16)
-DECODE(256, BF16)
-DECODE(16, F32)
+DECODE(16, bf16, BF16)
+DECODE(64, f16, F16)
+DECODE(256, bf16, BF16)
+DECODE(16, f32, F32)
 #undef DECODE
 PAGED(decode_128_bf16, .dtype = BF16, .H = 4, .M = 1, .N = 1536, .D = 128, .E = 128, .page = 512, .k_used = {1500})
 PAGED(decode_window_f16, .dtype = F16, .B = 2, .H = 8, .G = 2, .M = 1, .N = 1280, .D = 64, .E = 64, .page = 64,
@@ -57,14 +57,14 @@ PAGED(table_int64_bf16, .dtype = BF16, .B = 2, .M = 33, .N = 96, .page = 16, .k_
 PAGED(table_shared_bf16, .dtype = BF16, .B = 3, .H = 4, .G = 2, .M = 20, .N = 192, .D = 64, .E = 64, .page = 16,
       .table = TABLE_SHARED, .k_used = {192, 130, 111}, .flags = DLATTN_CAUSAL)
 PAGED(table_shared_f32, .B = 3, .N = 60, .page = 10, .table = TABLE_SHARED, .k_used = {31, 60, 45})
-#define WILD(type)                                                                                                            \
-    PAGED(table_wild_##type, .dtype = type, .B = 5, .H = 4, .G = 2, .M = 3, .N = 192, .D = 64, .E = 64, .page = 16,           \
+#define WILD(id, type)                                                                                                        \
+    PAGED(table_wild_##id, .dtype = type, .B = 5, .H = 4, .G = 2, .M = 3, .N = 192, .D = 64, .E = 64, .page = 16,             \
           .table = TABLE_WILD, .k_used = {192, 100, 33, 17, 160}, .flags = DLATTN_CAUSAL, .cuda_only = 1)                     \
-    PAGED(table_wild_int64_##type, .dtype = type, .B = 4, .M = 20, .N = 80, .page = 20, .table = TABLE_WILD, .index64 = 1,    \
+    PAGED(table_wild_int64_##id, .dtype = type, .B = 4, .M = 20, .N = 80, .page = 20, .table = TABLE_WILD, .index64 = 1,      \
           .k_used = {80, 60, 21, 40}, .cuda_only = 1)
-WILD(F32)
-WILD(F16)
-WILD(BF16)
+WILD(f32, F32)
+WILD(f16, F16)
+WILD(bf16, BF16)
 #undef WILD
 PAGED(no_pages_f32, .B = 2, .N = 64, .page = 16, .table = TABLE_NO_PAGES, .k_used = {64, 1}, .sinks = 1, .cuda_only = 1)
 PAGED(no_pages_bf16, .dtype = BF16, .B = 2, .N = 64, .page = 16, .table = TABLE_NO_PAGES, .k_used = {64, 1}, .cuda_only = 1)
@@ -87,13 +87,13 @@ PAGED(segments_f16, .dtype = F16, .B = 2, .M = 60, .N = 192, .D = 64, .E = 64, .
 PAGED(bad_keys_nobody_sees_bf16, .dtype = BF16, .B = 2, .M = 10, .N = 256, .D = 64, .E = 64, .page = 16, .k_used = {256, 200},
       .flags = DLATTN_WINDOW | DLATTN_CAUSAL, .window_left = 30, .inputs = BAD_KEYS)
 PAGED(nan_in_q_bf16, .dtype = BF16, .B = 2, .H = 4, .G = 2, .M = 2, .N = 96, .page = 16, .k_used = {96, 70}, .inputs = NAN_IN_Q)
-#define PAGED_EVERYTHING(type)                                                                                                \
-    PAGED(everything_##type, .dtype = type, .B = 2, .H = 4, .G = 2, .M = 60, .N = 168, .D = 24, .E = 40, .page = 28,          \
+#define PAGED_EVERYTHING(id, type)                                                                                            \
+    PAGED(everything_##id, .dtype = type, .B = 2, .H = 4, .G = 2, .M = 60, .N = 168, .D = 24, .E = 40, .page = 28,            \
           .flags = DLATTN_CAUSAL | DLATTN_WINDOW | DLATTN_POSITIONS, .window_left = 90, .window_right = -1, .start_tensors = 1, \
           .q_starts = {100, 83}, .k_starts = {0, -4}, .softcap = 4, .bias = "1hmn", .mask = "b1mn", .alibi = "bh", .sinks = 1, \
           .segments = SEGMENTS_SORTED, .use_q = 1, .q_used = {60, 41}, .k_used = {165, 150}, .dropout = 0.15, .seed = 77)
-PAGED_EVERYTHING(F32)
-PAGED_EVERYTHING(F16)
-PAGED_EVERYTHING(BF16)
+PAGED_EVERYTHING(f32, F32)
+PAGED_EVERYTHING(f16, F16)
+PAGED_EVERYTHING(bf16, BF16)
 #undef PAGED_EVERYTHING
 #undef PAGED

@@ -37,6 +37,7 @@ static void add_step(making *m, kernel_request request, int32_t warps, int64_t b
     step->blocks = blocks;
     step->row_tiles = (int32_t)row_tiles;
     step->key_tiles = (int32_t)key_tiles;
+    step->early = false;
 }
 
 static kernel_request request_of(const making *m, const variant *v) {
@@ -162,7 +163,8 @@ static int32_t schedule_forward(making *m) {
 /* dq is summed by reductions, unless that must not be or the workspace has no room for the sums. */
 static bool should_reduce_dq(const making *m, const variant *v) {
     const problem *p = m->p;
-    const uint64_t bytes = (uint64_t)round_up(m->s->row_count * dlattn__padded_head(v, p->D) * 4, 256);
+    const uint64_t bytes = (uint64_t)round_up(m->s->row_count * dlattn__padded_head(v, p->D) * 4, 256) +
+                           (uint64_t)round_up(p->B * p->G * 4, 256);
     return v->tuned && p->dq.dtype && !(p->flags & DLATTN_DETERMINISTIC) && m->s->workspace.total + bytes <= m->room;
 }
 
@@ -175,6 +177,11 @@ static bool should_write_dbias(const making *m, const variant *v, const buffers 
            rows_are_aligned(o, x ? x->dbias : NULL);
 }
 
+/* May the newest step begin before the one in front of it has ended? Both kernels know how. */
+static bool begins_early(const making *m) {
+    return m->device->arch >= 90 && m->s->step_count > 1 && m->s->steps[m->s->step_count - 2].blocks > 0;
+}
+
 static int32_t add_main(making *m, const buffers *x) {
     const problem *p = m->p;
     cuda_schedule *s = m->s;
@@ -184,15 +191,18 @@ static int32_t add_main(making *m, const buffers *x) {
     if (m->how.reduce_dq) {
         s->dq_columns = (int32_t)dlattn__padded_head(v, p->D);
         s->workspace.dq_sum = reserve(&s->workspace, s->row_count * s->dq_columns);
+        s->workspace.finished = reserve(&s->workspace, p->B * p->G);
     }
     const int64_t key_tiles = divide_up(p->N, v->keys);
     if (p->dk.dtype || p->dv.dtype || m->how.reduce_dq) {
         m->how.dbias = should_write_dbias(m, v, x);
         add_step(m, request_of(m, v), v->warps, key_tiles * p->G * p->B, divide_up(p->M, v->rows), key_tiles);
+        s->steps[s->step_count - 1].early = v->tuned && begins_early(m);
     }
     if (m->how.reduce_dq) {
         const int64_t row_tiles = divide_up(p->M, 64);
-        add_step(m, dlattn__convert_request(s->dq_columns), PLAIN_WARPS, row_tiles * p->H * p->B, row_tiles, 0);
+        add_step(m, dlattn__convert_request(s->dq_columns), PLAIN_WARPS, row_tiles * p->H * p->B, row_tiles, key_tiles);
+        s->steps[s->step_count - 1].early = begins_early(m);
     } else if (p->dq.dtype) {
         v = s->dq = dlattn__variant_for(DLATTN_KERNEL_DQ, p, &m->how, m->device, m->note, m->note_bytes);
         if (!v) return DLATTN_ERR_UNSUPPORTED;

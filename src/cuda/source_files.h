@@ -11,6 +11,7 @@
     X(backward_scores_sm80_cuh, "backward_scores_sm80.cuh")            \
     X(backward_sm80_cu, "backward_sm80.cu")                            \
     X(backward_sm80_cuh, "backward_sm80.cuh")                          \
+    X(backward_view_sm80_cuh, "backward_view_sm80.cuh")                \
     X(backward_walk_sm80_cuh, "backward_walk_sm80.cuh")                \
     X(blank_cu, "blank.cu")                                            \
     X(combine_cu, "combine.cu")                                        \
@@ -43,6 +44,7 @@
     X(rotary_cu, "rotary.cu")                                          \
     X(scores_cuh, "scores.cuh")                                        \
     X(scores_sm80_cuh, "scores_sm80.cuh")                              \
+    X(segment_ranges_sm80_cuh, "segment_ranges_sm80.cuh")              \
     X(sequence_cuh, "sequence.cuh")                                    \
     X(shared_cache_params, "shared/cache_params.h")                    \
     X(shared_block_window, "shared/masks/block_window.h")              \

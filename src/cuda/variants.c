@@ -39,7 +39,7 @@ static int32_t backward_sm80_smem(const variant *v, int64_t head_d, int64_t head
     const int64_t stages = choice(v, "STAGES", 2), square = 2 * v->rows * v->keys;
     int64_t bytes = 2 * (v->keys + stages * v->rows) * (head_d + head_e) + choice(v, "DS_STAGES", 1) * square;
     if (choice(v, "ROW_WARPS", 1) > 1) bytes += square;
-    bytes += stages * v->rows * 12 + 64;
+    bytes += stages * v->rows * 12 + 80;
     if (how->features & DLATTN_FEATURE_SEGMENTS) bytes += stages * v->rows * 8 + v->keys * 8 + 16;
     if (how->bias == DLATTN_BIAS_BY_TILES) bytes = (bytes + 127) / 128 * 128 + stages * square;
     return (int32_t)bytes;

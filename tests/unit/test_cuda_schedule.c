@@ -91,7 +91,7 @@ Test(cuda_schedule, keys_in_pages_take_the_same_tiles) {
             const cuda_schedule paged = made(&p, archs[n], UINT64_MAX);
             cr_assert(paged.main->tuned && paged.main->pages, "sm_%d: %s", (int)archs[n], paged.main->name);
             cr_assert_eq(defined(&paged.steps[0].request, "PAGED"), 1);
-            if (whole.main->tensor_maps) continue; /* Hopper's own forward, which takes no pages */
+            if (!whole.main->pages) continue; /* there is a faster kernel that knows no pages */
             cr_assert_eq(paged.main, whole.main);
             cr_assert_eq(paged.splits, whole.splits);
             cr_assert_eq(defined(&whole.steps[0].request, "PAGED"), 0);
@@ -170,6 +170,25 @@ Test(cuda_schedule, dq_is_reduced_when_there_is_room_and_order_is_free) {
         cr_expect(free_order.dq_columns >= p.D);
         cr_expect(free_order.workspace.total >= free_order.workspace.dq_sum + (uint64_t)(free_order.row_count * p.D * 4));
     }
+}
+
+Test(cuda_schedule, later_kernels_begin_early_where_they_can_wait) {
+    problem p = make_backward(DLATTN_T_BF16, 2, 8, 2, 1024, 1024, 64);
+    for (int n = 0; n < NUM_ARCHS; n++) {
+        const cuda_schedule s = made(&p, archs[n], UINT64_MAX);
+        if (!s.main->tuned) continue;
+        cr_assert(s.step_count == 3 && launches(&s, "convert_dq"));
+        cr_expect_not(s.steps[0].early, "what comes before is not ours");
+        cr_expect(s.steps[1].early == (archs[n] >= 90) && s.steps[2].early == (archs[n] >= 90), "sm_%d", (int)archs[n]);
+        cr_expect(s.steps[2].key_tiles * p.G * p.B == s.steps[1].blocks, "it counts the blocks of a key head");
+    }
+    problem none = make_backward(DLATTN_T_BF16, 2, 8, 2, 1024, 0, 64);
+    const cuda_schedule s = made(&none, 90, UINT64_MAX);
+    cr_expect(s.steps[1].blocks == 0 && !s.steps[2].early, "there is no kernel before to wait in");
+    p.dtype = DLATTN_T_F32;
+    p.q.dtype = p.k.dtype = p.v.dtype = p.dout.dtype = p.dq.dtype = p.dk.dtype = p.dv.dtype = DLATTN_T_F32;
+    const cuda_schedule readable = made(&p, 90, UINT64_MAX);
+    for (int32_t n = 0; n < readable.step_count; n++) cr_expect_not(readable.steps[n].early);
 }
 
 Test(cuda_schedule, only_what_is_wanted_is_launched) {
