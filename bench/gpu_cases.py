@@ -72,24 +72,24 @@ def _lengths() -> list[Row]:
     for D in (64, 128, 256):
         for S in (1024, 4096, 16384):
             for causal in (False, True):
-                peers = ("flash", "cudnn", "efficient") if S == 4096 and D < 256 else ("flash", "cudnn")
+                peers = ("sm80", "flash", "cudnn", "efficient") if S == 4096 and D < 256 else ("sm80", "flash", "cudnn")
                 rows.append(row(f"{'causal' if causal else 'full'}_d{D}_s{S}", S, D, causal=causal, peers=peers, tags=("lengths",),
                                 quick=S == 4096 or (S == 16384 and not causal and D < 256)))
     return rows
 
 
 def _terms() -> list[Row]:
-    rows = []
+    rows, portable = [], ("sm80",)
     for D in (64, 128):
         flex = ("flex",) if D == 128 else ()  # it compiles each row anew, for five seconds and more
         rows += [
-            row(f"window1024_d{D}_s16384", 16384, D, causal=True, window_left=1023, peers=flex, tags=("window",), quick=True),
-            row(f"blocks256x16_d{D}_s16384", 16384, D, blocks=(256, 16), peers=flex, tags=("window",), quick=True),
+            row(f"window1024_d{D}_s16384", 16384, D, causal=True, window_left=1023, peers=portable + flex, tags=("window",), quick=True),
+            row(f"blocks256x16_d{D}_s16384", 16384, D, blocks=(256, 16), peers=portable + flex, tags=("window",), quick=True),
             row(f"bias_bhmn_d{D}_s4096", 4096, D, bias="bhmn", peers=("flex", "efficient"), tags=("bias",), quick=True),
             row(f"bias_1hmn_d{D}_s4096", 4096, D, bias="1hmn", peers=flex + ("efficient",), tags=("bias",)),
             row(f"alibi_d{D}_s4096", 4096, D, alibi=True, peers=flex, tags=("terms",), quick=True),
-            row(f"softcap_d{D}_s4096", 4096, D, softcap=30.0, peers=flex, tags=("terms",), quick=True),
-            row(f"sinks_d{D}_s4096", 4096, D, sinks=True, peers=(), tags=("terms",), quick=True),
+            row(f"softcap_d{D}_s4096", 4096, D, softcap=30.0, peers=portable + flex, tags=("terms",), quick=True),
+            row(f"sinks_d{D}_s4096", 4096, D, sinks=True, peers=portable, tags=("terms",), quick=True),
             row(f"segments_d{D}_s4096", 4096, D, segments=True, peers=flex, tags=("terms",), quick=True),
         ]
     return rows

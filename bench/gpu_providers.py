@@ -7,6 +7,7 @@ not compute the problem.
 from __future__ import annotations
 
 import math
+from contextlib import contextmanager
 
 import torch
 import torch.nn.functional as functional
@@ -88,6 +89,30 @@ class Dlattn:
         except (self.dlattn.UnsupportedError, self.dlattn.CompileError) as reason:
             raise Refused(str(reason)) from reason
         return forward, None if row.M else backward
+
+
+class Portable(Dlattn):
+    """dlattn's forward by the kernels that run on every GPU from sm_80 on; the backward has no others yet."""
+
+    name = "sm80"
+
+    @contextmanager
+    def forced(self):
+        self.dlattn.set_option("cuda_variant", self.name)
+        try:
+            yield
+        finally:
+            self.dlattn.set_option("cuda_variant", None)
+
+    def prepare(self, row, data):
+        with self.forced():
+            forward, _ = super().prepare(row, data)
+
+        def portable():
+            with self.forced():
+                return forward()
+
+        return portable, None
 
 
 def _calls(run, inputs, dout):
@@ -196,8 +221,9 @@ class Flex:
 
 
 def known_providers() -> dict:
-    return {"dlattn": Dlattn(), "flash": Sdpa("flash", SDPBackend.FLASH_ATTENTION), "cudnn": Sdpa("cudnn", SDPBackend.CUDNN_ATTENTION),
-            "efficient": Sdpa("efficient", SDPBackend.EFFICIENT_ATTENTION), "flex": Flex()}
+    return {"dlattn": Dlattn(), "sm80": Portable(), "flash": Sdpa("flash", SDPBackend.FLASH_ATTENTION),
+            "cudnn": Sdpa("cudnn", SDPBackend.CUDNN_ATTENTION), "efficient": Sdpa("efficient", SDPBackend.EFFICIENT_ATTENTION),
+            "flex": Flex()}
 
 
 # ---- what is right ---------------------------------------------------------------------------------------------------

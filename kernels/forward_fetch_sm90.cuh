@@ -14,35 +14,11 @@
 
 // Work ------------------------------------------------------------------------------------------------------------------
 
-// Keys and values of the heads that are worked on together: about what L2 holds beside the rest.
-#define SECTION_BYTES (32 << 20)
-
 DEVICE u32 tile_count(const dlattn_params &p) { return (u32)p.row_tiles * (u32)p.H * (u32)p.B; }
 
-// Tiles of one head follow each other, so that its keys stay in L2. Interval masks make tiles of unequal length, and causal
-// ones the last rows the longest: then those of as many heads as L2 holds go together, the longest first.
-DEVICE block_place place_of_tile(const dlattn_params &p, u32 number) {
-    const u32 heads = p.H * p.B, tiles = p.row_tiles;
-    u32 head = number / tiles, tile = number - head * tiles;
-    if (INTERVAL) {
-        const float fit = __fdividef((float)(SECTION_BYTES / 2), (float)(p.D + p.E) * (float)larger(p.N, 1));
-        const u32 together = (u32)larger((int)fit * p.heads_per_group, 256 / tiles + 1);
-        u32 first = 0, count = heads;
-        if (together < heads) {
-            first = number / (together * tiles) * together;
-            count = smaller(together, heads - first);
-        }
-        const u32 rest = number - first * tiles;
-        tile = rest / count;
-        head = first + (rest - tile * count);
-        tile = tiles - 1 - tile;
-    }
-    block_place place;
-    place.split = 0;
-    place.row0 = (int)tile * BM;
-    place.b = (int)(head / p.H);
-    place.h = (int)head - place.b * p.H;
-    return place;
+// Those that fit, the heads of a group sharing keys; but enough that all multiprocessors have tiles of about one length.
+DEVICE u32 heads_together(const dlattn_params &p, u32 tiles, int fit) {
+    return (u32)larger(fit * p.heads_per_group, 256 / tiles + 1);
 }
 
 // What is known of a tile of rows before it is computed. It reaches the loader and the consumers through two places in shared
@@ -114,7 +90,7 @@ DEVICE void scout(const dlattn_params &p, unsigned char *memory) {
     const u32 base = shared_address(memory);
     int turn = 0;
     for (u32 number = blockIdx.x; number < tile_count(p); number = next_tile(p, number)) {
-        const block_place place = place_of_tile(p, number);
+        const block_place place = place_of(p, number);
         const sequence s = read_sequence(p, place.b);
         if (place.row0 >= s.M) continue;
         barrier_wait(base + JOB_EMPTY(turn & 1), turn >> 1 & 1 ^ 1);

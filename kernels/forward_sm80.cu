@@ -50,6 +50,9 @@ static_assert(BM * HEAD_E * 2 <= BIAS_AT, "the result fits");
 #include "forward_segments_sm80.cuh"
 #include "pages_sm80.cuh"
 
+// As many as fit or, sharing keys less well, 32.
+DEVICE u32 heads_together(const dlattn_params &p, u32 tiles, int fit) { return (u32)larger(32, fit); }
+
 // This thread's first row in the block's tile, its first key in a tile, and where its warp's bias lies.
 DEVICE int own_row() { return thread_anew() / 32 * (16 * MT) + thread_anew() % 32 / 4; }
 DEVICE int own_key() { return thread_anew() % 4 * 2; }
@@ -263,7 +266,9 @@ extern "C" __global__ void __launch_bounds__(THREADS) forward_sm80(const __grid_
         if (INTERVAL) ends_meet = meet_keys(memory, n * BN);
         const bool apart = segments_meet == TILE_APART || ends_meet == TILE_APART; // this warp only helps to copy
         float scores[MT][NT][4];
-        if (!apart) multiply_keys(scores, q, q_own, k_tiles + (STAGES == 2 ? n % 2 : 0) * K_BYTES);
+        // With two stages there is no register left for q_own.
+        const u32 q_rows = STAGES == 2 ? q_tile + thread_anew() / 32 * (16 * MT * HEAD_D * 2) : q_own;
+        if (!apart) multiply_keys(scores, q, q_rows, k_tiles + (STAGES == 2 ? n % 2 : 0) * K_BYTES);
         // In one place: all warps must meet at the same barrier.
         if (STAGES == 1) next_keys(k_tiles, keys, (n - 1) * BN, n > facts->first, &k_column);
         if (apart) {

@@ -241,15 +241,15 @@ DEVICE const u16 *column_of(const tile_source &from, int row) {
     return from.data + (row + (int)threadIdx.x / (COLS / 8)) * from.row_stride + (int)threadIdx.x % (COLS / 8) * 8;
 }
 
+// From `first` on, `left` rows of which exist, if this thread is inside the columns.
 template <int ROWS, int COLS, int THREADS>
-DEVICE void load_column(u32 tile, const tile_source &from, int row, const u16 *first) {
-    const int STEP = THREADS / (COLS / 8), thread = thread_anew(), left = from.rows - row - thread / (COLS / 8);
-    const bool inside = 8 * (thread % (COLS / 8)) < from.cols;
+DEVICE void load_column(u32 tile, const u16 *first, i64 row_stride, int left, bool inside) {
+    const int STEP = THREADS / (COLS / 8);
     const u32 to = tile + chunk_offset<COLS>((int)threadIdx.x / (COLS / 8), (int)threadIdx.x % (COLS / 8));
 #pragma unroll
     for (int k = 0; k < ROWS / STEP; k++) {
         copy_async(to + k * STEP * COLS * 2, first, inside && k * STEP < left ? 16 : 0);
-        first += STEP * from.row_stride;
+        first += STEP * row_stride;
     }
 }
 
@@ -259,7 +259,9 @@ DEVICE void load_column(u32 tile, const tile_source &from, int row, const u16 *f
 template <int ROWS, int COLS, int THREADS, bool WHOLE>
 DEVICE void load_tile(u32 tile, const tile_source &from, int row) {
     if constexpr (copies_by_column<ROWS, COLS, THREADS, WHOLE>()) {
-        load_column<ROWS, COLS, THREADS>(tile, from, row, column_of<COLS>(from, row));
+        const u16 *first = column_of<COLS>(from, row);
+        const int thread = thread_anew(), left = from.rows - row - thread / (COLS / 8);
+        load_column<ROWS, COLS, THREADS>(tile, first, from.row_stride, left, 8 * (thread % (COLS / 8)) < from.cols);
     } else {
         const int CHUNKS = COLS / 8, COUNT = ROWS * CHUNKS;
 #pragma unroll 2 // more at once would need too many registers
@@ -274,13 +276,28 @@ DEVICE void load_tile(u32 tile, const tile_source &from, int row) {
     }
 }
 
-// load_tile for a loop that goes down tile by tile: *column is column_of<COLS>(from, row) and moves with it, which
-// spares the loop the products and the registers of an address.
+// What this thread copies in a loop that goes down tile by tile: its first element, and how many rows there are from there
+// on; far below 0 past the last column.
+typedef struct tile_column {
+    const u16 *first;
+    int left;
+} tile_column;
+
+template <int COLS>
+DEVICE tile_column tile_column_of(const tile_source &from, int row) {
+    const int thread = (int)threadIdx.x, left = from.rows - row - thread / (COLS / 8);
+    const tile_column own = {column_of<COLS>(from, row), thread % (COLS / 8) * 8 < from.cols ? left : -0x7fffffff - 1};
+    return own;
+}
+
+// load_tile for such a loop: *column is tile_column_of<COLS>(from, row) and moves with it, which spares the loop products
+// and registers.
 template <int ROWS, int COLS, int THREADS, bool WHOLE>
-DEVICE void load_tile_and_step_back(u32 tile, const tile_source &from, int row, const u16 **column) {
+DEVICE void load_tile_and_step_back(u32 tile, const tile_source &from, int row, tile_column *column) {
     if constexpr (copies_by_column<ROWS, COLS, THREADS, WHOLE>()) {
-        load_column<ROWS, COLS, THREADS>(tile, from, row, *column);
-        *column -= ROWS * from.row_stride;
+        load_column<ROWS, COLS, THREADS>(tile, column->first, from.row_stride, column->left, true);
+        column->first -= ROWS * from.row_stride;
+        column->left += ROWS;
     } else {
         load_tile<ROWS, COLS, THREADS, WHOLE>(tile, from, row);
     }

@@ -16,7 +16,7 @@
 #if !PAGED
 
 typedef tile_source key_source;
-typedef const u16 *key_column, *value_column; // what a thread remembers from tile to tile, see load_tile_and_step_back
+typedef tile_column key_column, value_column; // what a thread remembers from tile to tile, see load_tile_and_step_back
 
 // K or V, which `t` says, of kv head g.
 DEVICE key_source source_of_keys(const dlattn_params &p, const dlattn_view &t, const sequence &s, int g, int columns,
@@ -25,10 +25,10 @@ DEVICE key_source source_of_keys(const dlattn_params &p, const dlattn_view &t, c
     return source;
 }
 
-DEVICE key_column column_of_keys(const key_source &keys, int row) { return column_of<HEAD_D>(keys, row); }
+DEVICE key_column column_of_keys(const key_source &keys, int row) { return tile_column_of<HEAD_D>(keys, row); }
 
 DEVICE value_column column_of_values(const key_source &values, int row, key_column *beside) {
-    return column_of<HEAD_E>(values, row);
+    return tile_column_of<HEAD_E>(values, row);
 }
 
 DEVICE void load_keys(u32 k_tile, const key_source &keys, int row, key_column *column) {

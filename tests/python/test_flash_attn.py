@@ -430,3 +430,18 @@ def test_compiled():
     q, k, v = tensors("cpu")
     function = torch.compile(lambda q, k, v: flash.flash_attn_func(q, k, v, causal=True), fullgraph=True, backend="aot_eager")
     assert torch.equal(function(q, k, v), flash.flash_attn_func(q, k, v, causal=True))
+
+
+def test_s_dmask_is_made_outside_of_compiled_code():
+    q, k, v = (x.detach() for x in tensors("cpu"))
+
+    def call(q, k, v):
+        torch.manual_seed(3)
+        return flash.flash_attn_func(q, k, v, 0.25, return_attn_probs=True)
+
+    torch._dynamo.reset()
+    for found, expected in zip(torch.compile(call, backend="aot_eager")(q, k, v), call(q, k, v), strict=True):
+        assert torch.equal(found, expected)
+    torch._dynamo.reset()
+    with pytest.raises(torch._dynamo.exc.Unsupported, match="S_dmask is made outside"):
+        torch.compile(lambda q: flash.flash_attn_func(q, k, v, 0.25, return_attn_probs=True), fullgraph=True)(q)

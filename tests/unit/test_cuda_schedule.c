@@ -173,7 +173,7 @@ Test(cuda_schedule, dq_is_reduced_when_there_is_room_and_order_is_free) {
 }
 
 Test(cuda_schedule, later_kernels_begin_early_where_they_can_wait) {
-    problem p = make_backward(DLATTN_T_BF16, 2, 8, 2, 1024, 1024, 64);
+    problem p = make_backward(DLATTN_T_BF16, 8, 32, 8, 2048, 2048, 64);
     for (int n = 0; n < NUM_ARCHS; n++) {
         const cuda_schedule s = made(&p, archs[n], UINT64_MAX);
         if (!s.main->tuned) continue;
@@ -182,6 +182,9 @@ Test(cuda_schedule, later_kernels_begin_early_where_they_can_wait) {
         cr_expect(s.steps[1].early == (archs[n] >= 90) && s.steps[2].early == (archs[n] >= 90), "sm_%d", (int)archs[n]);
         cr_expect(s.steps[2].key_tiles * p.G * p.B == s.steps[1].blocks, "it counts the blocks of a key head");
     }
+    const problem small = make_backward(DLATTN_T_BF16, 1, 8, 8, 512, 512, 64);
+    const cuda_schedule one_wave = made(&small, 90, UINT64_MAX);
+    cr_expect(!one_wave.steps[1].early && !one_wave.steps[2].early, "nothing to share");
     problem none = make_backward(DLATTN_T_BF16, 2, 8, 2, 1024, 0, 64);
     const cuda_schedule s = made(&none, 90, UINT64_MAX);
     cr_expect(s.steps[1].blocks == 0 && !s.steps[2].early, "there is no kernel before to wait in");

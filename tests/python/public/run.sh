@@ -4,6 +4,7 @@
 #   run.sh fetch <folder>                   FlashAttention's tests from its source package, by pip
 #   run.sh flash <folder> [pytest flags]    runs them; needs torch, einops and dlattn
 #   run.sh jax <nn_test.py> [pytest flags]  the dot_product_attention tests of JAX's tests/nn_test.py; needs absl-py, scipy
+#   run.sh models [family ...]              small models of transformers beside their own attention
 #
 # PYTHON: the interpreter; SAMPLE, SEED and COST: which cases, see pointed.py.
 set -euo pipefail
@@ -31,8 +32,11 @@ jax)
     POINTED=jax SAMPLE=${SAMPLE:-100} "$python" -m pytest -q -p pointed -p no:cacheprovider --rootdir "$(dirname "$what")" \
         "$what" -k DotProductAttention "$@"
     ;;
+models)
+    "$python" "$here/models.py" ${what:+"$what"} "$@"
+    ;;
 *)
-    sed -n '2,8s/^# \{0,1\}//p' "$0" >&2
+    sed -n '2,9s/^# \{0,1\}//p' "$0" >&2
     exit 2
     ;;
 esac

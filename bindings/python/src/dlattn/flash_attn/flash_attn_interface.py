@@ -35,6 +35,15 @@ def _get_block_size_n(device, head_dim, is_dropout, is_causal):
     return 2**30
 
 
+def _not_compiled(function):
+    reason = "S_dmask is made outside of compiled code; expected return_attn_probs=False or dropout_p=0"
+    try:
+        return torch.compiler.disable(function, reason=reason)
+    except TypeError:  # older ones take no reason
+        return torch.compiler.disable(function)
+
+
+@_not_compiled
 def _signed_softmax(q, k, dropout_p, state, options):
     """[B,H,max M,max N]: exp(score - the row's largest score), negative where dropout dropped it. For tests: it is stored."""
     if options.get("block_table") is not None:
