@@ -21,13 +21,18 @@ DEVICE u32 heads_together(const dlattn_params &p, u32 tiles, int fit) {
     return (u32)larger(fit * p.heads_per_group, 256 / tiles + 1);
 }
 
+// Tiles of keys that some row of a consumer sees, and those that all its rows see wholly: [first, last) each.
+typedef struct consumer_span {
+    int first, last, whole_first, whole_last;
+} consumer_span;
+
 // What is known of a tile of rows before it is computed. It reaches the loader and the consumers through two places in shared
 // memory, filled and emptied in turns, where its rows' limits and its warps' ranges of keys follow it.
 typedef struct job {
     loop_facts facts;
-    int valid;                                      // 0: there are no more
-    int first, last;                                // tiles of keys that some row sees, [first, last)
-    int whole_first[CONSUMERS], whole_last[CONSUMERS]; // those that each consumer's rows see wholly
+    int valid;                 // 0: there are no more
+    int first, last;           // tiles of keys that some row sees, [first, last)
+    consumer_span of[CONSUMERS]; // with interval masks
 } job;
 static_assert(sizeof(job) <= FACTS_BYTES && JOB_BYTES % 16 == 0, "room for the job");
 
@@ -67,9 +72,14 @@ DEVICE void find_keys(job *j, unsigned char *memory, const dlattn_params &p) {
         j->last = (all[rows - 1].hi + BN - 1) / BN;
         j->first = smaller(all[0].lo / BN, j->last);
     }
-    if (lane < CONSUMERS) { // a consumer without rows may take the last one's
-        j->whole_first[lane] = (all[smaller(64 * lane + 63, rows - 1)].lo + BN - 1) / BN;
-        j->whole_last[lane] = all[smaller(64 * lane, rows - 1)].hi / BN;
+    __syncwarp();
+    if (lane < CONSUMERS && 64 * lane < rows) {
+        const limits low = all[64 * lane], high = all[smaller(64 * lane + 63, rows - 1)];
+        consumer_span &own = j->of[lane];
+        own.last = larger((high.hi + BN - 1) / BN, j->first);
+        own.first = smaller(larger(low.lo / BN, j->first), own.last);
+        own.whole_first = (high.lo + BN - 1) / BN;
+        own.whole_last = low.hi / BN;
     }
 }
 

@@ -128,7 +128,10 @@ DEVICE void consume(const dlattn_params &p, unsigned char *memory, int g) {
         if (!uniform(j->valid)) break;
         const loop_facts *const facts = &j->facts;
         const int first = uniform(j->first), last = uniform(j->last);
-        const int whole_first = INTERVAL ? uniform(j->whole_first[g]) : 0, whole_last = INTERVAL ? uniform(j->whole_last[g]) : 0;
+        const bool has_rows = uniform(facts->row0) + 64 * g < uniform(facts->rows);
+        const int own_first = INTERVAL && has_rows ? uniform(j->of[g].first) : first;
+        const int own_last = !has_rows ? first : INTERVAL ? uniform(j->of[g].last) : last;
+        const int whole_first = INTERVAL ? uniform(j->of[g].whole_first) : 0, whole_last = INTERVAL ? uniform(j->of[g].whole_last) : 0;
         const u32 q_tile = base + queries.stage * Q_BYTES, q_rows = q_tile + g * ROWS_BYTES;
         const unsigned char *const own = memory + (turn & 1) * JOB_BYTES; // LIMITS_AT and RANGES_AT count from here
 
@@ -181,9 +184,22 @@ DEVICE void consume(const dlattn_params &p, unsigned char *memory, int g) {
             pack_weights(weights, scores[0]);
         };
 
-        int n = last - 1;
+        // A tile of keys that only other consumers' rows see.
+        const auto skip = [&] {
+            barrier_wait(base + K_FULL(keys.stage), keys.lap);
+            await_turn(g);
+            pass_turn(g);
+            release(base + K_EMPTY(keys.stage));
+            keys.next();
+            barrier_wait(base + V_FULL(values.stage), values.lap);
+            release(base + V_EMPTY(values.stage));
+            values.next();
+        };
+
+        for (int n = last; n > own_last; n--) skip();
+        int n = own_last - 1;
         barrier_wait(base + Q_FULL(g, queries.stage), queries.lap);
-        if (n >= first) {
+        if (n >= own_first) {
             barrier_wait(base + K_FULL(keys.stage), keys.lap);
             await_turn(g);
             product_fence();
@@ -202,7 +218,7 @@ DEVICE void consume(const dlattn_params &p, unsigned char *memory, int g) {
             weigh(n, flag<true>());
             pack_weights(weights, scores[0]);
 
-            for (; n > first; n--) {
+            for (; n > own_first; n--) {
                 if (INTERVAL && (n - 1 < whole_first || n > whole_last)) step(n, flag<true>());
                 else step(n, flag<false>());
             }
@@ -218,6 +234,7 @@ DEVICE void consume(const dlattn_params &p, unsigned char *memory, int g) {
             release(base + V_EMPTY(values.stage));
             values.next();
         }
+        for (int n = own_first; n > first; n--) skip();
         meet<128>(OWN_BARRIER(g)); // all four warps have done with Q
         finish(q_tile, o, m, l, factor, p, *facts);
         fence_for_engines();
