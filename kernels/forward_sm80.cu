@@ -43,6 +43,7 @@ static_assert(!PACKED || ((FEATURES) & ~(DLATTN_FEATURE_INTERVAL | DLATTN_FEATUR
 #define FACTS_BYTES 128                                   // of the block, see loop_facts
 #define SEGMENTS_AT (FACTS_AT + FACTS_BYTES)              // of two tiles of keys, in turns
 #define SEGMENT_RANGES_AT (SEGMENTS_AT + 2 * BN * 8)      // of each warp's rows; and as much again while they are found
+#define SEEN_AT (SEGMENT_RANGES_AT + 2 * WARPS * 16)      // what meet_segments found
 static_assert(BM * HEAD_E * 2 <= BIAS_AT, "the result fits");
 
 #include "forward_rows_sm80.cuh"
@@ -53,10 +54,11 @@ DEVICE int own_row() { return thread_anew() / 32 * (16 * MT) + thread_anew() % 3
 DEVICE int own_key() { return thread_anew() % 4 * 2; }
 DEVICE u32 own_bias() { return BIAS_AT + thread_anew() / 32 * BIAS_WARP_BYTES; }
 
-// What a tile of keys brings along: its segments, and this warp's tile of bias.
-DEVICE void load_terms(u32 memory, const dlattn_params &p, const loop_facts &facts, int j0) {
+// What a tile of keys brings along: its segments, unless they are all `alike`, and this warp's tile of bias.
+DEVICE void load_terms(u32 memory, const dlattn_params &p, const loop_facts &facts, int j0, bool alike) {
     const sequence &s = facts.s;
-    if (SEGMENTS) load_segments<THREADS>(memory + SEGMENTS_AT + j0 / BN % 2 * (BN * 8), p, facts.context, j0, s.N);
+    if (SEGMENTS && !alike)
+        load_segments<THREADS>(memory + SEGMENTS_AT + j0 / BN % 2 * (BN * 8), p, facts.context, j0, s.N);
 #if BIAS
     __syncwarp(); // the last one has been read
     const int row0 = facts.row0 + thread_anew() / 32 * (16 * MT);
@@ -192,7 +194,7 @@ extern "C" __global__ void __launch_bounds__(THREADS) forward_sm80(const __grid_
     if (last > first) {
         load_keys(k_tiles + top % STAGES * K_BYTES, keys, top * BN, &k_column);
         if (STAGES == 2) load_values(v_tiles + top % 2 * V_BYTES, values, top * BN, &v_column);
-        load_terms(q_tile, p, *facts, top * BN);
+        load_terms(q_tile, p, *facts, top * BN, SEGMENTS && are_alike(seen, top * BN));
     }
     copies_commit();
 
@@ -218,18 +220,26 @@ extern "C" __global__ void __launch_bounds__(THREADS) forward_sm80(const __grid_
 #pragma unroll
     for (int a = 0; a < MT; a++) m[a][0] = m[a][1] = -INFINITE;
 
-    if (threadIdx.x == 0) facts->first = first;
+    key_range *const seen_there = (key_range *)(memory + SEEN_AT);
+    if (threadIdx.x == 0) {
+        facts->first = first;
+        if (SEGMENTS) *seen_there = seen;
+    }
     if (last <= first) { // finish expects that all of Q has come
         copies_wait<0>();
         __syncthreads();
     }
+
+    const auto load_next_terms = [&](int n) {
+        if (n > facts->first) load_terms(q_tile, p, *facts, (n - 1) * BN, SEGMENTS && are_alike(*seen_there, (n - 1) * BN));
+    };
 
     // One tile of keys for this warp's rows, from their products. whole: none of its scores is hidden by ends or segments.
     // mixed: some are by segments. hides: is what hides compiled?
     const auto attend = [&](float (&scores)[MT][NT][4], int n, bool whole, bool mixed, auto hides) {
         const int j0 = n * BN;
         const u32 v_tile = v_tiles + (STAGES == 2 ? n % 2 : 0) * V_BYTES;
-        if (!BIAS && n > facts->first) load_terms(q_tile, p, *facts, j0 - BN);
+        if (!BIAS) load_next_terms(n);
         if (CAPPED && !HAS(p, DLATTN_FEATURE_MASK) && whole && is_capped_little(scores, m, p.scale, p.softcap)) {
             weigh_capped_little(scores, m, l, p.scale, p.softcap);
             if (HAS(p, DLATTN_FEATURE_DROPOUT))
@@ -240,7 +250,7 @@ extern "C" __global__ void __launch_bounds__(THREADS) forward_sm80(const __grid_
         if (SCORED)
             score_tile(scores, p, facts->context, facts->row0 + own_row(), j0 + own_key(), facts->s.M, facts->s.N,
                        q_tile + own_bias(), CAPPED ? LOG2_E : 1.0f);
-        if (BIAS && n > facts->first) load_terms(q_tile, p, *facts, j0 - BN); // this one's bias has been read
+        if (BIAS) load_next_terms(n); // this one's bias has been read
         if (SEGMENTS && mixed)
             hide_other_segments(scores, p, facts->context, segments + n % 2 * (BN * 8), facts->row0 + own_row(), facts->s.M);
         if (HAS(p, DLATTN_FEATURE_MASK))
@@ -265,7 +275,7 @@ extern "C" __global__ void __launch_bounds__(THREADS) forward_sm80(const __grid_
             copies_commit();
         }
         int segments_meet = TILE_WHOLE, ends_meet = n * BN + BN > s.N ? TILE_PARTLY : TILE_WHOLE;
-        if (SEGMENTS) {
+        if (SEGMENTS && !are_alike(*seen_there, n * BN)) {
             const segment_range *ranges = (const segment_range *)(memory + SEGMENT_RANGES_AT);
             segments_meet = compare_segments(segments + n % 2 * (BN * 8), p, ranges[thread_anew() / 32], n * BN, s.N);
         }
@@ -278,7 +288,7 @@ extern "C" __global__ void __launch_bounds__(THREADS) forward_sm80(const __grid_
         // In one place: all warps must meet at the same barrier.
         if (STAGES == 1) next_keys(k_tiles, keys, (n - 1) * BN, n > facts->first, &k_column);
         if (apart) {
-            if (n > facts->first) load_terms(q_tile, p, *facts, (n - 1) * BN);
+            load_next_terms(n);
         } else if (TWO_WAYS && segments_meet == TILE_WHOLE && ends_meet == TILE_WHOLE) {
             attend(scores, n, true, false, flag<false>());
         } else {

@@ -187,6 +187,7 @@ CASE(gpu_mask_bf16, .dtype = BF16, .B = 2, .H = 1, .M = 140, .N = 200, .D = 16, 
 CASE(gpu_segments_bf16, .dtype = BF16, .H = 1, .M = 260, .N = 260, .D = 16, .E = 16, .segments = SEGMENTS_SORTED)
 CASE(gpu_segments_shuffled_bf16, .dtype = BF16, .B = 2, .H = 2, .G = 1, .M = 130, .N = 140, .D = 32, .E = 32, .index64 = 1,
      .segments = SEGMENTS_SHUFFLED)
+CASE(gpu_segments_long_bf16, .dtype = BF16, .H = 1, .M = 600, .N = 1000, .D = 72, .E = 72, .segments = SEGMENTS_SORTED)
 CASE(gpu_segments_causal_f16, .dtype = F16, .H = 1, .M = 400, .N = 400, .D = 32, .E = 32, .segments = SEGMENTS_SORTED,
      .flags = DLATTN_CAUSAL)
 CASE(gpu_positions_bf16, .dtype = BF16, .B = 2, .H = 1, .M = 130, .N = 200, .D = 32, .E = 32, .flags = DLATTN_CAUSAL | DLATTN_POSITIONS,
