@@ -21,7 +21,7 @@ help:
 	@echo 'make build        the library and the command dlattn, in build/release'
 	@echo 'make sanitize     the tests under AddressSanitizer, UndefinedBehaviorSanitizer and ThreadSanitizer'
 	@echo 'make neon         cross-compiles for 64-bit Arm and runs a few cases under qemu'
-	@echo 'make bench        times the case table;  make bench-peers  also other libraries'
+	@echo 'make bench        times the case table from every language;  make bench-peers  beside other libraries'
 	@echo 'make format       clang-format over all C files'
 	@echo 'make install      to PREFIX=$(PREFIX)'
 	@echo 'make clean        removes build/; the Python environment .venv stays'
@@ -50,8 +50,9 @@ demo: build
 	@echo
 	@$(PACKAGE) .venv/bin/python examples/python/train_characters.py
 
+# The same cases from every language that is installed. FLAGS: of bench/languages.py; `dlattn bench --table` is C alone.
 bench: build
-	@build/release/dlattn bench --table
+	@.venv/bin/python bench/languages.py $(FLAGS)
 
 # PyTorch is large, so it has an environment of its own. FLAGS: of bench/peers.py.
 .venv-peers/.ready: bench/requirements-peers.txt | tools

@@ -27,7 +27,7 @@ ROOMS = {
     "tests/tensor": PUBLIC + ["tests/tensor", "tests/element"],
     "tests/element": PUBLIC + ["tests/element"],
     "tools/": PUBLIC + ["tools/", "tests/"],
-    "bench/": PUBLIC + ["src/*", "src/cuda/", "bench/", "tests/"],
+    "bench/": PUBLIC + ["src/*", "src/cuda/", "bench/", "tests/", "tools/"],
     "examples/": PUBLIC,
 }
 SYSTEM_HEADERS = {  # angle includes of anything but the C library, and the rooms that may have them

@@ -30,7 +30,8 @@ WRONG = 0.05  # an error above this fraction of the largest value is no rounding
 def read_options():
     options = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     options.add_argument("--rows", default="", help="a regular expression for the names of rows")
-    options.add_argument("--peers", default="flash,cudnn,efficient,flex", help="which peers, with commas; 'none': dlattn alone")
+    options.add_argument("--peers", default="sm80,flash,cudnn,efficient,flex",
+                         help="which peers, with commas; sm80: the portable forward; 'none': dlattn alone")
     options.add_argument("--quick", action="store_true", help="the rows that tell most, without FlexAttention, in under a minute")
     options.add_argument("--json", type=Path, help="where the results go; default: nowhere")
     options.add_argument("--commit", default="", help="of the library; default: what git describe says")
@@ -169,7 +170,7 @@ def prepare_all(row, data, providers: dict, truth: dict) -> tuple[dict, dict]:
         try:
             begun = time.perf_counter()
             forward, backward = provider.prepare(row, data)
-            wrong[name] = errors(truth, forward(), backward())
+            wrong[name] = errors(truth, forward(), backward() if backward else ())
             calls[name] = (forward, backward)
             if name == "flex":
                 print(f"    flex compiled in {time.perf_counter() - begun:.0f} s", flush=True)
@@ -181,15 +182,16 @@ def prepare_all(row, data, providers: dict, truth: dict) -> tuple[dict, dict]:
 # ---- compiling -------------------------------------------------------------------------------------------------------
 
 def compile_rows(rows: list) -> None:
-    """Runs dlattn once on each row; the kernels then lie in its disk cache."""
-    from gpu_providers import Data, Dlattn, Refused
+    """Runs dlattn's kernels once on each row; they then lie in its disk cache."""
+    from gpu_providers import Data, Dlattn, Refused, known_providers
 
-    provider = Dlattn()
+    known = known_providers()
     for row in rows:
-        try:
-            provider.prepare(row, Data(row))
-        except Refused:
-            pass  # time_row will say so
+        for provider in [known[name] for name in ("dlattn", *row.peers) if isinstance(known[name], Dlattn)]:
+            try:
+                provider.prepare(row, Data(row))
+            except Refused:
+                pass  # time_row will say so
 
 
 def compile_together(count: int) -> float:
@@ -215,8 +217,8 @@ def time_row(row, providers: dict, budget: float, peak: float) -> list[dict]:
     calls, wrong = prepare_all(row, data, providers, reference(row, data))
     torch.cuda.synchronize()
     results = []
-    for index, which in enumerate(("forward", "backward")):
-        run = {name: pair[index] for name, pair in calls.items()}
+    for index, which in enumerate(("forward",) if row.M else ("forward", "backward")):
+        run = {name: pair[index] for name, pair in calls.items() if pair[index]}
         copies = {name: 1 for name in run}
         if row.small:
             eager = rounds(run, budget / 2)

@@ -1,11 +1,13 @@
 """dlattn and the attention kernels that PyTorch carries, each as a pair of calls on the same CUDA tensors.
 
 A provider's `prepare(row, data)` gives forward() -> out and backward() -> the gradients (dq, dk, dv, and dbias where
-there is a bias), from a forward that has been run. It raises Refused where it does not compute the problem.
+there is a bias), from a forward that has been run; None where the row is one of decoding. It raises Refused where it does
+not compute the problem.
 """
 from __future__ import annotations
 
 import math
+from contextlib import contextmanager
 
 import torch
 import torch.nn.functional as functional
@@ -27,13 +29,20 @@ class Data:
         def normal(*shape):
             return torch.randn(*shape, generator=generator, device=DEVICE, dtype=DTYPE)
 
-        shape = (row.B, row.S, row.H, row.D)
-        self.q, self.k, self.v, self.dout = (normal(*shape) for _ in range(4))
+        queries, keys = (row.B, row.M or row.S, row.H, row.D), (row.B, row.S, row.G or row.H, row.D)
+        self.q, self.k, self.v, self.dout = (normal(*shape) for shape in (queries, keys, keys, queries))
         self.bias = normal(row.B if row.bias[0] == "b" else 1, row.H, row.S, row.S) if row.bias else None
         self.slopes = torch.tensor([2.0 ** -(1 + h % 7) for h in range(row.H)], device=DEVICE) if row.alibi else None
         self.sinks = normal(row.H) if row.sinks else None
         segment = (torch.arange(row.S, device=DEVICE, dtype=torch.int32) * 4 // row.S).expand(row.B, row.S)
         self.segments = segment.contiguous() if row.segments else None
+        self.table = torch.randperm(row.B * row.S // row.page, generator=generator, device=DEVICE, dtype=torch.int32) if row.page else None
+
+    def in_pages(self, t, page: int):
+        """The keys of t [B,S,G,D] in shuffled pages [P,page,G,D]: piece n of all pieces lies in page table[n]."""
+        pages = torch.empty_like(t).view(-1, page, *t.shape[2:])
+        pages[self.table.long()] = t.view_as(pages)
+        return pages
 
     def heads_first(self):
         return tuple(t.transpose(1, 2).detach().requires_grad_() for t in (self.q, self.k, self.v))
@@ -56,14 +65,18 @@ class Dlattn:
             options["block_window"] = row.blocks
         if data.segments is not None:
             options["segments"] = (data.segments, data.segments)
+        if row.page:
+            options["block_table"] = data.table.view(row.B, -1)
+            options["seqlens_k"] = torch.full((row.B,), row.S, device=DEVICE, dtype=torch.int32)
         return options
 
     def prepare(self, row, data):
-        options, out, lse = self.options(row, data), torch.empty_like(data.q), torch.empty(row.B, row.H, row.S, device=DEVICE)
+        options, out, lse = self.options(row, data), torch.empty_like(data.q), torch.empty(row.B, row.H, row.M or row.S, device=DEVICE)
         wanted = ("dq", "dk", "dv") + (("dbias",) if row.bias else ())
+        k, v = (data.in_pages(t, row.page) for t in (data.k, data.v)) if row.page else (data.k, data.v)
 
         def forward():
-            return self.dlattn.attention(data.q, data.k, data.v, out=out, lse=lse, **options)
+            return self.dlattn.attention(data.q, k, v, out=out, lse=lse, **options)
 
         def backward():
             found = self.dlattn.attention_backward(data.dout, data.q, data.k, data.v, out, lse, grads=wanted, **options)
@@ -71,10 +84,35 @@ class Dlattn:
 
         try:
             forward()
-            backward()
+            if not row.M:
+                backward()
         except (self.dlattn.UnsupportedError, self.dlattn.CompileError) as reason:
             raise Refused(str(reason)) from reason
-        return forward, backward
+        return forward, None if row.M else backward
+
+
+class Portable(Dlattn):
+    """dlattn's forward by the kernels that run on every GPU from sm_80 on; the backward has no others yet."""
+
+    name = "sm80"
+
+    @contextmanager
+    def forced(self):
+        self.dlattn.set_option("cuda_variant", self.name)
+        try:
+            yield
+        finally:
+            self.dlattn.set_option("cuda_variant", None)
+
+    def prepare(self, row, data):
+        with self.forced():
+            forward, _ = super().prepare(row, data)
+
+        def portable():
+            with self.forced():
+                return forward()
+
+        return portable, None
 
 
 def _calls(run, inputs, dout):
@@ -183,8 +221,9 @@ class Flex:
 
 
 def known_providers() -> dict:
-    return {"dlattn": Dlattn(), "flash": Sdpa("flash", SDPBackend.FLASH_ATTENTION), "cudnn": Sdpa("cudnn", SDPBackend.CUDNN_ATTENTION),
-            "efficient": Sdpa("efficient", SDPBackend.EFFICIENT_ATTENTION), "flex": Flex()}
+    return {"dlattn": Dlattn(), "sm80": Portable(), "flash": Sdpa("flash", SDPBackend.FLASH_ATTENTION),
+            "cudnn": Sdpa("cudnn", SDPBackend.CUDNN_ATTENTION), "efficient": Sdpa("efficient", SDPBackend.EFFICIENT_ATTENTION),
+            "flex": Flex()}
 
 
 # ---- what is right ---------------------------------------------------------------------------------------------------

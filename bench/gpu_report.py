@@ -6,11 +6,14 @@ from pathlib import Path
 from gpu_goals import judge, rates
 
 PEERS = ("flash", "cudnn", "flex", "efficient")
-NAMES = {"dlattn": "dlattn", "flash": "FlashAttention-2", "cudnn": "cuDNN", "flex": "FlexAttention", "efficient": "memory-efficient"}
+NAMES = {"dlattn": "dlattn", "flash": "FlashAttention-2", "cudnn": "cuDNN", "flex": "FlexAttention", "efficient": "memory-efficient",
+         "sm80": "own sm80"}
+COLUMNS = ("sm80", *PEERS)
 COLOURS = {"dlattn": "#1b6ca8", "flash": "#d1495b", "cudnn": "#7a9e3a", "flex": "#e0a030", "efficient": "#8d6a9f"}
 GROUPS = [("lengths", "Head sizes and lengths, 16384 tokens in all, hidden size 2048"), ("window", "Windows at 16384 tokens"),
           ("bias", "Dense bias at 4096 tokens; the backward includes its gradient"), ("terms", "Each term at 4096 tokens"),
-          ("small", "Small: B 1, H 8, S 512, from a captured graph")]
+          ("small", "Small: B 1, H 8, S 512, from a captured graph"),
+          ("decode", "Decoding: B 8, one query, 32 heads that share 8 key heads, D 128, 16384 keys, which are read at 0.25 TB/s for each TFLOP/s")]
 
 
 def is_gpu(document: dict) -> bool:
@@ -49,7 +52,7 @@ def group_table(document: dict, tag: str) -> str:
     results = [r for r in document["results"] if tag in r["tags"]]
     own = [r for r in results if r["provider"] == "dlattn"]
     found = rates(document)
-    peers = [peer for peer in PEERS if any(r["provider"] == peer for r in results)]
+    peers = [peer for peer in COLUMNS if any(r["provider"] == peer for r in results)]
     eager = {(r["case"], r["pass"], r["provider"]): r["eager_ms"] * 1e3 for r in results if "eager_ms" in r}
     rows = [["case", "pass", "ms", "host µs", "TFLOP/s"] + [NAMES[peer] for peer in peers] + [f"times {NAMES[peer]}" for peer in peers] +
             ([f"eager {NAMES[name]}, µs" for name in ("dlattn", *peers)] if eager else []) + ["error"]]

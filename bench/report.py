@@ -1,4 +1,5 @@
-"""Makes tables (Markdown) and pictures (PNG) from the JSON files of bench/peers.py (CPU) and bench/compare.py (GPU).
+"""Makes tables (Markdown) and pictures (PNG) from the JSON files of bench/peers.py (CPU), bench/compare.py (GPU) and
+bench/languages.py.
 
     python bench/report.py [FILE ...] [--markdown bench/results/README.md] [--pictures docs/pictures]
 
@@ -14,6 +15,7 @@ matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 
 import gpu_report
+import language_report
 from goals import Results, judge
 from gpu_report import table
 
@@ -61,7 +63,7 @@ def group_table(results: Results, tag: str) -> str:
     return table(rows)
 
 
-def markdown(all_results: list[tuple[str, Results]], gpu: list[tuple[str, dict]]) -> str:
+def markdown(all_results: list[tuple[str, Results]], gpu: list[tuple[str, dict]], languages: list[tuple[str, dict]]) -> str:
     parts = ["# Measured speed\n\nMade by `python bench/report.py` from the JSON files in this folder; `make bench-peers` measures again. "
              "GFLOP/s count visible pairs: 2(D+E) each in the forward, 2.5 times that in the backward. Times are medians; the "
              "libraries take turns, called through their Python packages, on the same tensors and threads."]
@@ -72,6 +74,8 @@ def markdown(all_results: list[tuple[str, Results]], gpu: list[tuple[str, dict]]
                 parts.append(f"### {title}\n\n{text}")
     for name, document in gpu:
         parts += gpu_report.markdown(name, document)
+    for name, document in languages:
+        parts += language_report.markdown(name, document)
     return "\n\n".join(parts) + "\n"
 
 
@@ -167,10 +171,12 @@ def main():
     if not files:
         raise SystemExit("report: no JSON file in bench/results; run make bench-peers")
     documents = [(path.stem, json.loads(path.read_text())) for path in files]
-    everything = [(name, Results(document)) for name, document in documents if not gpu_report.is_gpu(document)]
+    languages = [(name, document) for name, document in documents if language_report.is_languages(document)]
+    everything = [(name, Results(document)) for name, document in documents
+                  if not gpu_report.is_gpu(document) and not language_report.is_languages(document)]
     gpu = [(name, document) for name, document in documents if gpu_report.is_gpu(document)]
     options.markdown.parent.mkdir(parents=True, exist_ok=True)
-    options.markdown.write_text(markdown(everything, gpu))
+    options.markdown.write_text(markdown(everything, gpu, languages))
     print(options.markdown)
     if everything:
         speed_by_length(everything[0][1], options.pictures / "speed_by_length.png")

@@ -11,10 +11,14 @@ add_executable(example_attention examples/c/attention.c)
 target_link_libraries(example_attention PRIVATE dlattn)
 set_target_properties(example_attention PROPERTIES C_STANDARD 11)
 
+set(with_device "")
+if(TARGET emulated_cuda)
+    set(with_device ${PROJECT_BINARY_DIR})
+endif()
 dlattn_add_test(rust bindings tests/bindings/rust.sh $<TARGET_FILE_DIR:dlattn> ${PROJECT_BINARY_DIR}/rust
-                $<TARGET_FILE:example_attention>)
+                $<TARGET_FILE:example_attention> ${with_device})
 dlattn_add_test(julia bindings tests/bindings/julia.sh $<TARGET_FILE:dlattn> ${PROJECT_BINARY_DIR}/julia
-                $<TARGET_FILE:example_attention>)
+                $<TARGET_FILE:example_attention> ${with_device})
 dlattn_add_test(rust_packed bindings tests/bindings/rust_packed.sh ${PROJECT_BINARY_DIR}/rust_packed ${dlpack_include})
 set_tests_properties(rust_packed julia rust PROPERTIES SKIP_RETURN_CODE 77)
 

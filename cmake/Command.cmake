@@ -24,6 +24,7 @@ set(DLATTN_HARNESS_SOURCES
 
 set(DLATTN_TOOL_SOURCES
     tools/bench.c
+    tools/bench_table.c
     tools/check.c
     tools/check_jobs.c
     tools/check_print.c
@@ -41,6 +42,7 @@ set(DLATTN_TOOL_SOURCES
     tools/peak.c
     tools/timing.c
     tools/timing_cuda.c
+    tools/timing_json.c
 )
 
 # Case table, oracle and comparison: shared by the command and the unit tests, each of which brings its own dlattn.

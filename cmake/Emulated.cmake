@@ -21,5 +21,12 @@ add_custom_target(emulated_cuda ALL DEPENDS ${emulated}/libcuda.so.1 ${emulated}
 
 # A few cases that reach most kernels; all of them take half an hour: see CONTRIBUTING.md.
 dlattn_add_test(check_emulated check tests/emulated/run.sh ${PROJECT_BINARY_DIR} $<TARGET_FILE:dlattn_command> check
-                --device cuda --brief --jobs 1 plain plain_f16 no_heads_with_bias_f16 gpu_segments gpu_packed gpu_everything)
+                --device cuda --brief --jobs 1 plain plain_f16 no_heads_with_bias_f16 gpu_segments gpu_packed gpu_everything
+                paged_size_16 paged_decode_misaligned_f16)
 set_tests_properties(check_emulated PROPERTIES COST 90)
+
+# Hopper's forward, with so few multiprocessors that its blocks have several tiles.
+dlattn_add_test(check_emulated_sm90 check tests/emulated/run.sh ${PROJECT_BINARY_DIR} $<TARGET_FILE:dlattn_command> check
+                --device cuda --variant sm90 --brief --jobs 1 head_sizes_f16_128_128 gpu_large_causal_d64 gpu_window_across_tiles_bf16
+                gpu_packed_bf16 gpu_lengths_bf16 softcap_bf16 block_window_causal_bf16 gpu_permuted_f16)
+set_tests_properties(check_emulated_sm90 PROPERTIES COST 60 ENVIRONMENT EMULATED_MULTIPROCESSORS=3)

@@ -127,3 +127,4 @@ set_tests_properties(pytest pytest_jax PROPERTIES ENVIRONMENT
     "DLATTN_LIBRARY=$<TARGET_FILE:dlattn>;DLATTN_COMMAND=$<TARGET_FILE:dlattn_command>;PYTHONPATH=${PROJECT_SOURCE_DIR}/bindings/python/src")
 
 include(cmake/Bindings.cmake)
+include(cmake/Bench.cmake)

@@ -83,6 +83,7 @@ extern "C" __global__ void __launch_bounds__(THREADS) backward_dq_sm80(const __g
 
     dlattn_interval span = dlattn_mask_span(&c.mask, c.i0, smaller(c.i0 + BM, c.s.M));
     int first = (int)span.lo / BN, end = span.hi > span.lo ? ((int)span.hi + BN - 1) / BN : first;
+    if (HAS(p, DLATTN_FEATURE_SEGMENTS)) first = next_tile_that_meets<BM, BN>(p, c.s.b, c.i0, first, end);
     float dq[MT][HEAD_D / 8][4];
     clear<MT, HEAD_D / 8>(dq);
     if (first < end) {
@@ -96,8 +97,10 @@ extern "C" __global__ void __launch_bounds__(THREADS) backward_dq_sm80(const __g
     const u32 rows_d = lane_by_rows<HEAD_D>(), rows_e = lane_by_rows<HEAD_E>();
     const u32 columns_d = lane_by_columns<HEAD_D>(), columns_e = lane_by_columns<HEAD_E>();
 #pragma unroll 1
-    for (int tile = first; tile < end; tile++) {
-        int stage = STAGES == 2 ? (tile - first) & 1 : 0;
+    for (int tile = first, next, turn = 0; tile < end; tile = next, turn++) {
+        int stage = STAGES == 2 ? (HAS(p, DLATTN_FEATURE_SEGMENTS) ? turn : tile - first) & 1 : 0;
+        next = tile + 1;
+        if (HAS(p, DLATTN_FEATURE_SEGMENTS)) next = next_tile_that_meets<BM, BN>(p, c.s.b, c.i0, next, end);
         if (STAGES == 1) {
             __syncthreads();
             load_keys(p, c, shared, tile * BN, 0);
@@ -105,7 +108,7 @@ extern "C" __global__ void __launch_bounds__(THREADS) backward_dq_sm80(const __g
         }
         copies_wait<0>();
         __syncthreads();
-        if (STAGES == 2 && tile + 1 < end) load_keys(p, c, shared, (tile + 1) * BN, stage ^ 1);
+        if (STAGES == 2 && next < end) load_keys(p, c, shared, next * BN, stage ^ 1);
         copies_commit();
         const u32 k = shared + K_AT + stage * BN * HEAD_D * 2, v = shared + V_AT + stage * BN * HEAD_E * 2;
         float s[MT][NT][4], dp[MT][NT][4];

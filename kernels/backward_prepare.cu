@@ -6,20 +6,20 @@
 //
 // for every row up to the end of its sequence's last 128: rows past the sequence and rows with lse -inf get delta 0 and
 // lse2 +inf, which makes all their probabilities exact zeros, whatever dout, out and dlse hold there. Where dq is summed
-// (p.dq_columns), it writes the zeros that the sums begin with; where there are segments, their ranges (p.row_segments).
+// (p.dq_columns), it writes the zeros that the sums and the counts of finished blocks begin with; where there are segments,
+// their ranges (p.row_segments).
 //
 // Entry dsinks: 512 threads, grid H, no options, after backward_prepare. dsinks[h] = -sum exp(sink - lse) * delta.
-#include "sequence.cuh"
+#include "dq_sum.cuh"
 
 #define LANES 32
 #define ROWS 64
 #define WARPS 8
 #define SINK_THREADS 512
 
-// Are rows of the tensor made of aligned 16-byte chunks?
+// Are rows of the tensor made of aligned 16-byte chunks, each of `chunk` elements, a power of 2?
 DEVICE bool in_chunks(const dlattn_view &t, int chunk) {
-    return t.stride[3] == 1 && t.stride[0] % chunk == 0 && t.stride[1] % chunk == 0 && t.stride[2] % chunk == 0 &&
-           t.data % 16 == 0;
+    return t.stride[3] == 1 && ((t.stride[0] | t.stride[1] | t.stride[2]) & (chunk - 1)) == 0 && t.data % 16 == 0;
 }
 
 // sum + a . b over two elements of 16 bits each.
@@ -114,14 +114,16 @@ DEVICE void find_segments(const dlattn_params &p, const sequence &s, int part, i
 }
 
 extern "C" __global__ void __launch_bounds__(LANES *WARPS) backward_prepare(const __grid_constant__ dlattn_params p) {
+    let_next_begin();
     const u32 blocks = (u32)((p.M + DLATTN_ROW_ALIGNMENT - 1) / DLATTN_ROW_ALIGNMENT) * (DLATTN_ROW_ALIGNMENT / ROWS);
     const int i0 = (int)(blockIdx.x % blocks) * ROWS, h = (int)(blockIdx.x / blocks % p.H);
     const sequence s = read_sequence(p, (int)(blockIdx.x / blocks / p.H));
     if (p.q_segments.data && h == 0) find_segments(p, s, (int)(blockIdx.x % blocks), (int)blocks);
+    if (p.dq_columns && i0 == 0 && threadIdx.x == 0) *finished_blocks(p, s.b, h / p.heads_per_group) = 0;
     if (i0 / DLATTN_ROW_ALIGNMENT * DLATTN_ROW_ALIGNMENT >= s.M) return;
 
     int chunk = 16 / size_of_type(p.dout.dtype), lanes = LANES; // of one row
-    if (p.out.dtype != p.dout.dtype || p.E % chunk || p.E > LANES * chunk || !in_chunks(p.out, chunk) ||
+    if (p.out.dtype != p.dout.dtype || p.E & (chunk - 1) || p.E > LANES * chunk || !in_chunks(p.out, chunk) ||
         !in_chunks(p.dout, chunk))
         chunk = 0;
     while (chunk && lanes / 2 * chunk >= p.E && lanes > 8) lanes /= 2;

@@ -35,10 +35,11 @@ DEVICE void dropout_bits(const dlattn_params &p, const backward_context &c, u32 
 #define ROW_STEP(n, x) (8 * (n) + ((x) & 1))        // from this lane's first row
 #define KEY_STEP(m, x) (16 * (m) + 8 * ((x) >> 1))  // and first key
 
-// Where the scores of a warp lie; i and j are this lane's own first row and key.
+// Where the scores of a warp lie; i and j are this lane's own first row and key. masked: some of them are hidden.
 typedef struct score_place {
     row_tile tile;
     int stage, i, j;
+    bool masked;
 } score_place;
 
 // Is score x of (n, m) hidden? row: of the tile.
@@ -52,8 +53,8 @@ DEVICE bool is_hidden(const dlattn_params &p, const backward_context &c, const s
            ((const unsigned char *)p.mask.data)[at(p.mask, c.s.b, place.tile.h, place.tile.i0 + row, c.j0 + key)] == 0;
 }
 
-// With these features hidden scores are found as bits, by a loop that holds few values. With softcap that comes before the
-// exponents, which then are used at once; else hidden exponents become -inf.
+// With these features hidden scores are found as bits, by a loop that holds few values. With softcap they become 0 after the
+// exponents, which are used at once; else hidden exponents become -inf.
 #define HIDDEN_BY_BITS (((FEATURES) & (DLATTN_FEATURE_SOFTCAP | DLATTN_FEATURE_MASK | DLATTN_FEATURE_SEGMENTS)) != 0)
 #define HIDDEN_BIT(n, m, x) (((n) * MT + (m)) * 4 + (x))
 static_assert(!HIDDEN_BY_BITS || NT * MT * 4 <= 32, "one word of bits");
@@ -85,9 +86,9 @@ DEVICE bool is_kept(const u32 kept[NT / 2], int m, int n, int x) {
 }
 
 // s: q.k, becomes the exponent of p; with softcap at once p times the derivative of the score, p going to `packed`.
-template <bool SMALL>
+template <bool BENT_LITTLE>
 DEVICE void exponents(const dlattn_params &p, const backward_context &c, float (*s)[NT][4], u32 (*packed)[NT / 2][4],
-                      const u32 kept[NT / 2], u32 hidden, const score_place &place) {
+                      const u32 kept[NT / 2], const score_place &place) {
     const float *lse = (const float *)(shared_bytes + LSE_AT) + place.stage * BM + (place.i - place.tile.i0);
     score_context terms = score_context_of(p, HAS(p, DLATTN_FEATURE_ALIBI) ? placed(c) : c.s, place.tile.h);
     exponent_context e = exponent_context_of(p, terms);
@@ -111,11 +112,10 @@ DEVICE void exponents(const dlattn_params &p, const backward_context &c, float (
                 if (BIAS_TILE) bias = float_of_element((u16)(words[m][n % 2 * 2 + (x >> 1)] >> 16 * (x & 1)));
                 else if (HAS(p, DLATTN_FEATURE_BIAS) && row < c.s.M && key < c.s.N)
                     bias = load_float(p.bias, terms.bias_at + row * p.bias.stride[2] + key * p.bias.stride[3]);
-                float exponent = exponent_of<SMALL>(p, e, s[m][n][x], distance + (float)(ROW_STEP(n, x) - KEY_STEP(m, x)), bias,
+                const float exponent = exponent_of<BENT_LITTLE>(p, e, s[m][n][x], distance + (float)(ROW_STEP(n, x) - KEY_STEP(m, x)), bias,
                                              x & 1 ? row_lse.y : row_lse.x, &slope);
                 s[m][n][x] = exponent;
                 if (!HAS(p, DLATTN_FEATURE_SOFTCAP)) continue;
-                if (hidden >> HIDDEN_BIT(n, m, x) & 1u) exponent = -INFINITE, slope = 0.0f;
                 y[x] = exp2_approx(exponent);
                 s[m][n][x] = y[x] * slope;
                 if (HAS(p, DLATTN_FEATURE_DROPOUT) && !is_kept(kept, m, n, x)) y[x] = 0.0f;
@@ -127,30 +127,44 @@ DEVICE void exponents(const dlattn_params &p, const backward_context &c, float (
     }
 }
 
-// Are all scores of the warp so small that softcap hardly bends them?
-DEVICE bool are_small(const dlattn_params &p, const float (*s)[NT][4]) {
-    float top = 0.0f;
+// The largest absolute value of this lane's dot products.
+DEVICE float largest(const float (*s)[NT][4]) {
+    float tops[4] = {0.0f, 0.0f, 0.0f, 0.0f};  // four, so that each waits less for the last
 #pragma unroll
     for (int m = 0; m < MT; m++)
 #pragma unroll
         for (int n = 0; n < NT; n++)
 #pragma unroll
-            for (int x = 0; x < 4; x++) top = fmaxf(top, fabsf(s[m][n][x]));
-    return __all_sync(0xffffffffu, top * fabsf(p.scale / p.softcap) < 0.5f);
+            for (int x = 0; x < 4; x++) tops[x] = fmaxf(tops[x], fabsf(s[m][n][x]));
+    return fmaxf(fmaxf(tops[0], tops[1]), fmaxf(tops[2], tops[3]));
+}
+
+// Hidden scores, after exponents with softcap.
+DEVICE void blank_hidden(float (*s)[NT][4], u32 (*packed)[NT / 2][4], u32 hidden) {
+#pragma unroll
+    for (int n = 0; n < NT; n++)
+#pragma unroll
+        for (int m = 0; m < MT; m++)
+#pragma unroll
+            for (int x = 0; x < 4; x++) {
+                if (!(hidden >> HIDDEN_BIT(n, m, x) & 1u)) continue;
+                s[m][n][x] = 0.0f;
+                packed[m][n >> 1][2 * (n & 1) + (x >> 1)] &= x & 1 ? 0x0000ffffu : 0xffff0000u;
+            }
 }
 
 // From q.k in s to p times the derivative of the score, in place, and to p (after dropout's selection) as left operands.
 DEVICE void probabilities(const dlattn_params &p, const backward_context &c, float (*s)[NT][4], u32 (*packed)[NT / 2][4],
                           const u32 kept[NT / 2], const score_place &place) {
-    const bool masked = !tile_is_full(p, c, place.tile);
     if (HAS(p, DLATTN_FEATURE_SOFTCAP)) {
-        const u32 hidden = masked ? hidden_bits(p, c, place) : 0;
-        if (are_small(p, s)) exponents<true>(p, c, s, packed, kept, hidden, place);
-        else exponents<false>(p, c, s, packed, kept, hidden, place);
+        const exponent_context e = exponent_context_of(p, score_context_of(p, c.s, place.tile.h));
+        if (__all_sync(0xffffffffu, bends_little(e, largest(s)))) exponents<true>(p, c, s, packed, kept, place);
+        else exponents<false>(p, c, s, packed, kept, place);
+        if (place.masked) blank_hidden(s, packed, hidden_bits(p, c, place));
         return;
     }
-    exponents<false>(p, c, s, packed, kept, 0, place);
-    if (masked) hide(p, c, s, place);
+    exponents<false>(p, c, s, packed, kept, place);
+    if (place.masked) hide(p, c, s, place);
 #pragma unroll
     for (int n = 0; n < NT; n++)
 #pragma unroll

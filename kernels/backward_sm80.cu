@@ -35,7 +35,7 @@
 #define DV 1
 #endif
 #ifndef FRESH
-#define FRESH (ROW_WARPS > 2 || HEAD_D % 64 != 0 || HEAD_D > 128)
+#define FRESH (ROW_WARPS > 2 || HEAD_D % 64 != 0 || HEAD_D > ((FEATURES) & DLATTN_FEATURE_MASK ? 64 : 128))
 #endif
 #ifndef LATE
 #define LATE 0
@@ -84,8 +84,8 @@ static_assert(DLATTN_ROW_ALIGNMENT % BM == 0 && BN <= 256 && BN % 16 == 0 && WAR
 #define LSE_AT (P_AT + (ROW_WARPS > 1 ? BM * BN * 2 : 0))
 #define DELTA_AT (LSE_AT + STAGES * BM * 4)
 #define LIMITS_AT (DELTA_AT + STAGES * BM * 4)
-#define FOUND_AT (LIMITS_AT + STAGES * BM * 4)
-#define POSITIONS_AT (FOUND_AT + 16)  // q_position, k_position
+#define VIEW_AT (LIMITS_AT + STAGES * BM * 4)
+#define POSITIONS_AT (VIEW_AT + 32)  // q_position, k_position
 #define KEY_AT (POSITIONS_AT + 16)     // dropout: k0, k1, offset, by_element
 #define Q_SEGMENTS_AT (KEY_AT + 32)
 #define K_SEGMENTS_AT (Q_SEGMENTS_AT + ((FEATURES) & DLATTN_FEATURE_SEGMENTS ? STAGES * BM * 8 : 0))
@@ -128,13 +128,7 @@ typedef struct row_tile {
     bool one_segment;
 } row_tile;
 
-// Is no element hidden? Asked of shared memory, where rows_of_keys has left it: registers are dearer.
-DEVICE bool tile_is_full(const dlattn_params &p, const backward_context &c, row_tile tile) {
-    if (HAS(p, DLATTN_FEATURE_MASK) || (HAS(p, DLATTN_FEATURE_SEGMENTS) && !tile.one_segment)) return false;
-    if (!HAS(p, DLATTN_FEATURE_INTERVAL)) return c.j0 + BN <= c.s.N;
-    const volatile int *found = (const volatile int *)(shared_bytes + FOUND_AT);
-    return tile.i0 >= found[2] && (tile.i0 + BM < c.s.M ? tile.i0 + BM : c.s.M) <= found[3];
-}
+#include "backward_view_sm80.cuh"
 
 // A tile of rows, into stage `stage`: q, and all else that its scores need.
 DEVICE void load_q(const dlattn_params &p, const backward_context &c, u32 shared, row_tile tile, int stage) {
@@ -157,8 +151,8 @@ DEVICE void load_terms(const dlattn_params &p, const backward_context &c, u32 sh
         copy_async(shared + DELTA_AT + stage * BM * 4 + n * 16, (const float *)p.delta + row + 4 * n, 16);
     }
     n = thread_anew();
-    if (n >= BM || tile_is_full(p, c, tile)) return;
-    ((u32 *)(shared_bytes + LIMITS_AT))[stage * BM + n] = tile_limits(p, placed(c), tile.i0 + n, c.j0, BN);
+    if (n >= BM || sees_all<BM, BN>(p, c, tile, 0, 0)) return;
+    ((u32 *)(shared_bytes + LIMITS_AT))[stage * BM + n] = limits_of_row(p, c, tile, n);
     if (HAS(p, DLATTN_FEATURE_SEGMENTS) && tile.i0 + n < c.s.M)
         ((i64 *)(shared_bytes + Q_SEGMENTS_AT))[stage * BM + n] =
             load_int(p.q_segments, at(p.q_segments, c.s.b, tile.i0 + n));
@@ -322,11 +316,13 @@ extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS) backward_sm80(cons
     c.s = read_sequence(p, pair / p.G);
     if (c.j0 >= c.s.N) {
         if (DBIAS) blank_dbias(p, c, 0, 0);
+        wait_and_let_begin();
+        if (DQ) finish_block(p, c.s.b, c.g);
         return;
     }
     keep_context(p, c.s);
     if (!HAS(p, DLATTN_FEATURE_INTERVAL)) __syncthreads();  // it is there; rows_of_keys waits too
-    const row_range rows = rows_of_keys<WARPS>(p, c.s, mask_of(p, c.s), c.j0, c.j0 + BN, (int *)(shared_bytes + FOUND_AT));
+    const row_range rows = rows_of_keys(p, c.s, c.j0);
 
     float dk[MT][D_PART / 8][4], dv[MT][E_PART / 8][4];
     clear<MT, D_PART / 8>(dk);
@@ -339,8 +335,11 @@ extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS) backward_sm80(cons
 
     if (count > 0) {
         tile_source k = tile_source_of(p.k, c.s.b, c.s.k_begin, c.g, c.s.N, p.D);
-        tile_source v = tile_source_of(p.v, c.s.b, c.s.k_begin, c.g, c.s.N, p.E);
         load_tile_in_steps<BN, HEAD_D, THREADS, ALIGNED>(shared + K_AT, k, c.j0);
+    }
+    wait_and_let_begin();  // what follows needs backward_prepare's results
+    if (count > 0) {
+        tile_source v = tile_source_of(p.v, c.s.b, c.s.k_begin, c.g, c.s.N, p.E);
         if (HAS(p, DLATTN_FEATURE_SEGMENTS)) count = start_walk(p, c, &walk, &tile) * p.heads_per_group;
         if (STAGES == 2 && count > 0) load_q(p, c, shared, tile, 0);
         copies_commit();
@@ -383,6 +382,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS) backward_sm80(cons
 
         u32 kept[NT / 2], p_packed[MT][NT / 2][4], ds_packed[MT][NT / 2][4];
         float s[MT][NT][4], dp[MT][NT][4];
+        const bool masked = !sees_all<WARP_ROWS, WARP_KEYS>(p, c, tile, row, key);
         multiply_rows<MT, NT / 2, HEAD_D>(s, shared + K_AT + key * HEAD_D * 2, rows_d, q + row * HEAD_D * 2,
                                           columns_d);
         if (STAGES == 2 && n == 0) {
@@ -393,7 +393,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS) backward_sm80(cons
         if (LATE) copies_commit();
         if (HAS(p, DLATTN_FEATURE_DROPOUT)) dropout_bits(p, c, kept, tile.h, tile.i0 + row, c.j0 + key);
         const int lane = thread_anew() & 31;
-        const score_place place = {tile, stage, tile.i0 + row + 2 * (lane & 3), c.j0 + key + (lane >> 2)};
+        const score_place place = {tile, stage, tile.i0 + row + 2 * (lane & 3), c.j0 + key + (lane >> 2), masked};
         probabilities(p, c, s, p_packed, kept, place);
         if (ROW_WARPS > 1 && DV) store_exchange(p_at, p_packed, key, row);
         if (DV) add_own<E_PART / 16, HEAD_E>(dv, p_packed, dout_part(dout, fresh<29>(rows_e, n)), row);
@@ -417,6 +417,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS) backward_sm80(cons
         __syncthreads();
         add_dq(p, c, shared, shared + DS_AT + ((count - 1) & 1) * BM * BN * 2, rows_d, before);
     }
+    if (DQ) finish_block(p, c.s.b, c.g);
     if (DK && p.dk.data) write_keys<D_PART / 16>(p.dk, c.s, c.g, p.D, dk, p.scale, c.j0 + key, row_warp * D_PART);
     if (DV && p.dv.data) write_keys<E_PART / 16>(p.dv, c.s, c.g, p.E, dv, p.dropout_scale, c.j0 + key, row_warp * E_PART);
 }

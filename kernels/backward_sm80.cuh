@@ -1,5 +1,5 @@
-// backward_sm80.cuh: what the tensor-core backward kernels share: which rows see a tile of keys, the exponent of a score,
-// dropout bits in fragment order, panels of swizzled tiles, the layout of dq_sum.
+// backward_sm80.cuh: what the tensor-core backward kernels share: the exponent of a score, dropout bits in fragment order,
+// panels of swizzled tiles.
 #ifndef DLATTN_BACKWARD_SM80_CUH
 #define DLATTN_BACKWARD_SM80_CUH
 
@@ -13,99 +13,38 @@
 // The same in all lanes, and so that the compiler knows: what follows from it needs no registers of the lanes.
 DEVICE int warp_id() { return __shfl_sync(0xffffffffu, (int)threadIdx.x / 32, 0); }
 
-// Visibility ----------------------------------------------------------------------------------------------------------
-
-// Rows [first, end) may see keys of a tile.
-typedef struct row_range {
-    int first, end;
-} row_range;
-
-// The first row of [0, M) whose interval 0: ends behind j0, 1: begins at j1 or later, 2: ends at j1 or later, 3: begins behind
-// j0; M if there is none. A whole warp asks: 32 rows a round.
-DEVICE int find_row(const dlattn_mask &m, int M, int which, int j0, int j1) {
-    int lo = 0, hi = M;
-    while (lo < hi) {
-        int step = (hi - lo + 31) / 32, i = lo + lane_id() * step;
-        bool reached = true;
-        if (i < hi) {
-            dlattn_interval r = dlattn_mask_ends(&m, i);
-            reached = which == 0 ? r.hi > j0 : which == 1 ? r.lo >= j1 : which == 2 ? r.hi >= j1 : r.lo > j0;
-        }
-        u32 votes = __ballot_sync(0xffffffffu, reached);
-        int k = votes ? __ffs((int)votes) - 1 : 32;
-        int top = lo + k * step;
-        lo = k == 0 ? lo : top - step + 1;
-        hi = top < hi ? top : hi;
-    }
-    return lo;
-}
-
-// Causal alone, as most masks are: row i sees keys up to i + *shift. Not where positions are so large that sums saturate.
-DEVICE bool is_causal(const dlattn_params &p, const sequence &s, int *shift) {
-    const i64 far = (i64)1 << 60, most = 1 << 30, distance = s.q_position - s.k_position;
-    if (p.mask_kinds != DLATTN_MASK_CAUSAL || s.q_position > far || s.q_position < -far || s.k_position > far || s.k_position < -far)
-        return false;
-    *shift = (int)(distance > most ? most : distance < -most ? -most : distance);
-    return true;
-}
-
-// The rows that may see keys of [j0, j1), by the whole block. Interval masks leave find_row's four answers in shared memory: rows
-// [found[2], found[3]) see all of the tile.
-template <int WARPS_>
-DEVICE row_range rows_of_keys(const dlattn_params &p, const sequence &s, const dlattn_mask &m, int j0, int j1, int found[4]) {
-    row_range r = {0, s.M};
-    if (!HAS(p, DLATTN_FEATURE_INTERVAL)) return r;
-    int shift;
-    if (is_causal(p, s, &shift)) {
-        const int begin = j0 - shift, full = j1 - 1 - shift;
-        if (threadIdx.x == 0) {
-            found[0] = begin < 0 ? 0 : begin < s.M ? begin : s.M;
-            found[2] = j1 > s.N || full > s.M ? s.M : full < 0 ? 0 : full;
-            found[1] = found[3] = s.M;
-        }
-    } else {
-        for (int which = warp_id(); which < 4; which += WARPS_) {
-            int row = find_row(m, s.M, which, j0, j1);
-            if (lane_id() == 0) found[which] = row;
-        }
-    }
-    __syncthreads();
-    r.first = found[0], r.end = found[1];
-    return r;
-}
-
-// Row i's keys inside the tile of `keys` keys at j0, in one word: the first in the low half, how many in the high half.
-DEVICE u32 tile_limits(const dlattn_params &p, const sequence &s, int i, int j0, int keys) {
-    limits r = {0, 0};
-    int shift;
-    if (HAS(p, DLATTN_FEATURE_INTERVAL) && is_causal(p, s, &shift)) {
-        r.hi = i >= s.M ? 0 : i + shift + 1 < s.N ? i + shift + 1 : s.N;
-    } else {
-        r = row_limits(p, s, mask_of(p, s), i);
-    }
-    int lo = r.lo - j0, hi = r.hi - j0;
-    lo = lo < 0 ? 0 : lo > keys ? keys : lo;
-    hi = hi < lo ? lo : hi > keys ? keys : hi;
-    return (u32)lo | (u32)(hi - lo) << 16;
-}
-
-DEVICE bool inside_limits(u32 word, int j) { return (u32)(j - (int)(word & 0xffffu)) < word >> 16; }
-
 // Scores --------------------------------------------------------------------------------------------------------------
+
+// Up to |x| = 1/4: tanh(x) / x and 1/cosh^2 x as polynomials of x^2 that begin with 1 (interpolating at Chebyshev nodes, relative
+// errors 2e-8 and 1.2e-5: rounding p to 16 bits errs by 2e-4 and more).
+#define LITTLE 0.25f
+#define LITTLE_1 -0.3333331726f
+#define LITTLE_2 0.1332869902f
+#define LITTLE_3 -0.05197494311f
+#define BENT_1 -0.9998213862f
+#define BENT_2 0.643710892f
 
 // The constants of one (sequence, query head, tile), in powers of two.
 typedef struct exponent_context {
     float scale2;               // scale * log2(e)
     float cap_in, cap_out;      // softcap: scale / softcap, softcap * log2(e)
+    float little[3], bent[2];   // where softcap bends little: of dot^2, see exponent_of
     float slope2;               // ALiBi slope * log2(e)
 } exponent_context;
 
 DEVICE exponent_context exponent_context_of(const dlattn_params &p, const score_context &c) {
     exponent_context e;
     e.scale2 = p.scale * LOG2_E;
-    e.cap_in = HAS(p, DLATTN_FEATURE_SOFTCAP) ? p.scale / p.softcap : 0.0f;
-    e.cap_out = p.softcap * LOG2_E;
     e.slope2 = c.slope * LOG2_E;
+    if (!HAS(p, DLATTN_FEATURE_SOFTCAP)) return e;
+    float scale = p.scale, softcap = p.softcap;
+    asm volatile("" : "+f"(scale), "+f"(softcap));  // no constants kept through the loop
+    e.cap_in = __fdividef(scale, softcap);
+    e.cap_out = softcap * LOG2_E;
+    const float square = e.cap_in * e.cap_in, unit = scale * LOG2_E;
+    e.little[0] = LITTLE_1 * square * unit, e.bent[0] = BENT_1 * square;
+    e.little[1] = LITTLE_2 * square * square * unit, e.bent[1] = BENT_2 * square * square;
+    e.little[2] = LITTLE_3 * square * square * (square * unit);
     return e;
 }
 
@@ -116,31 +55,31 @@ DEVICE float tanh_of_small(float x) {
     return fmaf(power * square, x, x);
 }
 
-// tanh x and its derivative 1/cosh^2 x, which 1 - tanh^2 x would give without digits but where tanh x is SMALL.
-template <bool SMALL>
+// tanh x and its derivative 1/cosh^2 x, which 1 - tanh^2 x would give without digits where tanh x is near 1.
 DEVICE float tanh_of(float x, float *derivative) {
-    if (SMALL) {
-        float y = tanh_of_small(x);
-        *derivative = fmaf(-y, y, 1.0f);
-        return y;
-    }
     float u = exp2_approx(fabsf(x) * (-2.0f * LOG2_E)), y;
     asm("rcp.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(1.0f + u));
     *derivative = 4.0f * u * y * y;
     return fabsf(x) < 0.5f ? tanh_of_small(x) : copysignf((1.0f - u) * y, x);
 }
 
-// log2 of the probability of a score: dot = q.k, distance = i' - j', bias in natural units. SMALL: |dot * cap_in| < 1/2.
-template <bool SMALL>
+// Does softcap bend no dot product up to `top` more than little? Nor may the powers in `little` overflow.
+DEVICE bool bends_little(const exponent_context &e, float top) {
+    return top * fabsf(e.cap_in) < LITTLE && fabsf(e.cap_in) < 1e4f && fabsf(e.scale2) < 1e10f;
+}
+
+// log2 of the probability of a score: dot = q.k, distance = i' - j', bias in natural units. BENT_LITTLE: bends_little said so.
+template <bool BENT_LITTLE>
 DEVICE float exponent_of(const dlattn_params &p, const exponent_context &e, float dot, float distance, float bias,
                          float lse2, float *derivative) {
     float x = -lse2;
     if (HAS(p, DLATTN_FEATURE_ALIBI)) x = fmaf(-e.slope2, fabsf(distance), x);
     if (HAS(p, DLATTN_FEATURE_BIAS)) x = fmaf(bias, LOG2_E, x);
-    if (HAS(p, DLATTN_FEATURE_SOFTCAP)) {
-        return fmaf(tanh_of<SMALL>(dot * e.cap_in, derivative), e.cap_out, x);
-    }
-    return fmaf(dot, e.scale2, x);
+    if (!HAS(p, DLATTN_FEATURE_SOFTCAP)) return fmaf(dot, e.scale2, x);
+    if (!BENT_LITTLE) return fmaf(tanh_of(dot * e.cap_in, derivative), e.cap_out, x);
+    const float square = dot * dot;
+    *derivative = fmaf(fmaf(e.bent[1], square, e.bent[0]), square, 1.0f);
+    return fmaf(dot, fmaf(fmaf(fmaf(e.little[2], square, e.little[1]), square, e.little[0]), square, e.scale2), x);
 }
 
 // Dropout -------------------------------------------------------------------------------------------------------------

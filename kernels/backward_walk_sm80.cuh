@@ -7,22 +7,13 @@
 #define DLATTN_BACKWARD_WALK_SM80_CUH
 
 #include "backward_sm80.cuh"
+#include "segment_ranges_sm80.cuh"
 
 // Tiles [first, end); bits of the 32 tiles around the present one: those that meet the keys, those of one segment with them.
 typedef struct segment_walk {
     int first, end;
     u32 meets, one_segment;
 } segment_walk;
-
-// The range of `count` granules of 32 rows or keys, each its least and its largest segment.
-DEVICE void join_ranges(const i64 *ranges, int count, i64 *lo, i64 *hi) {
-    *lo = DLATTN_I64_MAX, *hi = DLATTN_I64_MIN;
-#pragma unroll
-    for (int n = 0; n < count; n++) {
-        *lo = ranges[2 * n] < *lo ? ranges[2 * n] : *lo;
-        *hi = ranges[2 * n + 1] > *hi ? ranges[2 * n + 1] : *hi;
-    }
-}
 
 // By a whole warp: the bits of tiles [32 word, 32 word + 32). All that is read does not wait for each other.
 DEVICE void look_at_word(const dlattn_params &p, const backward_context &c, segment_walk *w, int word) {

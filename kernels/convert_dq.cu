@@ -1,7 +1,7 @@
 // convert_dq.cu: the float sums of dq (dq_sum.cuh) times scale, rounded once, to dq through its strides.
 //
 // -D: HEAD_D, as of the kernel that summed. Grid: ceil(M/64) * H * B blocks of 256 threads, 64 rows each. Rows past the
-// end of a sequence are blank.cu's.
+// end of a sequence are blank.cu's. It may begin while the last blocks of the main pass run: it waits for those of its head.
 #include "dq_sum.cuh"
 
 #define ROWS 64
@@ -38,7 +38,9 @@ extern "C" __global__ void __launch_bounds__(256) convert_dq(const __grid_consta
     int tiles = (p.M + ROWS - 1) / ROWS, pair = (int)blockIdx.x / tiles, h = pair % p.H;
     int i0 = (int)blockIdx.x % tiles * ROWS;
     sequence s = read_sequence(p, pair / p.H);
+    if (blockIdx.x == gridDim.x - 1) wait_for_kernel_before(); // who waits for this kernel, waits for that one
     if (i0 >= s.M) return;
+    wait_for_blocks(p, s.b, h / p.heads_per_group, (u32)p.key_tiles);
     i64 first_row = row_of(p, s, h, i0);
     for (int item = (int)threadIdx.x; item < ROWS / 2 * OCTETS; item += 256) {
         int octet = item % OCTETS, r = item / OCTETS % 8, block = item / OCTETS / 8;

@@ -33,4 +33,51 @@ DEVICE void dq_sum_add(float *block, int lane, const float x[4]) {
 #endif
 }
 
+// From sm_90 the next kernel of the stream may begin while the last blocks of this one run (cuda_step.early); it then waits
+// itself for what it needs. Before, kernels run one after the other, and nothing here does anything.
+
+// The next kernel may begin once all blocks have come here, or ended.
+DEVICE void let_next_begin() {
+#if __CUDA_ARCH__ >= 900
+    asm volatile("griddepcontrol.launch_dependents;" ::: "memory");
+#endif
+}
+
+// All that the kernel before has written is there.
+DEVICE void wait_for_kernel_before() {
+#if __CUDA_ARCH__ >= 900
+    asm volatile("griddepcontrol.wait;" ::: "memory");
+#endif
+}
+
+// Both, in this order: so the next kernel finds what the one before this has written.
+DEVICE void wait_and_let_begin() {
+    wait_for_kernel_before();
+    let_next_begin();
+}
+
+// How many blocks of (sequence, kv head) have added all of theirs to the sums; backward_prepare sets it to 0.
+DEVICE u32 *finished_blocks(const dlattn_params &p, int b, int g) { return (u32 *)p.finished + ((i64)b * p.G + g); }
+
+// By the whole block: it has.
+DEVICE void finish_block(const dlattn_params &p, int b, int g) {
+#if __CUDA_ARCH__ >= 900
+    __syncthreads();
+    if (threadIdx.x != 0) return;
+    __threadfence();
+    atomicAdd(finished_blocks(p, b, g), 1u);
+#endif
+}
+
+// By the whole block: until `blocks` have.
+DEVICE void wait_for_blocks(const dlattn_params &p, int b, int g, u32 blocks) {
+#if __CUDA_ARCH__ >= 900
+    if (threadIdx.x == 0) {
+        while (*(const volatile u32 *)finished_blocks(p, b, g) < blocks) __nanosleep(100);
+        __threadfence();
+    }
+    __syncthreads();
+#endif
+}
+
 #endif

@@ -1,7 +1,7 @@
 // forward_rows_sm80.cuh: the rows of forward_sm80: which tile a block has, Q's way into shared memory, and the way out
 // of sums to out, lse or partial results.
 //
-// Part of forward_sm80.cu: uses its options and its map of shared memory.
+// Part of forward_sm80.cu and forward_sm90.cu: uses their options and maps of shared memory.
 #ifndef DLATTN_FORWARD_ROWS_SM80_CUH
 #define DLATTN_FORWARD_ROWS_SM80_CUH
 
@@ -27,9 +27,12 @@ typedef struct block_place {
     int row0, split, h, b; // first row of the tile; h: kv head when PACKED
 } block_place;
 
+// Each kernel's own: of how many heads the tiles go together. fit: how many heads' keys and values L2 holds, about.
+DEVICE u32 heads_together(const dlattn_params &p, u32 tiles, int fit);
+
 // Row tiles of one head follow each other, so that its keys stay in L2. Interval masks make tiles of unequal length,
 // and causal ones the last rows the longest: then the tiles of many heads go together, the longest first, or the last
-// head's longest tile would end alone. As many heads as L2 holds (about) or, sharing keys less well, 32.
+// head's longest tile would end alone.
 DEVICE block_place place_of(const dlattn_params &p, u32 block) {
     const u32 heads = (PACKED ? p.G : p.H) * p.B, splits = SPLIT ? p.splits : 1, tiles = p.row_tiles;
     block_place place;
@@ -41,7 +44,7 @@ DEVICE block_place place_of(const dlattn_params &p, u32 block) {
     u32 head = block / tiles, tile = block - head * tiles;
     if (INTERVAL) {
         const float fit = __fdividef((float)(16 << 20), (float)(p.D + p.E) * (float)larger(p.N, 1));
-        const u32 together = (u32)larger(32, (int)fit);
+        const u32 together = heads_together(p, tiles, (int)fit);
         u32 first = 0, count = heads;
         if (together < heads) {
             first = block / (together * tiles) * together;

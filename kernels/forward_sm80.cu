@@ -7,7 +7,7 @@
 // 16-byte aligned rows; SPLIT: 1 writes partial results for `combine`; PACKED: 1 makes a row of every (query, head of a
 // group) pair, so that few queries with many heads fill a tile (features INTERVAL and SOFTCAP only); BIAS: how the
 // dense bias is read: 0 by elements, 1 or 2 by 16-byte copies when it has unit inner stride and aligned rows and is of
-// TYPE (1) or float (2); FEATURES.
+// TYPE (1) or float (2); PAGED: 1 when keys lie in pages; FEATURES.
 //
 // Grid: row_tiles * splits * heads * B of 32 WARPS threads; heads is G when PACKED (and row_tiles counts packed rows),
 // else H. One block computes one tile of rows over its keys, from the last tile of keys to the first. Rows from M_b on
@@ -48,6 +48,11 @@ static_assert(BM * HEAD_E * 2 <= BIAS_AT, "the result fits");
 
 #include "forward_rows_sm80.cuh"
 #include "forward_keys_sm80.cuh"
+#include "forward_segments_sm80.cuh"
+#include "pages_sm80.cuh"
+
+// As many as fit or, sharing keys less well, 32.
+DEVICE u32 heads_together(const dlattn_params &p, u32 tiles, int fit) { return (u32)larger(32, fit); }
 
 // This thread's first row in the block's tile, its first key in a tile, and where its warp's bias lies.
 DEVICE int own_row() { return thread_anew() / 32 * (16 * MT) + thread_anew() % 32 / 4; }
@@ -67,16 +72,8 @@ DEVICE void load_terms(u32 memory, const dlattn_params &p, const loop_facts &fac
     if (SEGMENTS || BIAS) copies_commit();
 }
 
-DEVICE void load_keys(u32 k_tile, const tile_source &keys, int j0, tile_column *column) {
-    load_tile_and_step_back<BN, HEAD_D, THREADS, ALIGNED>(k_tile, keys, j0, column);
-}
-
-DEVICE void load_values(u32 v_tile, const tile_source &values, int j0, tile_column *column) {
-    load_tile_and_step_back<BN, HEAD_E, THREADS, ALIGNED>(v_tile, values, j0, column);
-}
-
 // With one stage: all have read K's tile and V's has come; the next K may.
-DEVICE void next_keys(u32 k_tile, const tile_source &keys, int j0, bool more, tile_column *column) {
+DEVICE void next_keys(u32 k_tile, const key_source &keys, int j0, bool more, key_column *column) {
     copies_wait<0>();
     __syncthreads();
     if (more) load_keys(k_tile, keys, j0, column);
@@ -139,8 +136,8 @@ DEVICE void multiply_values(float (&o)[MT][ET][4], const float (&s)[MT][NT][4], 
 }
 
 // Is a tile's work there twice, with and without the hiding? It pays where most tiles need nothing of the kind, by 2 to 5 %
-// at head size 128; with more features it would only take longer to compile.
-#define TWO_WAYS ((FEATURES) == DLATTN_FEATURE_INTERVAL)
+// at head size 128; with more features it would only take longer to compile, and with pages need too many registers.
+#define TWO_WAYS ((FEATURES) == DLATTN_FEATURE_INTERVAL && !PAGED)
 
 // What is known of a tile when it is compiled.
 template <bool VALUE>
@@ -155,16 +152,13 @@ extern "C" __global__ void __launch_bounds__(THREADS) forward_sm80(const __grid_
     const int rows = PACKED ? s.M * p.heads_per_group : s.M;
     if (place.row0 >= rows) return;
     const int g = PACKED ? place.h : place.h / p.heads_per_group;
-    const u16 *const k = (const u16 *)p.k.data + at(p.k, s.b, s.k_begin, g);
-    const u16 *const v = (const u16 *)p.v.data + at(p.v, s.b, s.k_begin, g);
-    const tile_source keys = {k, p.k.stride[1], p.k.stride[3], s.N, p.D};
-    const tile_source values = {v, p.v.stride[1], p.v.stride[3], s.N, p.E};
+    loop_facts *const facts = (loop_facts *)(memory + FACTS_AT);
+    const key_source keys = source_of_keys(p, p.k, s, g, p.D, facts), values = source_of_keys(p, p.v, s, g, p.E, facts);
     const u32 q_tile = shared_address(memory), k_tiles = q_tile + Q_BYTES, v_tiles = k_tiles + STAGES * K_BYTES;
     const int warp_row = 16 * MT * ((int)threadIdx.x / 32);
     const u32 segments = q_tile + SEGMENTS_AT;
 
     load_queries(q_tile, p, s, place.h, place.row0, rows);
-    loop_facts *const facts = (loop_facts *)(memory + FACTS_AT);
     if (threadIdx.x == 0) {
         facts->s = s;
         facts->row0 = place.row0;
@@ -175,7 +169,7 @@ extern "C" __global__ void __launch_bounds__(THREADS) forward_sm80(const __grid_
             facts->context = score_context_of(p, s, place.h);
         if (HAS(p, DLATTN_FEATURE_DROPOUT)) facts->key = dropout_key(p);
     }
-    if (SEGMENTS || BIAS) __syncthreads();
+    if (SEGMENTS || BIAS || PAGED) __syncthreads();
 
     // Which tiles of keys.
     key_range seen = {0, s.N};
@@ -189,8 +183,8 @@ extern "C" __global__ void __launch_bounds__(THREADS) forward_sm80(const __grid_
     }
 
     const int top = last - 1;
-    tile_column k_column = tile_column_of<HEAD_D>(keys, top * BN);
-    tile_column v_column = tile_column_of<HEAD_E>(values, top * BN);
+    key_column k_column = column_of_keys(keys, top * BN);
+    value_column v_column = column_of_values(values, top * BN, &k_column);
     if (last > first) {
         load_keys(k_tiles + top % STAGES * K_BYTES, keys, top * BN, &k_column);
         if (STAGES == 2) load_values(v_tiles + top % 2 * V_BYTES, values, top * BN, &v_column);

@@ -7,6 +7,7 @@
 #define DLATTN_GRADIENT_SM80_CUH
 
 #include "backward_sm80.cuh"
+#include "segment_ranges_sm80.cuh"
 
 // Bias from global memory, clamped to the sequence.
 typedef struct global_bias {

@@ -39,7 +39,8 @@ static bool is_switch(const char *value) { return strcmp(value, "0") == 0 || str
 static bool is_path(const char *value) { return value[0] && strnlen(value, MOST_BYTES) < MOST_BYTES; }
 
 static bool is_variant(const char *value) {
-    return strcmp(value, "auto") == 0 || strcmp(value, "generic") == 0 || strcmp(value, "sm80") == 0;
+    return strcmp(value, "auto") == 0 || strcmp(value, "generic") == 0 || strcmp(value, "sm80") == 0 ||
+           strcmp(value, "sm90") == 0;
 }
 
 static option options[] = {
@@ -47,7 +48,7 @@ static option options[] = {
     {"cpu_isa", "DLATTN_CPU_ISA", "scalar, avx2, avx512, avx512bf16, amx, neon or auto", is_isa, NULL, NULL},
     {"log", "DLATTN_LOG", "0 or 1", is_switch, NULL, NULL},
     {"nvrtc", "DLATTN_NVRTC", "the path of libnvrtc.so or of its folder", is_path, NULL, NULL},
-    {"cuda_variant", "DLATTN_CUDA_VARIANT", "auto, generic or sm80", is_variant, NULL, NULL},
+    {"cuda_variant", "DLATTN_CUDA_VARIANT", "auto, generic, sm80 or sm90", is_variant, NULL, NULL},
     {"cache_dir", "DLATTN_CACHE_DIR", "the path of a folder", is_path, NULL, NULL},
 };
 static const char expected_names[] = "num_threads, cpu_isa, log, nvrtc, cuda_variant or cache_dir";

@@ -14,12 +14,6 @@ static const int32_t from_padded[2][4] = {{0, 1, 2, 3}, {0, 2, 1, 3}};
 static const int32_t from_vector[4] = {0, -1, -1, -1};
 static const int32_t from_table[4] = {0, 1, -1, -1};
 
-static int32_t check_head_size(const char *name, int64_t size) {
-    if (size >= 1 && size <= DLATTN_MAX_HEAD_SIZE) return DLATTN_OK;
-    return dlattn__fail(size < 1 ? DLATTN_ERR_SHAPE : DLATTN_ERR_UNSUPPORTED,
-                        "%s has head size %" PRId64 ", expected 1 to %d", name, size, DLATTN_MAX_HEAD_SIZE);
-}
-
 /* The extents [b, token, g, d] in the caller's order; -1: any. */
 static int32_t expect(const tensor *t, int32_t layout, int64_t b, int64_t token, int64_t g, int64_t d, const char *reason) {
     const int64_t padded[4] = {b, token, g, d}, by_head[4] = {b, g, token, d};
@@ -42,8 +36,8 @@ static int32_t read_new(append_problem *p, cache_tensors *t, const dlattn_cache 
     p->G = p->k_new.extent[2];
     p->D = p->k_new.extent[3];
     p->E = p->v_new.extent[3];
-    DLATTN_TRY(check_head_size("k_new", p->D));
-    DLATTN_TRY(check_head_size("v_new", p->E));
+    DLATTN_TRY(dlattn__head_size_check("k_new", "D", p->D));
+    DLATTN_TRY(dlattn__head_size_check("v_new", "E", p->E));
     return expect(&t->v_new, c->layout, p->B, p->S, p->G, -1, "k_new's batch, tokens and heads");
 }
 

@@ -43,9 +43,7 @@ static int32_t read_merged(merge_problem *p, tensor *out, tensor *lse, int32_t l
     p->M = p->out.extent[1];
     p->H = p->out.extent[2];
     p->E = p->out.extent[3];
-    if (p->E < 1 || p->E > DLATTN_MAX_HEAD_SIZE)
-        return dlattn__fail(p->E < 1 ? DLATTN_ERR_SHAPE : DLATTN_ERR_UNSUPPORTED,
-                            "merged out has head size E = %" PRId64 ", expected 1 to %d", p->E, DLATTN_MAX_HEAD_SIZE);
+    DLATTN_TRY(dlattn__head_size_check("merged out", "E", p->E));
     DLATTN_TRY(dlattn__tensor_no_self_overlap(out));
     if (!merged->lse) return DLATTN_OK;
     DLATTN_TRY(read_lse(lse, "merged lse", merged->lse, out, &p->out, true));

@@ -26,9 +26,7 @@ static int32_t read_x(rotary_problem *p, rotation_tensors *t, const dlattn_rotat
     p->S = p->x.extent[1];
     p->H = p->x.extent[2];
     p->D = p->x.extent[3];
-    if (p->D <= DLATTN_MAX_HEAD_SIZE) return DLATTN_OK;
-    return dlattn__fail(DLATTN_ERR_UNSUPPORTED, "x has head size %" PRId64 ", expected at most %d", p->D,
-                        DLATTN_MAX_HEAD_SIZE);
+    return p->D == 0 ? DLATTN_OK : dlattn__head_size_check("x", "D", p->D);
 }
 
 static int32_t read_angles(rotary_problem *p, rotation_tensors *t, const dlattn_rotation *r) {

@@ -41,16 +41,6 @@ static role side_role(const reading *r, const char *name, int32_t side, bool hea
     return (role){name, shape, types, rank, rank, output, r->needs_data};
 }
 
-static int32_t check_head_size(const char *name, const char *letter, int64_t size) {
-    if (size < 1)
-        return dlattn__fail(DLATTN_ERR_SHAPE, "%s has head size %s = %" PRId64 ", expected 1 to %d", name, letter, size,
-                            DLATTN_MAX_HEAD_SIZE);
-    if (size > DLATTN_MAX_HEAD_SIZE)
-        return dlattn__fail(DLATTN_ERR_UNSUPPORTED, "%s has head size %s = %" PRId64 ", expected 1 to %d", name, letter,
-                            size, DLATTN_MAX_HEAD_SIZE);
-    return DLATTN_OK;
-}
-
 static int32_t check_heads(const problem *p) {
     if (p->G == 0 ? p->H == 0 : p->H % p->G == 0) return DLATTN_OK;
     return dlattn__fail(DLATTN_ERR_SHAPE, "k has %" PRId64 " heads, which does not divide q's %" PRId64, p->G, p->H);
@@ -96,7 +86,7 @@ static int32_t read_q(reading *r) {
                                            r->a->cu_seqlens_q));
         p->B = p->cu_seqlens_q.extent[0] - 1;
     }
-    return check_head_size("q", "D", p->D);
+    return dlattn__head_size_check("q", "D", p->D);
 }
 
 static int32_t read_k_and_v(reading *r) {
@@ -118,7 +108,7 @@ static int32_t read_k_and_v(reading *r) {
     DLATTN_TRY(read_side(r, &p->v, &r->x->v, &v_role, r->a->v, SIDE_K, like_k,
                          paged ? "k's pages and heads" : "k's batch, length and heads"));
     p->E = p->v.extent[3];
-    return check_head_size("v", "E", p->E);
+    return dlattn__head_size_check("v", "E", p->E);
 }
 
 /* How many keys a sequence can have. */

@@ -4,7 +4,7 @@
 
 #include "tensor.h"
 
-enum { DLATTN_MAX_TENSORS = 28, DLATTN_MAX_HEAD_SIZE = 256 };
+enum { DLATTN_MAX_TENSORS = 28 };
 
 typedef struct reading {
     problem *p;

@@ -281,6 +281,13 @@ int32_t dlattn__tensor_read_beside(tensor *t, const role *role, const DLTensor *
     return dlattn__tensor_same_device(t, first);
 }
 
+int32_t dlattn__head_size_check(const char *name, const char *letter, int64_t size) {
+    enum { LARGEST = 256 };
+    if (size >= 1 && size <= LARGEST) return DLATTN_OK;
+    return dlattn__fail(size < 1 ? DLATTN_ERR_SHAPE : DLATTN_ERR_UNSUPPORTED,
+                        "%s has head size %s = %" PRId64 ", expected 1 to %d", name, letter, size, LARGEST);
+}
+
 int32_t dlattn__tensor_expect(const tensor *t, const int64_t expected[4], const char *reason) {
     char found[DLATTN_SHAPE_TEXT], wanted[DLATTN_SHAPE_TEXT];
     for (int32_t d = 0; d < t->rank; d++)

@@ -45,6 +45,9 @@ int32_t dlattn__tensor_read_beside(tensor *t, const role *role, const DLTensor *
 /* Fails unless extent[d] == expected[d] for d < rank; -1 expects nothing. `reason` says where `expected` is from. */
 int32_t dlattn__tensor_expect(const tensor *t, const int64_t expected[4], const char *reason);
 
+/* Fails unless a head of the tensor `name` has 1 to 256 elements; letter: D or E. */
+int32_t dlattn__head_size_check(const char *name, const char *letter, int64_t size);
+
 /* Fails if an output has two elements at one address. A question of strides alone, asked after its shape is known to
  * be right. */
 int32_t dlattn__tensor_no_self_overlap(const tensor *output);

@@ -1,6 +1,18 @@
 /* bench_cases.h: the table of problems that are timed, with BENCH(name, ...) as CASE in cases.h.
  *
- * A name is dtype, head size, length and what differs from plain attention of eight heads. */
+ * A name is dtype, head size, length and what differs from plain attention of eight heads. `overhead` is a single score:
+ * its time is what a call costs. The small ones say every term at once: a bench of another language that mistakes one shows
+ * it in its results. */
+
+BENCH(overhead, .H = 1, .G = 1, .M = 1, .N = 1, .D = 8, .E = 8)
+BENCH(small_plain, .B = 2, .H = 4, .G = 2, .M = 40, .N = 56, .D = 16, .E = 24, .flags = DLATTN_CAUSAL)
+BENCH(small_everything, .B = 2, .H = 4, .G = 2, .M = 40, .N = 56, .D = 16, .E = 24, .flags = DLATTN_CAUSAL | DLATTN_WINDOW | DLATTN_SCALE,
+      .window_left = 30, .scale = 0.5, .softcap = 3, .bias = "1hmn", .mask = "b1mn", .alibi = "bh", .sinks = 1,
+      .segments = SEGMENTS_SORTED, .dropout = 0.25, .seed = 7, .offset = 3)
+BENCH(small_f16_blocks, .dtype = F16, .B = 2, .H = 4, .G = 2, .M = 40, .N = 56, .D = 16, .E = 24, .layout = DLATTN_BHSD,
+      .flags = DLATTN_BLOCK_WINDOW | DLATTN_TOP_LEFT, .block_size = 12, .block_count = 2, .bias = "h1n", .sinks = 1)
+BENCH(small_bf16, .dtype = BF16, .B = 2, .H = 4, .G = 2, .M = 40, .N = 56, .D = 16, .E = 24, .flags = DLATTN_CAUSAL)
+BENCH(small_f64, .dtype = F64, .B = 2, .H = 4, .G = 2, .M = 40, .N = 56, .D = 16, .E = 24, .flags = DLATTN_CAUSAL)
 
 #define SIZES(type, name, d)                                                                                  \
     BENCH(name##_d##d##_s1024, .dtype = type, .H = 8, .G = 8, .M = 1024, .N = 1024, .D = d, .E = d)           \

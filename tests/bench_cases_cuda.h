@@ -32,7 +32,18 @@ TERMS(128)
 BENCH(bf16_d64_b1_h8_s512, .dtype = BF16, .H = 8, .G = 8, .M = 512, .N = 512, .D = 64, .E = 64)
 BENCH(bf16_d128_b1_h8_s512, .dtype = BF16, .H = 8, .G = 8, .M = 512, .N = 512, .D = 128, .E = 128)
 BENCH(bf16_d128_split_64_rows_s16384, .dtype = BF16, .H = 16, .G = 4, .M = 64, .N = 16384, .D = 128, .E = 128, .gradients = NO_GRADIENTS)
-BENCH(bf16_d128_decode_s16384, .dtype = BF16, .B = 8, .H = 32, .G = 8, .M = 1, .N = 16384, .D = 128, .E = 128, .gradients = NO_GRADIENTS)
+#define SERVE(name, b, m, ...)                                                                                              \
+    BENCH(name, .dtype = BF16, .B = b, .H = 32, .G = 8, .M = m, .N = 16384, .D = 128, .E = 128, .gradients = NO_GRADIENTS, __VA_ARGS__)
+#define IN_PAGES(size) .page = size, .use_k = 1, .k_used = {16384, 16384, 16384, 16384, 16384, 16384, 16384, 16384}
+SERVE(bf16_d128_decode_s16384, 8, 1, .flags = 0)
+SERVE(bf16_d128_decode_page16_s16384, 8, 1, IN_PAGES(16))
+SERVE(bf16_d128_decode_page64_s16384, 8, 1, IN_PAGES(64))
+SERVE(bf16_d128_decode_page256_s16384, 8, 1, IN_PAGES(256))
+SERVE(bf16_d128_chunk2048_s16384, 1, 2048, .flags = DLATTN_CAUSAL)
+SERVE(bf16_d128_chunk2048_page16_s16384, 1, 2048, .flags = DLATTN_CAUSAL, IN_PAGES(16))
+SERVE(bf16_d128_chunk2048_page256_s16384, 1, 2048, .flags = DLATTN_CAUSAL, IN_PAGES(256))
+#undef IN_PAGES
+#undef SERVE
 BENCH(f16_d128_s4096_causal, .dtype = F16, .B = 4, .H = 16, .G = 16, .M = 4096, .N = 4096, .D = 128, .E = 128, .flags = DLATTN_CAUSAL)
 BENCH(f32_d64_s1024_full, .B = 4, .H = 8, .G = 8, .M = 1024, .N = 1024, .D = 64, .E = 64)
 BENCH(f32_d64_s1024_full_tf32, .B = 4, .H = 8, .G = 8, .M = 1024, .N = 1024, .D = 64, .E = 64, .flags = DLATTN_ALLOW_TF32)

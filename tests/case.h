@@ -36,6 +36,13 @@ enum case_inputs {
 };
 
 enum case_masks { MASK_RANDOM, MASK_HIDDEN_ROWS, MASK_PADDING, MASK_NOTHING_VISIBLE };
+/* What the block table of a paged case says. Entries past a sequence's last key are no pages in all of them. */
+enum case_tables {
+    TABLE_SHUFFLED, /* each page belongs to one sequence, in no order; some to none */
+    TABLE_SHARED,   /* the first half of sequence 0's pages is that of all others too */
+    TABLE_WILD,     /* the second page of each sequence does not exist: page 0 is read. CUDA only, the CPU refuses it */
+    TABLE_NO_PAGES  /* there are no pages at all, whatever table and lengths say. CUDA only */
+};
 enum case_segments { SEGMENTS_NONE, SEGMENTS_SORTED, SEGMENTS_SHUFFLED };
 enum case_gradients { NO_GRADIENTS = -1, ALL_GRADIENTS = 0 };
 
@@ -61,10 +68,12 @@ typedef struct test_case {
     int32_t use_q, use_k;
     int64_t tokens_before, tokens_after; /* packed: rows of no sequence */
     int64_t max_q, max_k;
+    int64_t page;  /* keys of a page, in an N that is a multiple of it; 0: keys are not paged. Needs use_k; forward only */
+    int32_t table; /* TABLE_X */
     int32_t strides, inputs;
     int32_t f32_out, f32_gradients, dlse;
     int32_t gradients; /* NO_GRADIENTS: forward only */
-    int32_t cuda_only; /* so large that only a GPU's kernels are worth the oracle's time */
+    int32_t cuda_only; /* so large that only a GPU's kernels are worth the oracle's time, or refused by the CPU */
 } test_case;
 
 #define CASE_DEFAULTS .B = 1, .H = 2, .G = 1, .M = 19, .N = 23, .D = 16, .E = 16, .dlse = 1
@@ -75,6 +84,7 @@ extern const int64_t test_case_count;
 const test_case *case_find(const char *name);
 /* The dtype of this name (f32, f16, bf16, f64), or -1. */
 int32_t case_dtype_named(const char *name);
+const char *case_dtype_name(int32_t dtype);
 /* Does `pattern` select the name? A pattern with * or ? is a glob, any other one a part of the name; NULL: all. */
 int case_matches(const test_case *c, const char *pattern);
 void case_print_json(FILE *to, const test_case *c);

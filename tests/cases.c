@@ -22,6 +22,7 @@ static const char *const stride_names[] = {"compact",   "gaps",        "negative
 static const char *const input_names[] = {"normal",   "large",    "zero_scores", "bad_bias",
                                           "bad_keys", "nan_in_q", "inf_in_v",    "minus_inf_bias"};
 static const char *const mask_names[] = {"random", "hidden_rows", "padding", "nothing_visible"};
+static const char *const table_names[] = {"shuffled", "shared", "wild", "no_pages"};
 static const char *const segment_names[] = {"none", "sorted", "shuffled"};
 static const struct {
     uint32_t flag;
@@ -42,6 +43,8 @@ int32_t case_dtype_named(const char *name) {
         if (!strcmp(dtype_names[n], name)) return n;
     return -1;
 }
+
+const char *case_dtype_name(int32_t dtype) { return dtype_names[dtype]; }
 
 int case_matches(const test_case *c, const char *pattern) {
     if (!pattern) return 1;
@@ -72,6 +75,7 @@ void case_describe(char *buffer, size_t bytes, const test_case *c) {
     if (c->packed_q) add(&to, " M packed");
     else add(&to, " M%" PRId64, c->M);
     if (c->packed_k) add(&to, " N packed");
+    else if (c->page) add(&to, " N%" PRId64 " in pages of %" PRId64, c->N, c->page);
     else add(&to, " N%" PRId64, c->N);
     add(&to, " D%" PRId64 " E%" PRId64, c->D, c->E);
     for (unsigned f = 0; f < sizeof flag_names / sizeof *flag_names; f++)
@@ -148,6 +152,8 @@ void case_print_json(FILE *to, const test_case *c) {
     print_int(to, "tokens_after", c->tokens_after);
     print_int(to, "max_q", c->max_q);
     print_int(to, "max_k", c->max_k);
+    print_int(to, "page", c->page);
+    if (c->page) print_string(to, "table", table_names[c->table]);
     print_string(to, "strides", c->strides ? stride_names[c->strides] : NULL);
     print_string(to, "inputs", c->inputs ? input_names[c->inputs] : NULL);
     print_int(to, "f32_out", c->f32_out);

@@ -74,7 +74,7 @@ void check_give_truth(instance *x, const check_truth *truth) {
         tensor_set(&x->tensors[T_LSE].dl, n, truth->forward.lse[n]);
 }
 
-static void find_truth(check_truth *truth, instance *x) {
+void check_find_truth(check_truth *truth, instance *x) {
     memset(truth, 0, sizeof *truth);
     oracle_request forward = {.attention = &x->attention, .arithmetic = ORACLE_REFERENCE, .tf32 = multiplies_tf32(x)};
     truth->forward = oracle_run(&forward);
@@ -87,7 +87,7 @@ static void find_truth(check_truth *truth, instance *x) {
     mark_exempt(x, truth);
 }
 
-static void free_truth(check_truth *truth) {
+void check_free_truth(check_truth *truth) {
     oracle_free(&truth->forward);
     oracle_free(&truth->reference);
     oracle_free(&truth->plain);
@@ -174,7 +174,7 @@ void check_case(check_report *report, const test_case *c, const check_options *o
     clock_gettime(CLOCK_MONOTONIC, &start);
     *report = (check_report){.test = c};
     instance_make(&x, c, options->seed);
-    find_truth(&truth, &x);
+    check_find_truth(&truth, &x);
     const char *option = device_kind() == DEVICE_CUDA ? "cuda_variant" : "cpu_isa";
     for (int32_t n = 0; n < options->isa_count && !device_lost(); n++) {
         report->isa = options->isas[n];
@@ -185,7 +185,7 @@ void check_case(check_report *report, const test_case *c, const check_options *o
         else run_on_isa(report, &x, &truth, options);
     }
     dlattn_set_option(option, NULL);
-    free_truth(&truth);
+    check_free_truth(&truth);
     instance_free(&x);
     clock_gettime(CLOCK_MONOTONIC, &end);
     report->seconds = (double)(end.tv_sec - start.tv_sec) + 1e-9 * (double)(end.tv_nsec - start.tv_nsec);

@@ -43,13 +43,15 @@ typedef struct check_report {
 
 void check_case(check_report *report, const test_case *c, const check_options *options);
 
-/* ---- for the files of the check alone ----------------------------------------------------------------------------- */
+/* ---- for the files of the check, and bench/run.c ----------------------------------------------------------------------------- */
 
 typedef struct check_truth {
     oracle_result forward, reference, plain, plain_f32, rounding, narrowing;
     unsigned char *exempt[T_COUNT]; /* rows that a NaN or inf may have reached; NULL: none */
 } check_truth;
 
+void check_find_truth(check_truth *truth, instance *x); /* leaves the true out and lse in the instance */
+void check_free_truth(check_truth *truth);
 __attribute__((format(printf, 2, 3))) void check_fail(check_report *report, const char *format, ...);
 /* Fails unless status is DLATTN_OK, or a forced variant refused the problem. Returns the status. */
 int32_t check_status(check_report *report, int32_t status, const char *what);

@@ -12,7 +12,7 @@ enum { FENCE = GUARDED_FENCE, POISON = GUARDED_POISON };
 
 const char *const tensor_names[T_COUNT] = {
     "q", "k", "v", "bias", "mask", "alibi_slopes", "sinks", "q_segments", "kv_segments", "cu_seqlens_q", "cu_seqlens_k", "seqlens_q",
-    "seqlens_k", "q_starts", "k_starts", "rng_state", "dout", "dlse", "out", "lse", "dq", "dk", "dv", "dbias", "dsinks"};
+    "seqlens_k", "block_table", "q_starts", "k_starts", "rng_state", "dout", "dlse", "out", "lse", "dq", "dk", "dv", "dbias", "dsinks"};
 
 /* ---- random numbers and memory ------------------------------------------------------------------------------------ */
 
@@ -123,12 +123,18 @@ static int64_t sum(const int64_t *list, int64_t count) {
     return total;
 }
 
+static int64_t pages_of_sequence(const test_case *c) { return c->N / c->page; }
+
+/* Page 0, those of all sequences, and two of nobody. */
+static int64_t page_count(const test_case *c) { return c->table == TABLE_NO_PAGES ? 0 : 3 + c->B * pages_of_sequence(c); }
+
 /* Shape of q, k, v or a tensor like them; returns the rank. */
 static int32_t token_shape(int64_t *shape, const test_case *c, int keys, int64_t width) {
     int64_t heads = keys ? c->G : c->H, tokens = keys ? c->N : c->M;
     int32_t n = 0, packed = keys ? c->packed_k : c->packed_q;
     if (packed) tokens = c->tokens_before + sum(keys ? c->k_lengths : c->q_lengths, c->B) + c->tokens_after;
-    else shape[n++] = c->B;
+    else shape[n++] = keys && c->page ? page_count(c) : c->B;
+    if (keys && c->page) tokens = c->page;
     shape[n++] = c->layout ? heads : tokens;
     shape[n++] = c->layout ? tokens : heads;
     shape[n++] = width;
@@ -146,7 +152,7 @@ static void add_like_q_k_v(instance *x, int q, int k, int v, DLDataType dtype) {
     add_tensor(x, q, dtype, ndim, shape, c->strides, 0);
     if (k < 0) return;
     int32_t first_heads = c->packed_k ? (c->layout ? 0 : 1) : (c->layout ? 1 : 2);
-    unsigned zero = c->strides == BROADCAST && k < T_OUT ? 1u << first_heads | (c->packed_k ? 0u : 1u) : 0;
+    unsigned zero = c->strides == BROADCAST && k < T_OUT ? 1u << first_heads | (c->packed_k || c->page ? 0u : 1u) : 0;
     ndim = token_shape(shape, c, 1, c->D);
     add_tensor(x, k, dtype, ndim, shape, c->strides, zero);
     ndim = token_shape(shape, c, 1, c->E);
@@ -183,6 +189,33 @@ static void add_offsets(instance *x, int id, const int64_t *lengths) {
     add_list(x, id, cu, B + 1);
 }
 
+/* A number that is the id of no page; some hold one in their low half. */
+static int64_t wild_page(const test_case *c, int64_t n) {
+    const int64_t small[] = {-1, page_count(c), INT32_MAX, INT32_MIN};
+    const int64_t large[] = {-1, page_count(c), (INT64_C(1) << 32) + 1, INT64_MIN + 1};
+    return (c->index64 ? large : small)[n % 4];
+}
+
+static void add_table(instance *x) {
+    const test_case *c = x->test;
+    int64_t pages = pages_of_sequence(c), count = c->B * pages, shape[2] = {c->B, pages}, *ids = malloc((size_t)(count + 1) * sizeof *ids);
+    held_tensor *t = add_tensor(x, T_BLOCK_TABLE, make_dtype(kDLInt, c->index64 ? 64 : 32), 2, shape, c->strides, 0);
+    if (!ids) abort();
+    for (int64_t n = 0; n < count; n++) { /* a shuffle of 1 .. count */
+        int64_t at = (int64_t)(instance_random(x) % (uint64_t)(n + 1));
+        ids[n] = ids[at];
+        ids[at] = n + 1;
+    }
+    for (int64_t b = 0; b < c->B; b++)
+        for (int64_t n = 0; n < pages; n++) {
+            int64_t shared = c->table == TABLE_SHARED && n < pages / 2, id = ids[(shared ? 0 : b * pages) + n];
+            int hole = (c->table == TABLE_WILD && n == 1) || c->table == TABLE_NO_PAGES;
+            if (hole || n * c->page >= c->k_used[b]) id = wild_page(c, b + n);
+            tensor_set_int(&t->dl, b * pages + n, id);
+        }
+    free(ids);
+}
+
 static const DLTensor *given(instance *x, int id) { return x->tensors[id].used ? &x->tensors[id].dl : NULL; }
 static DLTensor *wanted(instance *x, int id) { return x->tensors[id].used ? &x->tensors[id].dl : NULL; }
 
@@ -192,6 +225,7 @@ static void add_lengths(instance *x) {
     if (c->packed_k) add_offsets(x, T_CU_K, c->k_lengths);
     if (c->use_q) add_list(x, T_SEQLENS_Q, c->q_used, c->B);
     if (c->use_k) add_list(x, T_SEQLENS_K, c->k_used, c->B);
+    if (c->page) add_table(x);
     if (c->start_tensors) {
         add_list(x, T_Q_STARTS, c->q_starts, c->B);
         add_list(x, T_K_STARTS, c->k_starts, c->B);
@@ -217,10 +251,11 @@ static void link_attention(instance *x) {
         .bias = given(x, T_BIAS), .mask = given(x, T_MASK), .alibi_slopes = given(x, T_ALIBI), .sinks = given(x, T_SINKS),
         .q_segments = given(x, T_Q_SEGMENTS), .kv_segments = given(x, T_KV_SEGMENTS), .cu_seqlens_q = given(x, T_CU_Q),
         .cu_seqlens_k = given(x, T_CU_K), .seqlens_q = given(x, T_SEQLENS_Q), .seqlens_k = given(x, T_SEQLENS_K),
-        .q_starts = given(x, T_Q_STARTS), .k_starts = given(x, T_K_STARTS), .rng_state = given(x, T_RNG),
-        .max_seqlen_q = c->max_q, .max_seqlen_k = c->max_k, .window_left = c->window_left, .window_right = c->window_right,
-        .block_size = c->block_size, .block_count = c->block_count, .q_start = c->q_start, .k_start = c->k_start,
-        .scale = c->scale, .softcap = c->softcap, .dropout = c->dropout, .flags = c->flags, .layout = c->layout};
+        .block_table = given(x, T_BLOCK_TABLE), .q_starts = given(x, T_Q_STARTS), .k_starts = given(x, T_K_STARTS),
+        .rng_state = given(x, T_RNG), .max_seqlen_q = c->max_q, .max_seqlen_k = c->max_k, .window_left = c->window_left,
+        .window_right = c->window_right, .block_size = c->block_size, .block_count = c->block_count,
+        .q_start = c->q_start, .k_start = c->k_start, .scale = c->scale, .softcap = c->softcap, .dropout = c->dropout,
+        .flags = c->flags, .layout = c->layout};
     if (!c->rng_state) x->attention.seed = c->seed, x->attention.offset = c->offset;
 }
 

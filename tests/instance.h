@@ -27,7 +27,7 @@ typedef struct held_tensor {
 
 enum {
     T_Q, T_K, T_V, T_BIAS, T_MASK, T_ALIBI, T_SINKS, T_Q_SEGMENTS, T_KV_SEGMENTS, T_CU_Q, T_CU_K, T_SEQLENS_Q, T_SEQLENS_K,
-    T_Q_STARTS, T_K_STARTS, T_RNG, T_DOUT, T_DLSE, T_OUT, T_LSE, T_DQ, T_DK, T_DV, T_DBIAS, T_DSINKS, T_COUNT
+    T_BLOCK_TABLE, T_Q_STARTS, T_K_STARTS, T_RNG, T_DOUT, T_DLSE, T_OUT, T_LSE, T_DQ, T_DK, T_DV, T_DBIAS, T_DSINKS, T_COUNT
 };
 extern const char *const tensor_names[T_COUNT];
 
@@ -48,6 +48,7 @@ void instance_make(instance *x, const test_case *c, uint64_t seed);
 void instance_make_empty(instance *x, const test_case *c, uint64_t seed); /* without data in floating tensors */
 void instance_fill(instance *x);                                          /* the data alone */
 void instance_fill_fast(instance *x); /* for timing: the same few numbers again and again, outside of sequences too */
+void instance_fill_hashed(instance *x); /* for benches: what bench/run.* of every language makes, see bench/README.md */
 void instance_free(instance *x);
 
 /* Fills outputs with poison; first..last are T_ numbers. */

@@ -218,3 +218,25 @@ void instance_fill_fast(instance *x) {
         if (used(x, large[n])) fill_repeating(x, large[n]);
     fill_small(x);
 }
+
+/* Element n of tensor t as 32 well-mixed bits (the constants are those of Chris Wellons' lowbias32). */
+static uint32_t hashed(uint32_t t, int64_t n) {
+    uint32_t x = (uint32_t)n + t * UINT32_C(0x9e3779b9);
+    x = (x ^ x >> 16) * UINT32_C(0x7feb352d);
+    x = (x ^ x >> 15) * UINT32_C(0x846ca68b);
+    return x ^ x >> 16;
+}
+
+void instance_fill_hashed(instance *x) {
+    static const int numbered[] = {T_Q, T_K, T_V, T_DOUT, T_BIAS, T_MASK, T_SINKS};
+    fill_small(x);
+    for (uint32_t t = 0; t < sizeof numbered / sizeof *numbered; t++) {
+        const DLTensor *to = &x->tensors[numbered[t]].dl;
+        if (!used(x, numbered[t])) continue;
+        for (int64_t n = 0, count = tensor_count(to); n < count; n++) {
+            const uint32_t bits = hashed(t + 1, n);
+            if (numbered[t] == T_MASK) tensor_set_int(to, n, bits % 8 < 5);
+            else tensor_set(to, n, (real)(bits >> 8) * 0x1p-23L - 1);
+        }
+    }
+}

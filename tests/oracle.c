@@ -13,6 +13,7 @@ static void describe_side(oracle_side *side, const DLTensor *t, const DLTensor *
     int32_t heads_first = layout == DLATTN_BHSD;
     side->packed = cu != NULL;
     side->layout = layout;
+    side->table = NULL;
     side->start = 0;
     if (cu) {
         side->count = cu->shape[0] - 1;
@@ -35,15 +36,37 @@ static void describe_side(oracle_side *side, const DLTensor *t, const DLTensor *
     if (bound > 0) side->length = least(side->length, bound);
 }
 
+/* Keys in pages; without a page there is no key. */
+static void describe_pages(oracle_side *side, const dlattn_attention *a, int64_t b) {
+    side->table = a->block_table;
+    side->page = side->tokens;
+    side->pool = side->count;
+    side->count = side->table->shape[0];
+    side->tokens = side->page * side->table->shape[1];
+    side->longest = a->max_seqlen_k > 0 ? a->max_seqlen_k : side->tokens;
+    side->length = b < side->count && side->pool > 0 ? least(side->tokens, tensor_get_int(a->seqlens_k, b)) : 0;
+    if (a->max_seqlen_k > 0) side->length = least(side->length, a->max_seqlen_k);
+}
+
 void oracle_sides(const dlattn_attention *a, int64_t b, oracle_side *queries, oracle_side *keys) {
     describe_side(queries, a->q, a->cu_seqlens_q, a->seqlens_q, a->max_seqlen_q, b, a->layout);
-    describe_side(keys, a->k, a->cu_seqlens_k, a->seqlens_k, a->max_seqlen_k, b, a->layout);
+    describe_side(keys, a->k, a->cu_seqlens_k, a->block_table ? NULL : a->seqlens_k, a->max_seqlen_k, b, a->layout);
+    if (a->block_table) describe_pages(keys, a, b);
+}
+
+/* Where key `at` of sequence b lies: in page *b, token *at. A page that does not exist is page 0. */
+static void find_page(const oracle_side *side, int64_t *b, int64_t *at) {
+    int64_t id = tensor_get_int(side->table, *b * side->table->shape[1] + *at / side->page);
+    *b = id < 0 || id >= side->pool ? 0 : id;
+    *at %= side->page;
 }
 
 int64_t oracle_row(const oracle_side *side, int64_t b, int64_t h, int64_t at) {
+    int64_t tokens = side->table ? side->page : side->tokens;
+    if (side->table) find_page(side, &b, &at);
     if (side->packed) b = 0, at += side->start;
-    if (side->layout == DLATTN_BHSD) return (b * side->heads + h) * side->tokens + at;
-    return (b * side->tokens + at) * side->heads + h;
+    if (side->layout == DLATTN_BHSD) return (b * side->heads + h) * tokens + at;
+    return (b * tokens + at) * side->heads + h;
 }
 
 int64_t oracle_lse_row(const oracle_side *side, int64_t b, int64_t h, int64_t at) {
@@ -51,7 +74,10 @@ int64_t oracle_lse_row(const oracle_side *side, int64_t b, int64_t h, int64_t at
     return (b * side->heads + h) * side->tokens + at;
 }
 
-int64_t oracle_rows(const oracle_side *side) { return (side->packed ? 1 : side->count) * side->tokens * side->heads; }
+int64_t oracle_rows(const oracle_side *side) {
+    if (side->table) return side->pool * side->page * side->heads;
+    return (side->packed ? 1 : side->count) * side->tokens * side->heads;
+}
 
 /* i' and j' of the head of dlattn.h. */
 static void positions(const dlattn_attention *a, int64_t b, int64_t i, int64_t j, wide *row, wide *key) {

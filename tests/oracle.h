@@ -25,6 +25,8 @@ typedef struct oracle_side {
     int64_t longest;       /* what a bias or mask dimension over this side must hold */
     int64_t start, length; /* of the sequence that oracle_sides was asked about */
     int32_t packed, layout;
+    const DLTensor *table; /* keys in pages: `pool` of them, `page` tokens each; count is that of the table's rows. NULL: not */
+    int64_t page, pool;
 } oracle_side;
 
 /* Fills both sides for sequence b. */

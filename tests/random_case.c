@@ -249,6 +249,22 @@ static void draw_inputs(draw *r) {
     c->gradients = ALL_GRADIENTS;
 }
 
+/* Last, as it changes no other draw: keys in pages, of which a few are not full. Their backward does not exist. */
+static void draw_pages(draw *r) {
+    test_case *c = r->c;
+    int64_t page = chance(r, 40) ? PICK(r, 16, 64, 256) : between(r, 1, 1 + smaller(c->N, 300)), keys = c->N;
+    int64_t pages = (c->N + page - 1) / page + (chance(r, 20) ? 1 : 0), last = INT64_MAX - pages * page;
+    int traps = c->inputs == BAD_KEYS || c->inputs == NAN_IN_Q || c->inputs == INF_IN_V;
+    if (c->packed_k || c->k_start > last || c->q_start > INT64_MAX - c->M - pages * page) return;
+    c->page = page;
+    c->N = pages * page;
+    for (int64_t b = 0; b < c->B && !c->use_k; b++) c->k_used[b] = traps || chance(r, 50) ? keys : below(r, keys + 1);
+    c->use_k = 1;
+    c->table = !traps && chance(r, 25) ? TABLE_SHARED : TABLE_SHUFFLED;
+    if (c->strides == INTERLEAVED) c->strides = GAPS;
+    c->gradients = NO_GRADIENTS;
+}
+
 void random_case_make(random_case *to, uint64_t seed) {
     draw r = {seed, &to->test};
     memset(to, 0, sizeof *to);
@@ -261,4 +277,5 @@ void random_case_make(random_case *to, uint64_t seed) {
     draw_positions(&r);
     draw_memory(&r);
     draw_inputs(&r);
+    if (chance(&r, 12)) draw_pages(&r);
 }

@@ -15,7 +15,8 @@ trap 'rm -rf "$work"' EXIT
 export DLATTN_CACHE_DIR="$work/cache"
 
 # Of each group: a pattern that stands for one case, and the kernels to run it with.
-group_1="--variant auto head_sizes_bf16_33_31 gpu_tiles_65_127_bf16 gpu_split_few_rows_bf16 gpu_bias_dbias_bf16 gpu_packed_bf16"
+group_1="--variant auto head_sizes_bf16_33_31 gpu_tiles_65_127_bf16 gpu_split_few_rows_bf16 gpu_bias_dbias_bf16 gpu_packed_bf16
+    paged_size_16_bf16 paged_table_wild_bf16 paged_decode_misaligned_f16"
 group_2="--variant auto gpu_large_causal_d64 gpu_heads_256_256_bf16 gpu_deterministic_gqa_bf16 gpu_segments_shuffled_bf16"
 group_3="--variant auto everything_together_f16 gpu_wide_bias_d200 gpu_wide_dropout gpu_misaligned_bf16 bias_broadcast_rows_dbias
     gpu_heads_112_112_bf16"

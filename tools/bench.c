@@ -1,12 +1,11 @@
 /* bench.c: `dlattn bench` times one problem given by options, or the table of bench cases. */
-#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
+#include "bench_table.h"
 #include "commands.h"
-#include "json.h"
 #include "options.h"
 #include "timing.h"
 
@@ -24,23 +23,12 @@ static const char help[] =
     "  --isa NAME        scalar, avx2, avx512, avx512bf16, amx, neon\n"
     "  --repeats N       default: as many as fit into --budget seconds (0.5), at least 5\n"
     "  --table [PATTERN] the bench cases, or those with PATTERN in their name; --list shows them\n"
-    "  --json            one object per result, as bench/README.md says\n\n";
+    "  --json            one object per result, as bench/README.md says; with --list one per case\n\n";
 static const char examples[] =
     "\n  dlattn bench --batch-size 2 --num-heads 8 --kv-heads 2 --seq-len 1024 --head-dim 64 --dtype bf16 \\\n"
     "      --attn-mode sliding_window --window-size 500 --backward\n"
     "  dlattn bench --table causal --threads 1\n"
     "  dlattn bench --device cuda --table d128\n";
-
-#define BENCH(id, ...) {.name = #id, CASE_DEFAULTS, .dlse = 0, __VA_ARGS__},
-#pragma GCC diagnostic ignored "-Woverride-init" /* a case overrides the defaults */
-static const test_case bench_cases[] = {
-#include "bench_cases.h"
-};
-static const test_case cuda_cases[] = {
-#include "bench_cases_cuda.h"
-};
-#undef BENCH
-enum { BENCH_COUNT = sizeof bench_cases / sizeof *bench_cases, CUDA_COUNT = sizeof cuda_cases / sizeof *cuda_cases };
 
 typedef struct request {
     problem_options options;
@@ -50,8 +38,6 @@ typedef struct request {
     double budget;
     int table, list, json, backward, printed;
 } request;
-
-static const char *const dtype_names[] = {"f32", "f16", "bf16", "f64"};
 
 static void print_head(const request *r) {
     if (r->device.kind == DEVICE_CUDA) {
@@ -64,53 +50,31 @@ static void print_head(const request *r) {
 static void print_text(const timing *t) {
     if (t->cuda) {
         printf("%-38s %-8s %-5s %10.4f %9.1f %9.2f  %s\n", t->problem->name, t->backward ? "backward" : "forward",
-               dtype_names[t->problem->dtype], t->ms, t->gflops * 1e-3, t->host_us, t->isa);
+               case_dtype_name(t->problem->dtype), t->ms, t->gflops * 1e-3, t->host_us, t->isa);
         return;
     }
-    printf("%-38s %-8s %-5s %10.3f %9.1f %5.0f%%", t->problem->name, t->backward ? "backward" : "forward", dtype_names[t->problem->dtype],
-           t->ms, t->gflops, 100 * t->gflops / t->peak_gflops);
+    printf("%-38s %-8s %-5s %10.3f %9.1f %5.0f%%", t->problem->name, t->backward ? "backward" : "forward",
+           case_dtype_name(t->problem->dtype), t->ms, t->gflops, 100 * t->gflops / t->peak_gflops);
     if (t->read_gbs > 0) printf(" %8.1f %5.0f%%", t->read_gbs, 100 * t->read_gbs / t->peak_read_gbs);
     else printf(" %8s %6s", "", "");
     printf("  %s, %d\n", t->isa, t->threads);
 }
 
-static void print_json(const timing *t, int first) {
-    int32_t version = dlattn_version();
-    printf("%s\n{\"provider\": \"dlattn\", \"language\": \"c\", \"version\": \"%d.%d.%d\", \"case\": ", first ? "" : ",",
-           version / 10000, version / 100 % 100, version % 100);
-    json_string(stdout, t->problem->name);
-    printf(", \"pass\": \"%s\", \"dtype\": \"%s\", \"isa\": \"%s\", \"threads\": %d, \"repeats\": %d, \"ms\": ",
-           t->backward ? "backward" : "forward", dtype_names[t->problem->dtype], t->isa, t->threads, t->repeats);
-    json_number(stdout, t->ms);
-    printf(", \"gflops\": ");
-    json_number(stdout, t->gflops);
-    if (t->cuda) {
-        printf(", \"device\": \"cuda\", \"host_us\": ");
-        json_number(stdout, t->host_us);
-    }
-    printf(", \"peak_gflops\": ");
-    json_number(stdout, t->cuda ? NAN : t->peak_gflops);
-    if (t->read_gbs > 0) {
-        printf(", \"read_gbs\": ");
-        json_number(stdout, t->read_gbs);
-        printf(", \"peak_read_gbs\": ");
-        json_number(stdout, t->peak_read_gbs);
-    }
-    printf(", \"problem\": ");
-    case_print_json(stdout, t->problem);
-    printf("}");
-}
-
 static int time_one(request *r, const test_case *problem, int backward) {
     timing results[2];
-    timing_request wanted = {problem, (int32_t)r->threads, (int32_t)r->repeats, backward, r->budget, r->device};
+    timing_request wanted = {.problem = problem, .threads = (int32_t)r->threads, .repeats = (int32_t)r->repeats,
+                             .backward = backward, .budget = r->budget, .device = r->device};
     int count = 0, progress = isatty(fileno(stderr));
     if (progress) fprintf(stderr, "\r\033[K%s", problem->name);
     int32_t status = time_problem(results, &count, &wanted);
     if (progress) fprintf(stderr, "\r\033[K");
     for (int n = 0; n < count; n++) {
-        if (r->json) print_json(&results[n], !r->printed);
-        else print_text(&results[n]);
+        if (r->json) {
+            fputs(r->printed ? ",\n" : "\n", stdout);
+            timing_print_json(stdout, &results[n]);
+        } else {
+            print_text(&results[n]);
+        }
         r->printed = 1;
     }
     fflush(stdout);
@@ -119,18 +83,28 @@ static int time_one(request *r, const test_case *problem, int backward) {
     return status != DLATTN_OK;
 }
 
+static void list_one(const request *r, const test_case *c, int later) {
+    if (!r->json) {
+        printf("%s\n", c->name);
+        return;
+    }
+    fputs(later ? ",\n" : "\n", stdout);
+    case_print_json(stdout, c);
+}
+
 static int run_bench(request *r) {
     int failed = 0, matched = 0, cuda = r->device.kind == DEVICE_CUDA;
     char why[300];
     if (!r->list && device_select(&r->device, why, sizeof why)) return fprintf(stderr, "dlattn bench: %s\n", why), 1;
     if (r->json) printf("[");
     else if (!r->list) print_head(r);
-    for (int n = 0; r->table && n < (cuda ? CUDA_COUNT : BENCH_COUNT) && !device_lost(); n++) {
-        const test_case *c = cuda ? &cuda_cases[n] : &bench_cases[n];
+    const bench_table table = cuda ? bench_table_cuda() : bench_table_cpu();
+    for (int n = 0; r->table && n < table.count && !device_lost(); n++) {
+        const test_case *c = &table.cases[n];
         if (!case_matches(c, r->pattern)) continue;
-        matched = 1;
-        if (r->list) printf("%s\n", c->name);
+        if (r->list) list_one(r, c, matched);
         else failed |= time_one(r, c, c->gradients != NO_GRADIENTS);
+        matched = 1;
     }
     if (!r->table) failed = time_one(r, &r->options.problem, r->backward);
     if (r->json) printf("\n]\n");

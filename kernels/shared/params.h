@@ -66,9 +66,11 @@ typedef struct dlattn_params {
     dlattn_u64 delta;            // float [row]: sum_e dout * out - dlse
     dlattn_u64 lse2;             // float [row]: lse * log2(e); +inf where p is 0 (nothing visible, past the end)
     dlattn_u64 dq_sum;           // float [row][dq_columns]: dq before scale, summed with reductions
+    dlattn_u64 finished;         // u32 [b][g]: how many blocks of the main pass have added all of theirs to dq_sum
     dlattn_u64 partial_out;      // float [split][row][E]: normalised
     dlattn_u64 partial_lse;      // float [split][row]: natural log
     dlattn_u64 row_segments;     // int64 [b][head_rows / 32][2]: least and largest segment of 32 rows; none: the least above
+    dlattn_u64 next_tile;        // uint32, 0 at first: tiles of rows taken beyond each block's first; absent (0): a fixed order
     dlattn_u64 key_segments;     // int64 [b][segment_ranges(N)][2]: the same of 32 keys
     dlattn_i64 row_count;        // of all (sequence, head) together
     dlattn_i64 head_rows;        // from one head's rows to the next one's

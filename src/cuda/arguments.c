@@ -127,7 +127,7 @@ void dlattn__arguments_fill(dlattn_params *out, const problem *p, const buffers 
     out->packed_q = p->packed_q;
     out->packed_k = p->packed_k;
     out->tokens_q = (int)p->q.extent[1];
-    out->tokens_k = (int)p->tokens_k;
+    out->tokens_k = p->page && p->k.extent[0] == 0 ? 0 : (int)p->tokens_k; /* without a page there is no key */
     out->page = (int)p->page;
     fill_masks(out, p);
     out->features = dlattn__features(p);

@@ -10,6 +10,7 @@
 #include "error.h"
 #include "explain.h"
 #include "launch.h"
+#include "maps.h"
 #include "nvrtc_copies.h"
 #include "tensor.h"
 #include "workspace.h"
@@ -75,10 +76,12 @@ static int32_t run_in_context(const problem *p, const buffers *x, const cuda_sch
                               const dlattn_exec *exec) {
     CUfunction functions[DLATTN_MAX_STEPS];
     dlattn_params params;
+    dlattn_maps maps;
     DLATTN_TRY(dlattn__arguments_check(p, x));
     DLATTN_TRY(dlattn__load_steps(functions, s, scope));
     dlattn__arguments_fill(&params, p, x);
-    return dlattn__launch_steps(functions, s, &params, exec->workspace, exec->stream);
+    if (s->main && s->main->tensor_maps) DLATTN_TRY(dlattn__maps_fill(&maps, p, x, s->main));
+    return dlattn__launch_steps(functions, s, &params, &maps, exec->workspace, exec->stream);
 }
 
 /* Even the smallest schedule has no room. */
@@ -139,7 +142,7 @@ static int32_t write_dropout_mask(const problem *p, const buffers *x, const cuda
     DLATTN_TRY(dlattn__arguments_check(p, x));
     DLATTN_TRY(dlattn__function_get(&function, scope->context, scope->device, &step.request));
     dlattn__arguments_fill(&params, p, x);
-    return dlattn__launch(function, &step, &params, exec->stream);
+    return dlattn__launch(function, &step, &params, NULL, exec->stream);
 }
 
 static int32_t cuda_dropout_mask(const problem *p, const buffers *x, const dlattn_exec *exec) {

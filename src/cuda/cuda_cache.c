@@ -35,7 +35,7 @@ static int32_t launch_warps(const char *file, const char *entry, int64_t warps, 
                             .blocks = (warps + WARPS - 1) / WARPS};
     CUfunction function;
     DLATTN_TRY(dlattn__function_get(&function, scope->context, scope->device, &step.request));
-    return dlattn__launch(function, &step, params, exec->stream);
+    return dlattn__launch(function, &step, params, NULL, exec->stream);
 }
 
 static bool in_units_of_16(const operand *o, const void *data) {

@@ -49,7 +49,7 @@ static int32_t merge_in_context(const merge_problem *p, const merge_part *parts,
     DLATTN_TRY(check(p, parts, out, lse));
     DLATTN_TRY(dlattn__function_get(&function, scope->context, scope->device, &step.request));
     fill(&params, p, parts, out, lse);
-    return dlattn__launch(function, &step, &params, exec->stream);
+    return dlattn__launch(function, &step, &params, NULL, exec->stream);
 }
 
 static bool has_float64(const merge_problem *p, const merge_part *parts) {

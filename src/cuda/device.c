@@ -40,6 +40,7 @@ static int32_t read_device(known_device *d, int32_t id) {
     DLATTN_TRY(read_attribute(&d->facts.multiprocessors, CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT, d->handle));
     DLATTN_TRY(read_attribute(&d->facts.smem_bytes, CU_DEVICE_ATTRIBUTE_MAX_SHARED_MEMORY_PER_BLOCK_OPTIN, d->handle));
     d->facts.arch = 10 * major + minor;
+    d->facts.tensor_maps = d->facts.arch == 90 && dlattn__driver.cuTensorMapEncodeTiled;
     if (d->facts.arch < DLATTN_OLDEST_ARCH)
         return dlattn__fail(DLATTN_ERR_DEVICE, "q's CUDA device %d has compute capability %d.%d, expected 7.5 or later",
                             (int)id, (int)major, (int)minor);
@@ -68,7 +69,7 @@ int32_t dlattn__cuda_device(cuda_device *out, int32_t id) {
 
 cuda_device dlattn__cuda_device_like(int32_t arch) {
     const int32_t kibibytes = arch == 75 ? 64 : arch == 80 ? 163 : arch == 90 || arch == 100 ? 227 : 99;
-    return (cuda_device){.arch = arch, .multiprocessors = 256, .smem_bytes = kibibytes * 1024};
+    return (cuda_device){.arch = arch, .multiprocessors = 256, .smem_bytes = kibibytes * 1024, .tensor_maps = arch == 90};
 }
 
 static int32_t primary_of(CUcontext *out, known_device *d) {

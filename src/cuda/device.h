@@ -15,7 +15,7 @@ typedef struct cuda_device {
     int32_t arch;            /* 90 for compute capability 9.0 */
     int32_t multiprocessors;
     int32_t smem_bytes;      /* that one block may have */
-    int32_t reserved0;
+    bool tensor_maps;        /* has it the copy engine and wgmma of 9.0, and its driver tensor maps? */
 } cuda_device;
 
 /* Facts of device `id`, read once. Errors: no driver, no such device, a device older than DLATTN_OLDEST_ARCH. */

@@ -35,15 +35,19 @@ static int32_t fill_table(get_proc_address get) {
     static const struct {
         const char *name;
         size_t offset;
+        bool optional;
     } calls[] = {
-#define CALL(name, parameters) {#name, offsetof(dlattn__driver_table, name)},
-        DLATTN_DRIVER_CALLS(CALL)
+#define CALL(name, parameters) {#name, offsetof(dlattn__driver_table, name), false},
+#define OPTIONAL(name, parameters) {#name, offsetof(dlattn__driver_table, name), true},
+        DLATTN_DRIVER_CALLS(CALL) DLATTN_DRIVER_OPTIONAL_CALLS(OPTIONAL)
 #undef CALL
+#undef OPTIONAL
     };
     for (size_t i = 0; i < sizeof calls / sizeof calls[0]; i++) {
         void *address = NULL;
         CUresult result = get(calls[i].name, &address, DLATTN_OLDEST_DRIVER, CU_GET_PROC_ADDRESS_DEFAULT, NULL);
-        if (result != CUDA_SUCCESS || !address)
+        if (result != CUDA_SUCCESS) address = NULL;
+        if (!address && !calls[i].optional)
             return dlattn__fail(DLATTN_ERR_UNSUPPORTED, "libcuda.so.1 has no %s: update the NVIDIA driver",
                                 calls[i].name);
         memcpy((char *)&dlattn__driver + calls[i].offset, &address, sizeof address);

@@ -16,6 +16,9 @@ typedef unsigned int CUresult; /* the enumerations of cuda.h have no negative va
 typedef unsigned int CUdevice_attribute, CUfunction_attribute, CUpointer_attribute;
 typedef unsigned int CUstreamCaptureMode, CUstreamCaptureStatus, CUlaunchAttributeID, CUjit_option;
 typedef unsigned int CUdriverProcAddressQueryResult;
+typedef unsigned int CUtensorMapDataType, CUtensorMapInterleave, CUtensorMapSwizzle, CUtensorMapL2promotion;
+typedef unsigned int CUtensorMapFloatOOBfill;
+typedef struct CUtensorMap_st CUtensorMap; /* tensor_map of kernels/shared/tensor_maps.h */
 typedef struct CUctx_st *CUcontext;
 typedef struct CUmod_st *CUmodule;
 typedef struct CUfunc_st *CUfunction;
@@ -79,6 +82,12 @@ typedef struct CUlaunchConfig {
     X(CU_STREAM_CAPTURE_MODE_RELAXED, 2)                               \
     X(CU_LAUNCH_ATTRIBUTE_CLUSTER_DIMENSION, 4)                        \
     X(CU_LAUNCH_ATTRIBUTE_PROGRAMMATIC_STREAM_SERIALIZATION, 6)        \
+    X(CU_TENSOR_MAP_DATA_TYPE_FLOAT16, 6)                              \
+    X(CU_TENSOR_MAP_DATA_TYPE_BFLOAT16, 9)                             \
+    X(CU_TENSOR_MAP_INTERLEAVE_NONE, 0)                                \
+    X(CU_TENSOR_MAP_SWIZZLE_128B, 3)                                   \
+    X(CU_TENSOR_MAP_L2_PROMOTION_L2_256B, 3)                           \
+    X(CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE, 0)                            \
     X(CU_JIT_ERROR_LOG_BUFFER, 5)                                      \
     X(CU_JIT_ERROR_LOG_BUFFER_SIZE_BYTES, 6)                           \
     X(CU_GET_PROC_ADDRESS_DEFAULT, 0)
@@ -124,9 +133,18 @@ enum { DLATTN_OLDEST_DRIVER = 12000 };
     X(cuPointerGetAttributes, (unsigned int count, CUpointer_attribute *attributes, void **values,              \
                                CUdeviceptr address))
 
+/* Those that only some kernels need: NULL where the driver has them not. */
+#define DLATTN_DRIVER_OPTIONAL_CALLS(X)                                                                             \
+    X(cuTensorMapEncodeTiled, (CUtensorMap *map, CUtensorMapDataType type, uint32_t rank, void *address,            \
+                               const uint64_t *extents, const uint64_t *strides, const uint32_t *box,               \
+                               const uint32_t *element_strides, CUtensorMapInterleave interleave,                   \
+                               CUtensorMapSwizzle swizzle, CUtensorMapL2promotion promotion,                        \
+                               CUtensorMapFloatOOBfill fill))
+
 #define DLATTN_DRIVER_MEMBER(name, parameters) CUresult(*name) parameters;
 typedef struct dlattn__driver_table {
     DLATTN_DRIVER_CALLS(DLATTN_DRIVER_MEMBER)
+    DLATTN_DRIVER_OPTIONAL_CALLS(DLATTN_DRIVER_MEMBER)
 } dlattn__driver_table;
 #undef DLATTN_DRIVER_MEMBER
 

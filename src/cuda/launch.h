@@ -4,15 +4,16 @@
 
 #include "params.h"
 #include "schedule.h"
+#include "tensor_maps.h"
 
 /* Compiles and loads what the schedule launches, into functions[DLATTN_MAX_STEPS]. */
 int32_t dlattn__load_steps(CUfunction *functions, const cuda_schedule *s, const cuda_scope *scope);
 
-/* Launches them with `params`, whose workspace addresses and tile counts are set here. */
+/* Launches them with `params`, whose workspace addresses and tile counts are set here. maps: for the kernel that takes them. */
 int32_t dlattn__launch_steps(const CUfunction *functions, const cuda_schedule *s, dlattn_params *params,
-                             void *workspace, CUstream stream);
+                             dlattn_maps *maps, void *workspace, CUstream stream);
 
-/* One launch of a kernel that takes `arguments`, a struct passed by value. */
-int32_t dlattn__launch(CUfunction function, const cuda_step *step, void *arguments, CUstream stream);
+/* One launch of a kernel that takes `arguments`, a struct passed by value, and perhaps `maps`, another (else NULL). */
+int32_t dlattn__launch(CUfunction function, const cuda_step *step, void *arguments, dlattn_maps *maps, CUstream stream);
 
 #endif

@@ -10,19 +10,22 @@ enum { DLATTN_MAX_STEPS = 8 };
 typedef struct cuda_step {
     kernel_request request;
     int64_t blocks; /* 0: nothing to do */
-    int32_t threads, row_tiles, key_tiles, reserved0;
+    int32_t threads, row_tiles, key_tiles;
+    bool early; /* its kernel itself waits for what it needs of the step before: it may begin while that one's last blocks run */
 } cuda_step;
 
 /* Bytes from the start of the workspace, multiples of 256; total 0: none is needed. */
 typedef struct cuda_workspace {
-    uint64_t delta, lse2, row_segments, key_segments, dq_sum, partial_out, partial_lse;
+    uint64_t delta, lse2, row_segments, key_segments, dq_sum, finished, partial_out, partial_lse;
+    uint64_t next_tile;
     uint64_t total, least;   /* least: without what is only for speed */
 } cuda_workspace;
 
 typedef struct cuda_schedule {
     const variant *main, *dq; /* dq: when a kernel of its own computes it */
     int64_t row_count, head_rows;
-    int32_t splits, step_count, dq_columns, reserved0;
+    int32_t splits, step_count, dq_columns;
+    bool counts; /* blocks take tiles of rows by a counter in the workspace, which is 0 at first */
     cuda_workspace workspace;
     cuda_step steps[DLATTN_MAX_STEPS];
 } cuda_schedule;

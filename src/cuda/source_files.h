@@ -11,6 +11,7 @@
     X(backward_scores_sm80_cuh, "backward_scores_sm80.cuh")            \
     X(backward_sm80_cu, "backward_sm80.cu")                            \
     X(backward_sm80_cuh, "backward_sm80.cuh")                          \
+    X(backward_view_sm80_cuh, "backward_view_sm80.cuh")                \
     X(backward_walk_sm80_cuh, "backward_walk_sm80.cuh")                \
     X(blank_cu, "blank.cu")                                            \
     X(combine_cu, "combine.cu")                                        \
@@ -20,9 +21,12 @@
     X(dq_sum_cuh, "dq_sum.cuh")                                        \
     X(dropout_mask_cu, "dropout_mask.cu")                              \
     X(element_cuh, "element.cuh")                                      \
+    X(forward_fetch_sm90_cuh, "forward_fetch_sm90.cuh")                \
     X(forward_keys_sm80_cuh, "forward_keys_sm80.cuh")                  \
     X(forward_rows_sm80_cuh, "forward_rows_sm80.cuh")                  \
+    X(forward_segments_sm80_cuh, "forward_segments_sm80.cuh")          \
     X(forward_sm80_cu, "forward_sm80.cu")                              \
+    X(forward_sm90_cu, "forward_sm90.cu")                              \
     X(generic_copy_cuh, "generic_copy.cuh")                            \
     X(generic_dkdv_cu, "generic_dkdv.cu")                              \
     X(generic_dq_cu, "generic_dq.cu")                                  \
@@ -36,12 +40,14 @@
     X(kv_append_cu, "kv_append.cu")                                    \
     X(merge_cu, "merge.cu")                                            \
     X(mma_sm80_cuh, "mma_sm80.cuh")                                    \
+    X(pages_sm80_cuh, "pages_sm80.cuh")                                \
     X(rotary_cu, "rotary.cu")                                          \
     X(scores_cuh, "scores.cuh")                                        \
     X(scores_sm80_cuh, "scores_sm80.cuh")                              \
+    X(segment_ranges_sm80_cuh, "segment_ranges_sm80.cuh")              \
     X(sequence_cuh, "sequence.cuh")                                    \
-    X(shared_block_window, "shared/masks/block_window.h")              \
     X(shared_cache_params, "shared/cache_params.h")                    \
+    X(shared_block_window, "shared/masks/block_window.h")              \
     X(shared_causal, "shared/masks/causal.h")                          \
     X(shared_mask, "shared/masks/mask.h")                              \
     X(shared_masks, "shared/masks/masks.h")                            \
@@ -51,8 +57,12 @@
     X(shared_params, "shared/params.h")                                \
     X(shared_philox, "shared/philox.h")                                \
     X(shared_shared, "shared/shared.h")                                \
+    X(shared_tensor_maps, "shared/tensor_maps.h")                      \
     X(softcap_sm80_cuh, "softcap_sm80.cuh")                            \
     X(softmax_sm80_cuh, "softmax_sm80.cuh")                            \
-    X(warp_cuh, "warp.cuh")
+    X(softmax_sm90_cuh, "softmax_sm90.cuh")                            \
+    X(tma_sm90_cuh, "tma_sm90.cuh")                                    \
+    X(warp_cuh, "warp.cuh")                                            \
+    X(wgmma_sm90_cuh, "wgmma_sm90.cuh")
 
 #endif

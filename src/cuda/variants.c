@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include "arguments.h"
+#include "maps.h"
 #include "options.h"
 
 static int64_t choice(const variant *v, const char *name, int64_t otherwise) {
@@ -26,12 +27,19 @@ static int32_t forward_sm80_smem(const variant *v, int64_t head_d, int64_t head_
     return 2 * v->rows * head_e > tiles ? INT32_MAX : (int32_t)bytes;
 }
 
+/* Q, the ring of K and V, limits and ranges of rows, facts, barriers. The result leaves through the memory of Q. */
+static int32_t forward_sm90_smem(const variant *v, int64_t head_d, int64_t head_e, const specialisation *how) {
+    const int64_t tiles = 2 * v->rows * head_d + 2 * choice(v, "STAGES", 2) * v->keys * (head_d + head_e);
+    (void)how;
+    return head_e > head_d ? INT32_MAX : (int32_t)(tiles + 8 * v->rows + (16 + 128) * (v->warps - 4) + 256);
+}
+
 /* K and V, the ring of Q and dout, dS, P where warps share rows, statistics of the rows, segments, the bias. */
 static int32_t backward_sm80_smem(const variant *v, int64_t head_d, int64_t head_e, const specialisation *how) {
     const int64_t stages = choice(v, "STAGES", 2), square = 2 * v->rows * v->keys;
     int64_t bytes = 2 * (v->keys + stages * v->rows) * (head_d + head_e) + choice(v, "DS_STAGES", 1) * square;
     if (choice(v, "ROW_WARPS", 1) > 1) bytes += square;
-    bytes += stages * v->rows * 12 + 64;
+    bytes += stages * v->rows * 12 + 80;
     if (how->features & DLATTN_FEATURE_SEGMENTS) bytes += stages * v->rows * 8 + v->keys * 8 + 16;
     if (how->bias == DLATTN_BIAS_BY_TILES) bytes = (bytes + 127) / 128 * 128 + stages * square;
     return (int32_t)bytes;
@@ -58,26 +66,32 @@ static int32_t dbias_sm80_smem(const variant *v, int64_t head_d, int64_t head_e,
 
 #define FORWARD_STAGED(stages, needed, first, last, types, head, small, avoided, rows, keys, warps, residents, bench) \
     {"sm80", "forward_sm80.cu", "forward_sm80", DLATTN_KERNEL_FORWARD, first, last, types, head, small, avoided,      \
-     rows, keys, warps, residents, {{"STAGES", stages}, {"Q_REGISTERS", 0}}, forward_sm80_smem, true, bench, 0, needed}
+     rows, keys, warps, residents, {{"STAGES", stages}, {"Q_REGISTERS", 0}}, forward_sm80_smem, true, bench, 0, needed, true, false}
 
 #define FORWARD(...) FORWARD_STAGED(1, 0, __VA_ARGS__)
 
+/* What is not an interval mask or a softcap is computed by others. */
+#define HOPPER(head, small, rows, keys, warps, stages, bench)                                                      \
+    {"sm90", "forward_sm90.cu", "forward_sm90", DLATTN_KERNEL_FORWARD, 90, 90, HALVES, head, small,               \
+     ~(DLATTN_FEATURE_INTERVAL | DLATTN_FEATURE_SOFTCAP), rows, keys, warps, 1, {{"STAGES", stages}, {"TURNS", 1}}, \
+     forward_sm90_smem, true, bench, 0, 0, false, true}
+
 #define BACKWARD_ON(first, last, types, head, small, rows, keys, warps, bench, stack, ...)                                \
     {"sm80", "backward_sm80.cu", "backward_sm80", DLATTN_KERNEL_BACKWARD, first, last, types, head, small, 0, rows, keys, \
-     warps, 1, {__VA_ARGS__}, backward_sm80_smem, true, bench, stack, 0}
+     warps, 1, {__VA_ARGS__}, backward_sm80_smem, true, bench, stack, 0, false, false}
 
 #define BACKWARD(...) BACKWARD_ON(80, NEWEST, HALVES, __VA_ARGS__)
 
 #define DQ(first, last, types, head, rows, keys, warps, stages)                                                              \
     {"sm80", "backward_dq_sm80.cu", "backward_dq_sm80", DLATTN_KERNEL_DQ, first, last, types, head, false, 0, rows, keys, \
-     warps, 1, {{"STAGES", stages}}, dq_sm80_smem, true, "", 0, 0}
+     warps, 1, {{"STAGES", stages}}, dq_sm80_smem, true, "", 0, 0, false, false}
 
 #define DBIAS(first, last, types, head, rows, keys, warps, row_warps, blocks)                                            \
     {"sm80", "dbias_sm80.cu", "dbias_sm80", DLATTN_KERNEL_DBIAS, first, last, types, head, false, 0, rows, keys, warps, \
-     1, {{"ROW_WARPS", row_warps}, {"BLOCKS", blocks}}, dbias_sm80_smem, true, "", 0, 0}
+     1, {{"ROW_WARPS", row_warps}, {"BLOCKS", blocks}}, dbias_sm80_smem, true, "", 0, 0, false, false}
 
 #define GENERIC(kernel, file, entry) \
-    {"generic", file, entry, kernel, 75, NEWEST, ALL_TYPES, 256, false, 0, 64, 64, 8, 1, {{0}}, NULL, false, "", 0, 0}
+    {"generic", file, entry, kernel, 75, NEWEST, ALL_TYPES, 256, false, 0, 64, 64, 8, 1, {{0}}, NULL, false, "", 0, 0, true, false}
 
 #define H100 "gpu_h100.json"
 #define NONE ""
@@ -85,6 +99,11 @@ static int32_t dbias_sm80_smem(const variant *v, int64_t head_d, int64_t head_e,
 static const variant table[] = {
     FORWARD(80, NEWEST, HALVES, 64, true, 0, 64, 128, 4, 2, H100),
     FORWARD(80, NEWEST, HALVES, 128, true, 0, 64, 64, 4, 2, H100),
+    HOPPER(64, false, 192, 128, 16, 4, H100),
+    HOPPER(128, true, 128, 128, 12, 2, H100),
+    HOPPER(128, false, 192, 80, 16, 3, H100),
+    HOPPER(192, false, 128, 112, 12, 2, NONE),
+    HOPPER(256, false, 128, 80, 12, 2, H100),
     /* Where two blocks of 100 KB fit. With nothing but an interval mask: biases and segments would need the space. */
     FORWARD_STAGED(2, DLATTN_FEATURE_INTERVAL, 90, 119, HALVES, 64, false, ~DLATTN_FEATURE_INTERVAL, 128, 128, 4, 2, H100),
     FORWARD_STAGED(2, DLATTN_FEATURE_INTERVAL, 90, 119, HALVES, 128, false, ~DLATTN_FEATURE_INTERVAL, 128, 64, 4, 2, H100),
@@ -132,7 +151,7 @@ const variant *dlattn__variant_row(int32_t n) { return n < NUM_VARIANTS ? &table
 /* Few sizes, so that few kernels are compiled. Warps of the backward that share keys take 16 columns each, or twice. */
 int64_t dlattn__padded_head(const variant *v, int64_t size) {
     const int64_t shared = v->kernel == DLATTN_KERNEL_BACKWARD ? 16 * choice(v, "ROW_WARPS", 1) : 0;
-    const int64_t unit = shared > 32 ? shared : 32;
+    const int64_t unit = v->tensor_maps ? 64 : shared > 32 ? shared : 32;
     if (v->kernel != DLATTN_KERNEL_FORWARD && size > 128) return size > 192 ? 256 : 192;
     return (size + unit - 1) / unit * unit;
 }
@@ -142,13 +161,28 @@ int32_t dlattn__variant_smem(const variant *v, int64_t D, int64_t E, const speci
     return v->smem_bytes(v, dlattn__padded_head(v, D), dlattn__padded_head(v, E), how);
 }
 
+/* Do this row's tiles leave at least a twelfth less empty at the ends of sequences than those of half as many rows again? */
+static bool fills_better(const variant *v, const problem *p) {
+    const int64_t larger = v->rows * 3 / 2, own = (p->M + v->rows - 1) / v->rows * v->rows;
+    return 12 * ((p->M + larger - 1) / larger * larger) >= 13 * own;
+}
+
 /* Decoding, where the heads of a group share a tile; or so few tiles of twice the rows, or in the backward four times the
  * keys, that half of the GPU would idle. */
 static bool is_small(const variant *v, const problem *p, const cuda_device *device) {
     if (v->kernel == DLATTN_KERNEL_BACKWARD)
         return 2 * p->B * p->G * ((p->N + 4 * v->keys - 1) / (4 * v->keys)) <= device->multiprocessors;
     const int64_t tiles = p->B * p->H * ((p->M + 2 * v->rows - 1) / (2 * v->rows));
+    if (v->tensor_maps && fills_better(v, p)) return true;
     return (p->G > 0 && p->M * (p->H / p->G) <= v->rows) || 2 * tiles <= device->multiprocessors;
+}
+
+/* Why a kernel that fetches tiles by tensor maps does not serve the problem. */
+static const char *refusal_of_maps(const problem *p, const specialisation *how, const cuda_device *device) {
+    if (!device->tensor_maps) return "a driver without tensor maps";
+    if (!how->aligned) return "rows that are not aligned";
+    if (!(p->scale > 0)) return "a scale that is not positive";
+    return dlattn__maps_refusal(p);
 }
 
 /* Why the row does not serve the problem; NULL when it does. */
@@ -159,7 +193,11 @@ static const char *refusal(const variant *v, const problem *p, const specialisat
     if (how->features & v->avoided) return "a feature that is slow in it";
     if (v->needed & ~how->features) return "no feature that it is for";
     if (v->small && !is_small(v, p, device)) return "a larger problem";
-    if (p->page && v->tuned) return "paged keys";
+    if (p->page && !v->pages) return "paged keys";
+    if (v->tensor_maps) {
+        const char *reason = refusal_of_maps(p, how, device);
+        if (reason) return reason;
+    }
     if (dlattn__variant_smem(v, p->D, p->E, how) > device->smem_bytes) return "too little shared memory";
     if (v->kernel == DLATTN_KERNEL_DBIAS && v->tuned && (p->dbias.extent[2] == 1 || p->dbias.extent[3] == 1))
         return "a bias that broadcasts over rows or keys";
@@ -219,12 +257,14 @@ kernel_request dlattn__variant_request(const variant *v, int32_t type, int64_t D
     define(&r, "WARPS", v->warps);
     for (int32_t n = 0; n < DLATTN_MAX_CHOICES && v->choices[n].name; n++) r.defines[r.count++] = v->choices[n];
     define(&r, "FEATURES", how->features);
+    if (v->tensor_maps) return r; /* rows are aligned, neither packed nor are their keys split */
     define(&r, "ALIGNED", how->aligned);
     switch (v->kernel) {
     case DLATTN_KERNEL_FORWARD:
         define(&r, "SPLIT", how->split);
         define(&r, "PACKED", how->packed);
         define(&r, "BIAS", how->bias);
+        define(&r, "PAGED", how->paged);
         break;
     case DLATTN_KERNEL_BACKWARD:
         define(&r, "DQ", how->reduce_dq);

@@ -31,7 +31,7 @@ typedef struct specialisation {
     bool reduce_dq; /* backward: dq is summed by reductions */
     bool dbias;     /* backward: dbias is written by the main pass */
     bool tf32;      /* readable kernels: products on tensor cores */
-    bool paged;     /* readable forward: keys lie in pages */
+    bool paged;     /* forward: keys lie in pages */
     int32_t bias;   /* DLATTN_BIAS_BY_X */
     uint32_t features; /* DLATTN_FEATURE_X */
 } specialisation;
@@ -57,6 +57,8 @@ typedef struct variant {
     const char *bench; /* the file of bench/results that timed the tile: there it must not spill; "": none did yet */
     int32_t stack_bytes; /* a debt: what it is known to spill there all the same; a test fails on more. 0 is the aim */
     uint32_t needed;   /* DLATTN_FEATURE_X without which another row is faster */
+    bool pages;        /* may keys lie in pages? */
+    bool tensor_maps;  /* fetches tiles by the copy engine; then it neither packs rows nor splits keys */
 } variant;
 
 /* The first row that computes `kernel` of p on the device, or NULL with the reasons in `note`. */

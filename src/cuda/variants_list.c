@@ -30,7 +30,7 @@ static void add_specialised(request_list *list, const variant *v, int32_t type, 
 }
 
 /* Plain (or with what the row needs) and with every feature, one of them split or summed and one not; what only readable
- * kernels have; with each_feature also each feature alone. */
+ * kernels have; in pages, plain and with an interval mask; with each_feature also each feature alone. */
 static void add_row(request_list *list, const variant *v, int32_t type, bool each_feature) {
     const uint32_t all = (2 * DLATTN_FEATURE_DROPOUT - 1) & ~v->avoided;
     const bool other = type == DLATTN_T_F16;
@@ -42,8 +42,10 @@ static void add_row(request_list *list, const variant *v, int32_t type, bool eac
         const specialisation tf32 = {.tf32 = true};
         add_specialised(list, v, type, &tf32);
     }
-    if (!v->tuned && v->kernel == DLATTN_KERNEL_FORWARD) {
-        const specialisation paged = {.paged = true};
+    if (v->kernel == DLATTN_KERNEL_FORWARD && v->pages) {
+        specialisation paged = {.aligned = true, .split = v->small, .packed = v->small, .paged = true, .features = v->needed};
+        add_specialised(list, v, type, &paged);
+        paged.features |= DLATTN_FEATURE_INTERVAL;
         add_specialised(list, v, type, &paged);
     }
     for (uint32_t feature = 1; each_feature && feature <= all; feature *= 2) {

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # The tests and examples of the Julia package against a built library.
 #
-# usage: julia.sh <libdlattn.so> <folder for compiled packages> <C's example>
+# usage: julia.sh <libdlattn.so> <folder for compiled packages> <C's example> [<folder with the emulated device>]
 #
 # Ends with 77, a skip, where julia is missing; with DLATTN_NO_SKIP set that is a failure.
 set -euo pipefail
@@ -24,6 +24,9 @@ export OPENBLAS_NUM_THREADS=1 # its threads and ours would wait for each other
 mkdir -p "$2"
 run() { "$julia" --startup-file=no --threads=2 -O1 "$@"; }
 run bindings/julia/DLAttn/test/runtests.jl
+if [ -n "${4-}" ]; then
+    DLATTN_TEST_CUDA=1 tests/emulated/run.sh "$4" "$julia" --startup-file=no -O1 bindings/julia/DLAttn/test/runtests.jl cuda
+fi
 
 # As a user gets it, by Pkg in a fresh environment; without a registry, which releases with extensions would ask for them.
 cat >"$2/install.jl" <<'EOF'

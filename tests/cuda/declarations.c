@@ -21,6 +21,11 @@
 #define CUcontext                           ours_CUcontext
 #define CUmodule                            ours_CUmodule
 #define CUfunction                          ours_CUfunction
+#define CUtensorMapDataType                 ours_CUtensorMapDataType
+#define CUtensorMapInterleave               ours_CUtensorMapInterleave
+#define CUtensorMapSwizzle                  ours_CUtensorMapSwizzle
+#define CUtensorMapL2promotion              ours_CUtensorMapL2promotion
+#define CUtensorMapFloatOOBfill             ours_CUtensorMapFloatOOBfill
 #define CUstream                            ours_CUstream
 #define CUevent                             ours_CUevent
 #include "driver.h"
@@ -41,6 +46,11 @@
 #undef CUcontext
 #undef CUmodule
 #undef CUfunction
+#undef CUtensorMapDataType
+#undef CUtensorMapInterleave
+#undef CUtensorMapSwizzle
+#undef CUtensorMapL2promotion
+#undef CUtensorMapFloatOOBfill
 #undef CUstream
 #undef CUevent
 
@@ -52,7 +62,7 @@
 #undef nvrtcResult
 
 #define OURS(name, parameters) static __typeof__(((dlattn__driver_table *)0)->name) ours_##name __attribute__((unused));
-DLATTN_DRIVER_CALLS(OURS) /* before cuda.h turns some of these names into others */
+DLATTN_DRIVER_CALLS(OURS) DLATTN_DRIVER_OPTIONAL_CALLS(OURS) /* before cuda.h turns some of these names into others */
 
 #include <cuda.h>
 #include <nvrtc.h>
@@ -72,6 +82,11 @@ SAME_TYPE(CUdriverProcAddressQueryResult);
 SAME_TYPE(CUcontext);
 SAME_TYPE(CUmodule);
 SAME_TYPE(CUfunction);
+SAME_TYPE(CUtensorMapDataType);
+SAME_TYPE(CUtensorMapInterleave);
+SAME_TYPE(CUtensorMapSwizzle);
+SAME_TYPE(CUtensorMapL2promotion);
+SAME_TYPE(CUtensorMapFloatOOBfill);
 SAME_TYPE(CUstream);
 SAME_TYPE(CUevent);
 SAME_TYPE(nvrtcProgram);
@@ -119,6 +134,7 @@ _Static_assert(__builtin_types_compatible_p(__typeof__(ours_cuLaunchKernelEx), o
     _Static_assert(__builtin_types_compatible_p(__typeof__(&name), __typeof__(ours_##name)) || IS_LAUNCH_EX(&name), \
                    #name " differs");
 DLATTN_DRIVER_CALLS(SAME_CALL)
+DLATTN_DRIVER_OPTIONAL_CALLS(SAME_CALL)
 
 #define SAME_NVRTC_CALL(result, name, parameters)                                                                \
     _Static_assert(__builtin_types_compatible_p(__typeof__(&name), __typeof__(((nvrtc_table *)0)->name)), \

@@ -24,6 +24,12 @@ struct emulated_warp {
     uint64_t slots[2][32][8];
 };
 
+// What cuTensorMapEncodeTiled makes: 16-bit elements, a box of 64 columns, a swizzle of 128 bytes.
+struct emulated_map {
+    uint64_t address, extents[4], strides[4]; // bytes; strides[0] is that of an element
+    unsigned box[4];
+};
+
 struct emulated_block {
     emulated_thread *current;
     emulated_size block_index, block_size, grid_size;

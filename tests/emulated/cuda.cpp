@@ -2,6 +2,7 @@
 // threads of a block as fibers.
 //
 // Launches are done when they return, so streams and events have nothing to do. $EMULATED_ARCH: 90 (default), 80, 75 ...
+// $EMULATED_MULTIPROCESSORS: 132 (default); with few, persistent blocks have more than one tile.
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
@@ -93,7 +94,7 @@ static void run_block(unsigned index) {
 // ---- modules ------------------------------------------------------------------------------------------------------------
 
 struct module { void *library; };
-struct function { void (*entry)(void **); void (*set_block)(emulated_block *); std::string name; };
+struct function { void (*entry)(void **); void (*set_block)(emulated_block *); const size_t *sizes; std::string name; };
 static std::map<std::string, function *> functions;
 static std::recursive_mutex lock;
 
@@ -133,7 +134,8 @@ static int record(std::function<int()> work) {
 
 // ---- the calls ----------------------------------------------------------------------------------------------------------
 
-static int arch() { return getenv("EMULATED_ARCH") ? atoi(getenv("EMULATED_ARCH")) : 90; }
+static int number_of(const char *name, int otherwise) { return getenv(name) ? atoi(getenv(name)) : otherwise; }
+static int arch() { return number_of("EMULATED_ARCH", 90); }
 
 extern "C" {
 int cuInit(unsigned) { return 0; }
@@ -148,7 +150,11 @@ int cuDeviceGetName(char *name, int bytes, int) { return snprintf(name, (size_t)
 int cuDeviceTotalMem(size_t *bytes, int) { return *bytes = (size_t)8 << 30, 0; }
 int cuDeviceGetAttribute(int *value, int attribute, int) {
     const int shared = arch() == 75 ? 65536 : arch() == 86 || arch() == 89 ? 101376 : arch() == 80 ? 166912 : 232448;
-    *value = attribute == 16 ? 132 : attribute == 75 ? arch() / 10 : attribute == 76 ? arch() % 10 : attribute == 97 ? shared : 0;
+    *value = attribute == 16   ? number_of("EMULATED_MULTIPROCESSORS", 132)
+             : attribute == 75 ? arch() / 10
+             : attribute == 76 ? arch() % 10
+             : attribute == 97 ? shared
+                               : 0;
     return 0;
 }
 int cuDevicePrimaryCtxRetain(void **context, int) { return *context = (void *)0x10, 0; }
@@ -220,6 +226,7 @@ int cuModuleGetFunction(void **out, void *in, const char *name) {
     auto *f = new function{};
     f->entry = (void (*)(void **))found;
     f->set_block = (void (*)(emulated_block *))dlsym(library, "emulated_set_block");
+    f->sizes = (const size_t *)dlsym(library, (std::string("sizes_") + name).c_str());
     f->name = name;
     return *out = f, SUCCESS;
 }
@@ -229,13 +236,35 @@ int cuLaunchKernel(void *f, unsigned x, unsigned y, unsigned z, unsigned bx, uns
                    void **parameters, void **) {
     if (y != 1 || z != 1 || by != 1 || bz != 1 || bx > MOST_THREADS || x == 0) return INVALID_VALUE;
     if (!captured) return launch((function *)f, x, bx, shared, parameters);
-    std::vector<char> copy((char *)parameters[0], (char *)parameters[0] + 4096); // its size is not told; no struct is larger
+    std::vector<std::vector<char>> copies;
+    for (int n = 0; ((function *)f)->sizes[n]; n++)
+        copies.emplace_back((char *)parameters[n], (char *)parameters[n] + ((function *)f)->sizes[n]);
     return record([=]() mutable {
-        void *own[] = {copy.data()};
-        return launch((function *)f, x, bx, shared, own);
+        std::vector<void *> own;
+        for (auto &copy : copies) own.push_back(copy.data());
+        return launch((function *)f, x, bx, shared, own.data());
     });
 }
-int cuLaunchKernelEx(const void *, void *, void **, void **) { return INVALID_VALUE; }
+// With the limits of the real one, as far as the library may meet them.
+int cuTensorMapEncodeTiled(void *out, unsigned type, unsigned rank, void *address, const u64 *extents, const u64 *strides,
+                           const unsigned *box, const unsigned *steps, unsigned interleave, unsigned swizzle, unsigned, unsigned fill) {
+    emulated_map map = {};
+    if (rank != 4 || (type != 6 && type != 9) || (uintptr_t)address % 16 || (uintptr_t)out % 64) return INVALID_VALUE;
+    if (interleave || fill || swizzle != 3 || box[0] != 64) return INVALID_VALUE; // the one way that hopper.h knows
+    map.address = (u64)(uintptr_t)address;
+    for (unsigned d = 0; d < rank; d++) {
+        if (!extents[d] || extents[d] > (u64)1 << 32 || !box[d] || box[d] > 256 || steps[d] != 1) return INVALID_VALUE;
+        if (d > 0 && (strides[d - 1] % 16 || strides[d - 1] >= (u64)1 << 40)) return INVALID_VALUE;
+        map.extents[d] = extents[d], map.box[d] = box[d];
+        if (d > 0) map.strides[d] = strides[d - 1];
+    }
+    return memcpy(out, &map, sizeof map), SUCCESS;
+}
+int cuLaunchKernelEx(const void *config, void *f, void **parameters, void **extra) {
+    unsigned sizes[7]; // grid, block, shared memory; no attribute changes what is computed
+    memcpy(sizes, config, sizeof sizes);
+    return cuLaunchKernel(f, sizes[0], sizes[1], sizes[2], sizes[3], sizes[4], sizes[5], sizes[6], nullptr, parameters, extra);
+}
 
 int cuGetProcAddress_v2(const char *name, void **address, int, u64, unsigned *) {
     static void *own = dlopen("libcuda.so.1", RTLD_NOW | RTLD_NOLOAD);

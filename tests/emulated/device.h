@@ -82,6 +82,10 @@ static inline float flushed(float x) { return std::fabs(x) < 0x1p-126f ? std::co
 
 template <class T> static inline T atomicMin(T *at, T x) { T old = *at; if (x < old) *at = x; return old; }
 template <class T> static inline T atomicMax(T *at, T x) { T old = *at; if (x > old) *at = x; return old; }
+static inline void __threadfence() {}
+static inline void __nanosleep(unsigned) {}
+static inline void ptx_griddepcontrol_wait() {} // launches are done when they return
+static inline void ptx_griddepcontrol_launch_dependents() {}
 template <class T> static inline T atomicAdd(T *at, T x) { T old = *at; *at += x; return old; }
 
 // ---- meeting ------------------------------------------------------------------------------------------------------------

@@ -5,5 +5,5 @@
 set -eu
 folder=$(cd "$1" && pwd)/emulated
 shift
-export LD_LIBRARY_PATH="$folder" DLATTN_NVRTC="$folder/libnvrtc.so.13" DLATTN_CACHE_DIR="$folder/cache"
+export LD_LIBRARY_PATH="$folder${LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH}" DLATTN_NVRTC="$folder/libnvrtc.so.13" DLATTN_CACHE_DIR="$folder/cache"
 exec "$@"

@@ -1,5 +1,5 @@
 """A kernel as plain C++: PTX statements become calls ptx_<mnemonic>(outputs, inputs), dynamic shared memory a pointer, and each
-entry gets a caller entry_<name>(void **parameters).
+entry gets a caller entry_<name>(void **parameters) and the sizes of its parameters, sizes_<name>[], ended by 0.
 
     python translate.py SOURCE.cu FOLDER_OF_HEADERS OUT.cpp
 """
@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 STATEMENT = re.compile(r'\basm\s*(?:volatile)?\s*\(((?:[^()"]|"(?:[^"\\]|\\.)*"|\((?:[^()]|\((?:[^()]|\([^()]*\))*\))*\))*)\)\s*;')
-ENTRY = re.compile(r'extern "C" __global__ void (?:__launch_bounds__\([^)]*\))?\s*(\w+)\(const __grid_constant__ (\w+) p\)')
+ENTRY = re.compile(r'extern "C" __global__ void (?:__launch_bounds__\([^)]*\))?\s*(\w+)\((const __grid_constant__ [^)]*)\)')
 
 
 def split(text: str, mark: str) -> list[str]:
@@ -34,10 +34,12 @@ def call(match: re.Match) -> str:
     code = "".join(re.findall(r'"((?:[^"\\]|\\.)*)"', sections[0])).replace("\\n", " ").replace("\\t", " ")
     outputs, inputs = (operands(sections[n]) if len(sections) > n else [] for n in (1, 2))
     if not code.strip():
-        return ""
+        return ";"
+    if "wgmma.mma_async" in code: # its many operands have names
+        return "ptx_wgmma_shared(d, a, b, accumulate);" if "accumulate" in sections[2] else "ptx_wgmma_registers(d, a, b);"
     name = code.split()[0].rstrip(";")
     if name == "{":
-        name = "tanh_tail"
+        name = "mbarrier_wait" if "mbarrier" in code else "tanh_tail"
     elif "tid.x" in code:
         name = "mov_u32_tid"
     elif name.startswith("cp.async.ca"):
@@ -54,11 +56,16 @@ def translate(text: str) -> str:
 def main() -> None:
     source, folder, out = map(Path, sys.argv[1:])
     for header in [*folder.rglob("*.cuh"), *folder.rglob("*.h")]:
-        if header.name not in ("device.h", "block.h"):
+        if header.name not in ("device.h", "block.h", "hopper.h"):
             header.write_text(translate(header.read_text()))
     text = source.read_text()
-    callers = "".join(f'extern "C" void entry_{name}(void **p) {{ {name}(*(const {kind} *)p[0]); }}\n' for name, kind in ENTRY.findall(text))
-    out.write_text('#include "device.h"\n' + translate(text) + "\n" + callers)
+    callers = ""
+    for name, parameters in ENTRY.findall(text):
+        kinds = re.findall(r"__grid_constant__ (\w+)", parameters)
+        values = ", ".join(f"*(const {kind} *)p[{n}]" for n, kind in enumerate(kinds))
+        callers += f'extern "C" void entry_{name}(void **p) {{ {name}({values}); }}\n'
+        callers += f'extern "C" const size_t sizes_{name}[] = {{{", ".join(f"sizeof({kind})" for kind in kinds)}, 0}};\n'
+    out.write_text('#include "hopper.h"\n' + translate(text) + "\n" + callers)
 
 
 main()

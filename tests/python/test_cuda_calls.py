@@ -1,7 +1,7 @@
 """What the binding does for CUDA arrays, seen without a GPU: arrays, frameworks and the library's calls are stand-ins.
 
 Streams, workspace, order between frameworks, the exchange table, where NVRTC is looked for. Values are checked on a GPU
-by test_cuda_torch.py, test_cuda_cupy.py and test_cuda_jax.py.
+by the other test_cuda_*.py.
 """
 import ctypes
 import threading

@@ -8,7 +8,8 @@ torch = pytest.importorskip("torch", reason="torch is not installed (make test-t
 import dlattn.flash_attn as flash  # noqa: E402
 from dlattn.flash_attn import bert_padding, flash_attn_interface  # noqa: E402
 from dlattn.flash_attn.flash_attention import FlashAttention  # noqa: E402
-from dlattn.flash_attn.layers.rotary import apply_rotary_emb, apply_rotary_emb_torch  # noqa: E402
+from dlattn.flash_attn.layers.rotary import (apply_rotary_emb, apply_rotary_emb_kv_, apply_rotary_emb_qkv_,  # noqa: E402
+                                             apply_rotary_emb_torch)
 
 CUDA = torch.cuda.is_available() and "backend: cuda" in dlattn.explain()
 DEVICES = ["cpu", pytest.param("cuda", marks=pytest.mark.skipif(not CUDA, reason="no CUDA device for torch and dlattn"))]
@@ -272,6 +273,50 @@ def test_rotary_as_an_operator():
         apply_rotary_emb(x[0], cos, sin)
 
 
+@pytest.mark.parametrize("leaf", [True, False])
+@pytest.mark.parametrize("packing", ["x", "qkv", "heads", "kv"])
+def test_rotary_in_place(packing, leaf):
+    """The tensor that was given holds the result, and its gradient is that of the rotation, also for a leaf."""
+    torch.manual_seed(2)
+    cos, sin = angles(12, 4)
+    start = torch.tensor([1, 3])
+    shape = {"x": (2, 7, 3, 16), "qkv": (2, 7, 3, 3, 16), "heads": (2, 7, 8, 16), "kv": (2, 7, 2, 3, 16)}[packing]
+    given = torch.randn(shape, dtype=torch.float64, requires_grad=True)
+    x = given if leaf else given * 1
+
+    def turned(x, scale=1):
+        angle = [scale * y[start[:, None] + torch.arange(7)] for y in (cos, sin)]
+        return apply_rotary_emb_torch(x, *angle)
+
+    if packing == "x":
+        expected = turned(x)
+        found = apply_rotary_emb(x, cos, sin, inplace=True, seqlen_offsets=start)
+    elif packing == "kv":
+        expected = torch.stack((turned(x[:, :, 0]), x[:, :, 1]), 2)
+        found = apply_rotary_emb_kv_(x, cos, sin, seqlen_offsets=start)
+    elif packing == "qkv":
+        expected = torch.stack((turned(x[:, :, 0]), turned(x[:, :, 1], 2), x[:, :, 2]), 2)
+        found = apply_rotary_emb_qkv_(x, cos, sin, 2 * cos, 2 * sin, seqlen_offsets=start)
+    else:
+        with pytest.raises(dlattn.ArgumentError, match="num_heads_q"):
+            apply_rotary_emb_qkv_(x, cos, sin)
+        expected = torch.cat((turned(x[:, :, :4]), turned(x[:, :, 4:6]), x[:, :, 6:]), 2)
+        found = apply_rotary_emb_qkv_(x, cos, sin, seqlen_offsets=start, num_heads_q=4)
+    expected = expected.detach().clone()
+    assert_near(found.detach(), expected)
+    assert torch.equal(x.detach(), found.detach())
+    dout = torch.randn(shape, dtype=torch.float64)
+    grad, = torch.autograd.grad(found, given, dout)
+    fresh = torch.randn(shape, dtype=torch.float64)
+    back = (grad * fresh).sum()  # the rotation is linear: <grad, y> is <dout, rotated y>
+    with torch.no_grad():
+        again = {"x": lambda: apply_rotary_emb(fresh, cos, sin, seqlen_offsets=start),
+                 "kv": lambda: apply_rotary_emb_kv_(fresh, cos, sin, seqlen_offsets=start),
+                 "qkv": lambda: apply_rotary_emb_qkv_(fresh, cos, sin, 2 * cos, 2 * sin, seqlen_offsets=start),
+                 "heads": lambda: apply_rotary_emb_qkv_(fresh, cos, sin, seqlen_offsets=start, num_heads_q=4)}[packing]()
+    assert torch.allclose(back, (dout * again).sum(), rtol=1e-10)
+
+
 # ---- decoding --------------------------------------------------------------------------------------------------------
 
 def cache_of(device, capacity=40, rows=2, page=None):
@@ -385,3 +430,18 @@ def test_compiled():
     q, k, v = tensors("cpu")
     function = torch.compile(lambda q, k, v: flash.flash_attn_func(q, k, v, causal=True), fullgraph=True, backend="aot_eager")
     assert torch.equal(function(q, k, v), flash.flash_attn_func(q, k, v, causal=True))
+
+
+def test_s_dmask_is_made_outside_of_compiled_code():
+    q, k, v = (x.detach() for x in tensors("cpu"))
+
+    def call(q, k, v):
+        torch.manual_seed(3)
+        return flash.flash_attn_func(q, k, v, 0.25, return_attn_probs=True)
+
+    torch._dynamo.reset()
+    for found, expected in zip(torch.compile(call, backend="aot_eager")(q, k, v), call(q, k, v), strict=True):
+        assert torch.equal(found, expected)
+    torch._dynamo.reset()
+    with pytest.raises(torch._dynamo.exc.Unsupported, match="S_dmask is made outside"):
+        torch.compile(lambda q: flash.flash_attn_func(q, k, v, 0.25, return_attn_probs=True), fullgraph=True)(q)

@@ -4,6 +4,7 @@
 #include "call.h"
 #include "device.h"
 #include "fake_cuda.h"
+#include "launch.h"
 #include "options.h"
 #include "params.h"
 
@@ -198,6 +199,40 @@ static void watch_the_driver(void) {
     dlattn__driver.cuPointerGetAttributes = t.cuPointerGetAttributes;
     dlattn__driver.cuLaunchKernel = t.cuLaunchKernel;
     seen.launches = seen.questions = seen.pointers = seen.others = 0;
+}
+
+static CUlaunchConfig config;
+static CUlaunchAttribute attribute;
+static CUresult launch_ex(const CUlaunchConfig *given, CUfunction function, void **parameters, void **extra) {
+    (void)function, (void)parameters, (void)extra;
+    config = *given;
+    attribute = *given->attrs;
+    return CUDA_SUCCESS;
+}
+
+Test(cuda_backend, an_early_launch_says_so_where_graphs_can_hold_it) {
+    const cuda_step plain = {.blocks = 7, .threads = 64}, early = {.blocks = 7, .threads = 64, .request.smem_bytes = 1024, .early = true};
+    dlattn_params params;
+    begin(0);
+    memset(&params, 0, sizeof params);
+    dlattn__driver.cuLaunchKernelEx = launch_ex;
+    memset(&config, 0, sizeof config);
+    expect(dlattn__launch(NULL, &plain, &params, NULL, (CUstream)0x5000), DLATTN_OK, "");
+    cr_expect(seen.launches == 1 && config.numAttrs == 0);
+    expect(dlattn__launch(NULL, &early, &params, NULL, (CUstream)0x5000), DLATTN_OK, "");
+    cr_expect_eq(seen.launches, 1);
+    cr_expect(config.gridDimX == 7 && config.gridDimY == 1 && config.gridDimZ == 1 && config.blockDimX == 64 && config.blockDimY == 1 &&
+              config.blockDimZ == 1 && config.sharedMemBytes == 1024 && config.hStream == (CUstream)0x5000);
+    cr_expect(config.numAttrs == 1 && attribute.id == CU_LAUNCH_ATTRIBUTE_PROGRAMMATIC_STREAM_SERIALIZATION &&
+              attribute.value.programmaticStreamSerializationAllowed == 1);
+
+    fake.version = 12020;
+    dlattn__driver_forget();
+    cr_assert_eq(dlattn__driver_open(), DLATTN_OK);
+    dlattn__driver.cuLaunchKernel = launch;
+    dlattn__driver.cuLaunchKernelEx = NULL;
+    expect(dlattn__launch(NULL, &early, &params, NULL, (CUstream)0x5000), DLATTN_OK, "");
+    cr_expect(seen.launches == 2 && seen.grid[1] == 7);
 }
 
 static int allocations;

@@ -79,6 +79,80 @@ Test(cuda_schedule, short_queries_on_long_keys_are_split) {
     }
 }
 
+/* Decoding from pages is launched as decoding from one piece, by the kernels that look pages up. */
+Test(cuda_schedule, keys_in_pages_take_the_same_tiles) {
+    for (int32_t n = 0; n < NUM_ARCHS; n++) {
+        for (int64_t M = 1; M <= 1000; M += 999) {
+            problem p = make_forward(DLATTN_T_F16, 2, 32, 8, M, 8192, 128);
+            const cuda_schedule whole = made(&p, archs[n], UINT64_MAX);
+            p.page = 256;
+            p.k = p.v = dense(DLATTN_T_F16, 64, 256, 8, 128);
+            p.block_table = dense(DLATTN_T_I32, 2, 32, 1, 1);
+            const cuda_schedule paged = made(&p, archs[n], UINT64_MAX);
+            cr_assert(paged.main->tuned && paged.main->pages, "sm_%d: %s", (int)archs[n], paged.main->name);
+            cr_assert_eq(defined(&paged.steps[0].request, "PAGED"), 1);
+            if (!whole.main->pages) continue; /* there is a faster kernel that knows no pages */
+            cr_assert_eq(paged.main, whole.main);
+            cr_assert_eq(paged.splits, whole.splits);
+            cr_assert_eq(defined(&whole.steps[0].request, "PAGED"), 0);
+            cr_assert_eq(defined(&paged.steps[0].request, "PACKED"), M == 1);
+        }
+    }
+}
+
+/* Blocks that stay: in a fixed order where tiles are equal; else by a counter, or one for each tile where that has no room. */
+Test(cuda_schedule, blocks_of_the_hopper_forward_stay) {
+    problem p = make_forward(DLATTN_T_BF16, 1, 16, 4, 16384, 16384, 128);
+    cuda_schedule s = made(&p, 90, UINT64_MAX);
+    const int64_t multiprocessors = dlattn__cuda_device_like(90).multiprocessors, tiles = (16384 + s.main->rows - 1) / s.main->rows * 16;
+    cr_expect(launches(&s, "forward_sm90") && s.steps[0].blocks == multiprocessors && !s.counts && s.workspace.total == 0);
+    p.flags = DLATTN_CAUSAL;
+    s = made(&p, 90, UINT64_MAX);
+    cr_expect(launches(&s, "forward_sm90") && s.steps[0].blocks == multiprocessors && s.counts && s.workspace.total == 256);
+    s = made(&p, 90, 0);
+    cr_expect(launches(&s, "forward_sm90") && s.steps[0].blocks == tiles && !s.counts && s.workspace.total == 0);
+}
+
+static void expect_other_kernel(const problem *p, const char *why) {
+    const cuda_schedule s = made(p, 90, UINT64_MAX);
+    cr_expect_not(launches(&s, "forward_sm90"), "%s", why);
+}
+
+Test(cuda_schedule, the_hopper_forward_takes_what_tensor_maps_describe) {
+    const problem plain = make_forward(DLATTN_T_F16, 2, 16, 4, 4096, 4096, 128);
+    cuda_schedule s = made(&plain, 90, UINT64_MAX);
+    cr_assert(launches(&s, "forward_sm90"));
+    problem p = plain;
+    p.k.stride[1] += 4;
+    expect_other_kernel(&p, "rows at multiples of 8 bytes");
+    p = plain;
+    p.v.stride[1] = -p.v.stride[1];
+    expect_other_kernel(&p, "a negative stride");
+    p = plain;
+    p.q.stride[1] = 0;
+    expect_other_kernel(&p, "one row many times");
+    p = plain;
+    p.k.stride[0] = p.v.stride[0] = 0;
+    s = made(&p, 90, UINT64_MAX);
+    cr_expect(launches(&s, "forward_sm90"), "one sequence of keys many times");
+    p = plain;
+    p.scale = -1;
+    expect_other_kernel(&p, "a negative scale");
+    p = make_forward(DLATTN_T_F16, 2, 16, 4, 4096, 4096, 256);
+    p.D = 128, p.q = dense(DLATTN_T_F16, 2, 4096, 16, 128), p.k = dense(DLATTN_T_F16, 2, 4096, 4, 128);
+    expect_other_kernel(&p, "values longer than keys");
+    p = plain;
+    p.bias = dense(DLATTN_T_F16, 1, 1, 4096, 4096);
+    expect_other_kernel(&p, "a bias");
+    p = make_forward(DLATTN_T_F16, 2, 16, 4, 4096, 0, 128);
+    expect_other_kernel(&p, "no keys");
+    cuda_device old = dlattn__cuda_device_like(90);
+    char note[256];
+    old.tensor_maps = false;
+    cr_assert_eq(dlattn__schedule(&s, &plain, NULL, &old, UINT64_MAX, note, sizeof note), DLATTN_OK);
+    cr_expect(launches(&s, "forward_sm80"));
+}
+
 Test(cuda_schedule, dq_is_reduced_when_there_is_room_and_order_is_free) {
     problem p = make_backward(DLATTN_T_BF16, 2, 8, 2, 1024, 1024, 64);
     for (int n = 0; n < NUM_ARCHS; n++) {
@@ -96,6 +170,28 @@ Test(cuda_schedule, dq_is_reduced_when_there_is_room_and_order_is_free) {
         cr_expect(free_order.dq_columns >= p.D);
         cr_expect(free_order.workspace.total >= free_order.workspace.dq_sum + (uint64_t)(free_order.row_count * p.D * 4));
     }
+}
+
+Test(cuda_schedule, later_kernels_begin_early_where_they_can_wait) {
+    problem p = make_backward(DLATTN_T_BF16, 8, 32, 8, 2048, 2048, 64);
+    for (int n = 0; n < NUM_ARCHS; n++) {
+        const cuda_schedule s = made(&p, archs[n], UINT64_MAX);
+        if (!s.main->tuned) continue;
+        cr_assert(s.step_count == 3 && launches(&s, "convert_dq"));
+        cr_expect_not(s.steps[0].early, "what comes before is not ours");
+        cr_expect(s.steps[1].early == (archs[n] >= 90) && s.steps[2].early == (archs[n] >= 90), "sm_%d", (int)archs[n]);
+        cr_expect(s.steps[2].key_tiles * p.G * p.B == s.steps[1].blocks, "it counts the blocks of a key head");
+    }
+    const problem small = make_backward(DLATTN_T_BF16, 1, 8, 8, 512, 512, 64);
+    const cuda_schedule one_wave = made(&small, 90, UINT64_MAX);
+    cr_expect(!one_wave.steps[1].early && !one_wave.steps[2].early, "nothing to share");
+    problem none = make_backward(DLATTN_T_BF16, 2, 8, 2, 1024, 0, 64);
+    const cuda_schedule s = made(&none, 90, UINT64_MAX);
+    cr_expect(s.steps[1].blocks == 0 && !s.steps[2].early, "there is no kernel before to wait in");
+    p.dtype = DLATTN_T_F32;
+    p.q.dtype = p.k.dtype = p.v.dtype = p.dout.dtype = p.dq.dtype = p.dk.dtype = p.dv.dtype = DLATTN_T_F32;
+    const cuda_schedule readable = made(&p, 90, UINT64_MAX);
+    for (int32_t n = 0; n < readable.step_count; n++) cr_expect_not(readable.steps[n].early);
 }
 
 Test(cuda_schedule, only_what_is_wanted_is_launched) {

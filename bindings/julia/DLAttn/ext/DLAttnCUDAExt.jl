@@ -1,4 +1,5 @@
-# CuArrays: device, the task's stream, workspace from CUDA.jl's pool. It has not run on a device yet.
+# CuArrays: device, the task's stream, workspace from CUDA.jl's pool. Tested over a stand-in for CUDA.jl that has the driver's
+# memory and stream (test/standin), not yet with CUDA.jl itself.
 module DLAttnCUDAExt
 
 using DLAttn: DLAttn, DLDevice, kDLCUDA

@@ -51,7 +51,6 @@ end
 end
 
 sentence(f) = try f(); "" catch e; e isa DLAttnError ? e.message : rethrow() end
-code(f) = try f(); 0 catch e; e isa DLAttnError ? e.code : rethrow() end
 
 @testset "errors carry the sentence and nothing is written" begin
     q, k = randn(Float32, 2, 8, 1, 1), randn(Float32, 2, 3, 2, 1)

@@ -18,6 +18,6 @@ end
 standin("ChainRulesCore")
 standin("BFloat16s")
 using BFloat16s: BFloat16
-using ChainRulesCore: NoTangent, Thunk, ZeroTangent, rrule
+using ChainRulesCore: NoTangent, Thunk, ZeroTangent, rrule, unthunk
 load_extension("DLAttnChainRulesCoreExt")
 load_extension("DLAttnBFloat16sExt")

@@ -1,4 +1,4 @@
-# Pkg.test("DLAttn"), or: julia --project=bindings/julia/DLAttn bindings/julia/DLAttn/test/runtests.jl
+# Pkg.test("DLAttn"), or: julia --project=bindings/julia/DLAttn bindings/julia/DLAttn/test/runtests.jl [FILE ...]
 using DLAttn
 using Random, Test
 
@@ -8,10 +8,8 @@ Random.seed!(seed)
 
 include("extensions.jl")
 include("reference.jl")
+include("problem.jl")
+const FILES = isempty(ARGS) ? ["values", "calls", "gradients", "cache", "cuda"] : ARGS
 @testset "DLAttn" begin
-    include("values.jl")
-    include("calls.jl")
-    include("gradients.jl")
-    include("cache.jl")
-    include("cuda.jl")
+    foreach(file -> include("$file.jl"), FILES)
 end

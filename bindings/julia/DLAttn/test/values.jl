@@ -2,25 +2,6 @@
 
 const FLOATS = (Float16, Float32, Float64, BFloat16)
 
-random(::Type{T}, dims...) where {T} = T.(2 .* rand(dims...) .- 1)
-
-function check_problem(::Type{T}, (B, M, N, H, G, D, E); bias=nothing, sinks=false, options...) where {T}
-    q, k, v, dout = random(T, D, H, M, B), random(T, D, G, N, B), random(T, E, G, N, B), random(T, E, H, M, B)
-    dlse = random(DLAttn.lse_type(T), M, H, B)
-    terms = (; (bias === nothing ? () : (:bias => random(T, bias...),))..., (sinks ? (:sinks => random(T, H),) : ())...)
-    out, lse = attention(q, k, v; return_lse=true, terms..., options...)
-    wanted = (:dq, :dk, :dv, (Symbol(:d, name) for name in keys(terms))...)
-    g = attention_backward(dout, q, k, v, out, lse; dlse=dlse, grads=wanted, terms..., options...)
-    r = reference(T, q, k, v, dout, dlse; terms..., options...)
-    @test eltype(out) === T && eltype(lse) === DLAttn.lse_type(T)
-    @test agrees(r.out, out, unit(T))
-    @test agrees(r.lse, lse, row_unit(T))
-    for name in DLAttn.GRADIENTS
-        @test (g[name] === nothing) == !(name in wanted)
-        g[name] === nothing || @test agrees(r[name], g[name], unit(T))
-    end
-end
-
 @testset "the plain formula, $T" for T in FLOATS
     sizes = (2, 5, 7, 4, 2, 8, 6) # B, M, N, H, G, D, E
     check_problem(T, sizes)

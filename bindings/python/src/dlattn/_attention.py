@@ -64,7 +64,10 @@ def attention(q: Array, k: Array, v: Array, *, return_lse: bool = False, out: Op
     and the shared options: see ``dlattn.Options``.
 
     On CUDA the call runs on the current stream of the framework of q, with memory from that framework's allocator,
-    and returns when the work is queued; see the package's README for streams, graphs and JAX.
+    and returns when the work is queued; see the package's README for streams and graphs. For JAX arrays the host waits
+    for the end of the call: JAX takes a new array for ready at once and gives the memory of one that was dropped to its
+    next program, both in the order of streams of its own, where a call from outside has no place. ``dlattn.jax.attention``
+    has one, outside of jit too, and never waits.
 
     Args:
         q: [B,M,H,D] (layout "bhsd": [B,H,M,D]; packed [T,H,D] or [H,T,D] with cu_seqlens_q), float16, bfloat16,

@@ -9,7 +9,7 @@ tensors, any head size to 256, head sizes of v other than of q, gradients throug
   scores as documented (FlashAttention's differs by slope * (i + seqlen_k - seqlen_q));
 - dropout draws other random bits: those of dlattn's specification, from torch's generator; its rate is a multiple of
   1/256, and what is kept is multiplied by the inverse of that;
-- S_dmask has the sizes of the problem, not rounded up, and is None without dropout;
+- S_dmask has the sizes of the problem, not rounded up, is None without dropout, and made outside of compiled code;
 - num_splits has no effect: the library cuts the keys as it sees fit.
 """
 from .flash_attn_interface import (flash_attn_func, flash_attn_kvpacked_func, flash_attn_qkvpacked_func,

@@ -7,10 +7,9 @@ from typing import Optional, Union
 import torch
 
 from .. import _raw
-from .._cache import kv_append
 from .._errors import argument_error, error
 from .._inspect import dropout_mask
-from ..torch import attention, rotary
+from ..torch import attention, kv_append, rotary
 
 CHUNK = 256  # keys whose probabilities one call gives: the largest head size
 
@@ -36,6 +35,15 @@ def _get_block_size_n(device, head_dim, is_dropout, is_causal):
     return 2**30
 
 
+def _not_compiled(function):
+    reason = "S_dmask is made outside of compiled code; expected return_attn_probs=False or dropout_p=0"
+    try:
+        return torch.compiler.disable(function, reason=reason)
+    except TypeError:  # older ones take no reason
+        return torch.compiler.disable(function)
+
+
+@_not_compiled
 def _signed_softmax(q, k, dropout_p, state, options):
     """[B,H,max M,max N]: exp(score - the row's largest score), negative where dropout dropped it. For tests: it is stored."""
     if options.get("block_table") is not None:
@@ -138,7 +146,6 @@ def flash_attn_varlen_qkvpacked_func(qkv, cu_seqlens, max_seqlen, dropout_p=0.0,
                                   causal, window_size, softcap, alibi_slopes, deterministic, return_attn_probs)
 
 
-@torch.compiler.disable
 @torch.no_grad()
 def flash_attn_with_kvcache(q, k_cache, v_cache, k=None, v=None, rotary_cos=None, rotary_sin=None,
                             cache_seqlens: Optional[Union[int, torch.Tensor]] = None,

@@ -67,9 +67,9 @@ def _fold_all(arrays: dict, mapped: dict, size: int, bias_each: bool) -> dict:
     return folded
 
 
-def _must_loop(arrays: dict, mapped: dict, fields: tuple, wanted: tuple = ()) -> bool:
+def _must_loop(arrays: dict, mapped: dict, fields: tuple, names: tuple) -> bool:
     return ("dropout" in dict(fields) or any(name in arrays for name in _LOOPS) or mapped.get("sinks", False)
-            or "dsinks" in wanted)
+            or "dsinks" in names)
 
 
 def _loop(function, arrays: dict, mapped: dict):
@@ -92,46 +92,32 @@ def _unfold_bias(x, shape: tuple, size: int, batch: int):
     return x.reshape(size, *shape)
 
 
+def _with_rule(function, fields: tuple, names: tuple):
+    """function(arrays), which gives results of these names, with the rule."""
+    call = jax.custom_batching.custom_vmap(function)
+
+    @call.def_vmap
+    def rule(size, in_batched, arrays):
+        (mapped,) = in_batched
+        every = (True,) * len(names)
+        if _must_loop(arrays, mapped, fields, names):
+            return _loop(call, arrays, mapped), every
+        batch, with_bias = _batch(arrays, mapped), "dbias" in names
+        results = call(_fold_all(arrays, mapped, size, with_bias))
+        shape = arrays["bias"].shape[1 if mapped["bias"] else 0:] if with_bias else ()
+        return tuple(_unfold_bias(x, shape, size, batch) if name == "dbias" else _unfold(x, size, batch)
+                     for name, x in zip(names, results)), every
+
+    return call
+
+
 @functools.lru_cache(maxsize=1024)
 def forward(fields: tuple, wide: bool):
     """_calls.forward of such problems, with the rule."""
-
-    @jax.custom_batching.custom_vmap
-    def attention(arrays):
-        return _calls.forward(arrays, fields, wide)
-
-    @attention.def_vmap
-    def rule(size, in_batched, arrays):
-        (mapped,) = in_batched
-        if _must_loop(arrays, mapped, fields):
-            results = _loop(attention, arrays, mapped)
-        else:
-            out, lse = attention(_fold_all(arrays, mapped, size, False))
-            batch = _batch(arrays, mapped)
-            results = _unfold(out, size, batch), _unfold(lse, size, batch)
-        return results, (True, True)
-
-    return attention
+    return _with_rule(lambda arrays: _calls.forward(arrays, fields, wide), fields, ("out", "lse"))
 
 
 @functools.lru_cache(maxsize=1024)
 def backward(fields: tuple, wanted: tuple):
     """_calls.backward of such problems, with the rule."""
-
-    @jax.custom_batching.custom_vmap
-    def attention_backward(arrays):
-        return _calls.backward(arrays, fields, wanted)
-
-    @attention_backward.def_vmap
-    def rule(size, in_batched, arrays):
-        (mapped,) = in_batched
-        every = (True,) * len(wanted)
-        if _must_loop(arrays, mapped, fields, wanted):
-            return _loop(attention_backward, arrays, mapped), every
-        results = attention_backward(_fold_all(arrays, mapped, size, "dbias" in wanted))
-        batch = _batch(arrays, mapped)
-        shape = arrays["bias"].shape[1 if mapped["bias"] else 0:] if "dbias" in wanted else ()
-        return tuple(_unfold_bias(x, shape, size, batch) if name == "dbias" else _unfold(x, size, batch)
-                     for name, x in zip(wanted, results)), every
-
-    return attention_backward
+    return _with_rule(lambda arrays: _calls.backward(arrays, fields, wanted), fields, wanted)

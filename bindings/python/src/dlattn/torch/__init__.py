@@ -7,8 +7,9 @@
 
 activate() lets it serve torch.nn.functional.scaled_dot_product_attention too.
 """
+from ._append import kv_append
 from ._eager import attention
 from ._rotary import rotary
 from ._sdpa import activate, deactivate
 
-__all__ = ["activate", "attention", "deactivate", "rotary"]
+__all__ = ["activate", "attention", "deactivate", "kv_append", "rotary"]

@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Optional
 
 import torch
+from torch.autograd import forward_ad
 
 from .._errors import argument_error
 from .._options import with_options
@@ -20,14 +21,14 @@ if TYPE_CHECKING:
     from .._options import Options
 
 _PLAIN = frozenset((torch.Tensor, torch.nn.Parameter))
-_SLOPES = TENSORS.index("alibi_slopes")
+_SLOPES = TENSORS.index("alibi_slopes") - 3  # behind q, k, v
 _modes = torch._C._len_torch_dispatch_stack
 _any_autocast = getattr(torch._C, "_is_any_autocast_enabled", lambda: True)
 
 
-def _is_plain(q, k, v, others=()) -> bool:
+def is_plain(q, k, v, others=()) -> bool:
     """Whether nothing but the C library needs to see a call with these tensors."""
-    if torch.compiler.is_compiling() or _modes() or _operators.transforms() or q.is_meta:
+    if torch.compiler.is_compiling() or _modes() or _operators.transforms() or forward_ad._current_level >= 0 or q.is_meta:
         return False
     if type(q) not in _PLAIN or type(k) not in _PLAIN or type(v) not in _PLAIN:
         return False
@@ -41,10 +42,10 @@ class _Attention(torch.autograd.Function):
     """Gives out, or (out, lse) with return_lse: each result costs a microsecond."""
 
     @staticmethod
-    def forward(ctx, fields, wide, num_threads, return_lse, *tensors):
+    def forward(ctx, call, *tensors):
+        fields, wide, num_threads, return_lse = ctx.call = call  # one argument: each costs something
         out, lse = _native.forward(tensors, fields, wide, num_threads)
         ctx.save_for_backward(out, lse, *tensors)
-        ctx.call = fields, num_threads
         if not return_lse:
             return out
         ctx.set_materialize_grads(False)
@@ -53,16 +54,16 @@ class _Attention(torch.autograd.Function):
     @staticmethod
     def backward(ctx, dout, dlse=None):
         out, lse, *tensors = ctx.saved_tensors
-        fields, num_threads = ctx.call
-        wanted = _operators.wanted_of(ctx.needs_input_grad[4:])
+        fields, _, num_threads, _ = ctx.call
+        wanted = _operators.wanted_of(ctx.needs_input_grad[1:])
         if dout is None and dlse is None:
-            return (None,) * (4 + len(tensors))
+            return (None,) * (1 + len(tensors))
         dout = _operators.incoming(dout, out, tensors[0])
         # with create_graph the operator records what refuses a second derivative
-        direct = not torch.is_grad_enabled() and _is_plain(dout, out, lse, tensors)
+        direct = not torch.is_grad_enabled() and is_plain(dout, out, lse, tensors)
         run = _native.backward if direct else _through_operator
         results = run(dout, dlse, out, lse, tuple(tensors), fields, wanted, num_threads)
-        return None, None, None, None, *_operators.spread(results, wanted, len(tensors))
+        return None, *_operators.spread(results, wanted, len(tensors))
 
 
 # What Function.apply calls in the end: outside of torch.func the rest of it is 4 us of nothing.
@@ -113,24 +114,21 @@ def attention(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, *, return_lse: 
         tensors, fields, threads = _keywords.read(q, options)
     if _any_autocast():
         q, k, v, tensors = _autocast(q, k, v, tensors)
-    if not _is_plain(q, k, v, tensors):
+    if not is_plain(q, k, v, tensors):
         _refuse_slopes(tensors)
         fields.update(wide=wide, num_threads=threads)
-        if not torch.compiler.is_compiling() and _operators.transforms():
-            out, lse = _operators.Attention.apply(fields, q, k, v, *tensors)
-        else:
-            out, lse = _operators.attention(q, k, v, *tensors, **fields)
+        out, lse = _operators.attention(q, k, v, *tensors, **fields)
     elif torch.is_grad_enabled() and (q.requires_grad or k.requires_grad or v.requires_grad
                                       or any(x is not None and x.requires_grad for x in tensors)):
         _refuse_slopes(tensors)
-        return _apply(fields, wide, threads, return_lse, q, k, v, *tensors)
+        return _apply((fields, wide, threads, return_lse), q, k, v, *tensors)
     else:
         out, lse = _native.forward((q, k, v, *tensors), fields, wide, threads, return_lse)
     return (out, lse) if return_lse else out
 
 
 def _refuse_slopes(tensors) -> None:
-    slopes = tensors[_SLOPES - 3] if tensors else None
+    slopes = tensors[_SLOPES] if len(tensors) > _SLOPES else None
     if slopes is not None and slopes.requires_grad and torch.is_grad_enabled():
         raise argument_error("alibi_slopes requires grad, and the library gives no gradient of it; expected "
                              "alibi_slopes.detach()")

@@ -26,15 +26,17 @@ def _signed(value: int) -> int:
 
 
 def read(q, options: dict):
-    """(tensors behind q, k, v; fields; number of threads), from the options that were given."""
-    tensors: list = [None] * (len(TENSORS) - 3)
+    """(tensors behind q, k, v, up to the last that was given; fields; number of threads), from the options."""
+    tensors: list = []
     fields: dict = {}
     flags, threads = 0, 0
 
     def put(name, value):
         if isinstance(value, (list, tuple)):
             value = torch.tensor(value, device=q.device)
-        tensors[PLACES[name] - 3] = value
+        place = PLACES[name] - 3
+        tensors.extend([None] * (place + 1 - len(tensors)))
+        tensors[place] = value
 
     for name, value in options.items():
         if value is None:
@@ -82,8 +84,8 @@ def read(q, options: dict):
         flags |= _DETERMINISTIC
     if flags:
         fields["flags"] = flags
-    if fields.get("dropout") and options.get("seed") is None and tensors[-1] is None:
-        tensors[-1] = torch.randint(-LARGEST, LARGEST - 1, (2,), device=q.device, dtype=torch.int64)
+    if "dropout" in fields and fields["dropout"] and options.get("seed") is None and options.get("rng_state") is None:
+        put("rng_state", torch.randint(-LARGEST, LARGEST - 1, (2,), device=q.device, dtype=torch.int64))
     return tensors, fields, threads
 
 

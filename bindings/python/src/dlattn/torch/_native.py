@@ -23,6 +23,7 @@ GRADIENTS = ("dq", "dk", "dv", "dbias", "dsinks")
 PARENTS = (0, 1, 2, BIAS, SINKS)  # of the gradients, in TENSORS
 
 _sizeof = ctypes.sizeof
+_FLOAT, _DOUBLE = torch.float32, torch.float64
 _FIELDS = struct.Struct("=8q3d2qIi")  # SCALARS; seed and offset as the int64 of the same bits
 _FIELDS_AT = _raw.dlattn_attention.max_seqlen_q.offset
 assert [name for name, *_ in _raw.dlattn_attention._fields_[1:]][:32] == [*TENSORS, *SCALARS]
@@ -154,9 +155,9 @@ def empty_out(q, v, wide: bool = False):
 
 def empty_lse(q, layout: int):
     """[B,H,M], packed [H,T], compact."""
-    shape = q.shape
-    shape = shape[:-1] if layout == _raw.DLATTN_BHSD else (*shape[:-3], shape[-2], shape[-3])
-    return q.new_empty(*shape, dtype=torch.float64 if q.dtype == torch.float64 else torch.float32)
+    *batch, one, other, _ = q.shape
+    dtype = _DOUBLE if q.dtype == _DOUBLE else _FLOAT
+    return q.new_empty(*batch, one, other, dtype=dtype) if layout else q.new_empty(*batch, other, one, dtype=dtype)
 
 
 def forward(tensors: tuple, fields: dict, wide: bool = False, num_threads: int = 0, lse=True):

@@ -10,6 +10,8 @@ from __future__ import annotations
 import functools
 
 import torch
+from torch._functorch.utils import enable_single_level_autograd_function
+from torch.autograd import forward_ad
 
 from .. import _raw
 from .._errors import error
@@ -82,17 +84,14 @@ def incoming(dout, out, q):
     return dout if dout.dtype == q.dtype else dout.to(q.dtype)
 
 
-class Attention(torch.autograd.Function):
-    """Both autograd's kernel of the operator and, called in its place, what torch.func can take apart: that refuses
-    every autograd.Function inside an operator."""
-
+class _Attention:
     @staticmethod
-    def forward(options, *tensors):
-        return attention(*tensors, **options)
+    def forward(keyset, options, *tensors):
+        return _below(attention, keyset, tensors, options)
 
     @staticmethod
     def setup_context(ctx, inputs, output):
-        options, *tensors = inputs
+        _, options, *tensors = inputs
         ctx.set_materialize_grads(False)
         ctx.save_for_backward(*output, *tensors)
         ctx.options = {name: value for name, value in options.items() if name != "wide"}
@@ -100,27 +99,18 @@ class Attention(torch.autograd.Function):
     @staticmethod
     def backward(ctx, dout, dlse):
         out, lse, *tensors = ctx.saved_tensors
-        wanted = wanted_of(ctx.needs_input_grad[1:])
+        wanted = wanted_of(ctx.needs_input_grad[2:])
         if dout is None and dlse is None or not any(wanted):
-            return (None,) * (1 + len(tensors))
-        options = {**ctx.options, "wanted": wanted}
+            return (None,) * (2 + len(tensors))
         dout = incoming(dout, out, tensors[0])
-        if transforms():
-            results = AttentionBackward.apply(options, dout, dlse, out, lse, *tensors)
-        else:
-            results = attention_backward(dout, dlse, out, lse, *tensors, **options)
-        return None, *spread(results, wanted, len(tensors))
+        results = attention_backward(dout, dlse, out, lse, *tensors, wanted=wanted, **ctx.options)
+        return None, None, *spread(results, wanted, len(tensors))
 
+
+class _AttentionBackward:
     @staticmethod
-    def vmap(info, in_dims, options, *tensors):
-        below = lambda *tensors, **options: Attention.apply(options, *tensors)
-        return _vmap.attention(below, info, in_dims[1:], *tensors, **options)
-
-
-class AttentionBackward(torch.autograd.Function):
-    @staticmethod
-    def forward(options, *tensors):
-        return tuple(attention_backward(*tensors, **options))
+    def forward(keyset, options, *tensors):
+        return tuple(_below(attention_backward, keyset, tensors, options))
 
     @staticmethod
     def setup_context(ctx, inputs, output):
@@ -131,27 +121,41 @@ class AttentionBackward(torch.autograd.Function):
         raise error(_raw.DLATTN_ERR_UNSUPPORTED, "dlattn computes first derivatives; the backward of attention cannot be "
                     "differentiated again")
 
-    @staticmethod
-    def vmap(info, in_dims, options, *tensors):
-        below = lambda *tensors, **options: AttentionBackward.apply(options, *tensors)
-        results, dims = _vmap.attention_backward(below, info, in_dims[1:], *tensors, **options)
-        return tuple(results), tuple(dims)
+
+def _below(operator, keyset, tensors, options):
+    """The operator without autograd at this level; the levels of torch.func below have a say of their own."""
+    with torch._C._AutoDispatchBelowAutograd(), torch.enable_grad():
+        return operator.redispatch(keyset & torch._C._after_autograd_keyset, *tensors, **options)
 
 
-def _with_autograd(operator, function, container):
-    """The operator's kernel for autograd: `function` where a gradient may be wanted."""
+def _refuse_tangents(tensors) -> None:
+    """Forward mode would else give a derivative of zero."""
+    if forward_ad._current_level >= 0 and any(x is not None and forward_ad.unpack_dual(x).tangent is not None for x in tensors):
+        raise error(_raw.DLATTN_ERR_UNSUPPORTED, "dlattn computes gradients (reverse mode); attention has no forward-mode "
+                    "derivative")
+
+
+def _with_autograd(operator, node, container):
+    """The operator's kernel for autograd: `node` where a gradient may be wanted.
+
+    torch.func calls the kernel at each of its levels, and an autograd.Function would start at the first one again."""
+    plain = type(node.__name__, (node, torch.autograd.Function), {}).apply
+    inside = type(node.__name__, (node, torch.autograd.function._SingleLevelFunction), {}).apply
 
     def kernel(keyset, *tensors, **options):
-        if torch.is_grad_enabled() and torch._C._any_requires_grad(*tensors):
-            return container(function.apply(options, *tensors))
-        with torch._C._AutoDispatchBelowAutograd():
-            return operator.redispatch(keyset & torch._C._after_autograd_keyset, *tensors, **options)
+        _refuse_tangents(tensors)
+        if not (torch.is_grad_enabled() and torch._C._any_requires_grad(*tensors)):
+            with torch._C._AutoDispatchBelowAutograd():
+                return operator.redispatch(keyset & torch._C._after_autograd_keyset, *tensors, **options)
+        if not transforms():
+            return container(plain(keyset, options, *tensors))
+        with enable_single_level_autograd_function():
+            return container(inside(keyset, options, *tensors))
 
     library.impl(operator.name().partition("::")[2], kernel, "Autograd", with_keyset=True)
 
 
-_with_autograd(attention, Attention, tuple)
-_with_autograd(attention_backward, AttentionBackward, list)
-torch.library.register_vmap(attention, functools.partial(_vmap.attention, attention), lib=library)
-torch.library.register_vmap(attention_backward, functools.partial(_vmap.attention_backward, attention_backward),
-                            lib=library)
+_with_autograd(attention, _Attention, tuple)
+_with_autograd(attention_backward, _AttentionBackward, list)
+torch.library.register_vmap(attention, functools.partial(_vmap.rule, attention, 0), lib=library)
+torch.library.register_vmap(attention_backward, functools.partial(_vmap.rule, attention_backward, 4), lib=library)

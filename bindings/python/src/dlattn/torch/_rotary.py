@@ -5,7 +5,9 @@ from typing import Optional
 
 import torch
 
-from .. import _cache
+from .. import _cache, _raw
+from .._options import layout_code
+from ._eager import is_plain
 from ._operators import library
 
 library.define("rotary(Tensor x, Tensor cosines, Tensor sines, Tensor? starts=None, *, bool interleaved=False, "
@@ -39,7 +41,9 @@ def rotary(x: torch.Tensor, cosines: torch.Tensor, sines: torch.Tensor, *, start
            interleaved: bool = False, inverse: bool = False, layout: str = "bshd") -> torch.Tensor:
     """Rotary position embedding of x, with the gradient of x. Arguments as of ``dlattn.rotary``; cosines and sines get
     no gradient."""
-    if layout == "bhsd":
+    bhsd = layout_code(layout) == _raw.DLATTN_BHSD
+    if bhsd:
         x = x.transpose(1, 2)
-    out = _operator(x, cosines, sines, starts, interleaved=interleaved, inverse=inverse)
-    return out.transpose(1, 2) if layout == "bhsd" else out
+    direct = is_plain(x, cosines, sines, (starts,)) and not (x.requires_grad and torch.is_grad_enabled())
+    out = (_rotary if direct else _operator)(x, cosines, sines, starts, interleaved=interleaved, inverse=inverse)
+    return out.transpose(1, 2) if bhsd else out

@@ -47,7 +47,7 @@ def _fold_slopes(x, dim, size, batch):
     return (x[:, None] if x.dim() == 2 else x).expand(size, batch, x.shape[-1]).reshape(size * batch, x.shape[-1])
 
 
-def _fold_tensors(tensors, dims, size, bias_each=False):
+def _fold_tensors(tensors, dims, size, bias_each):
     batch = tensors[0].shape[0 if dims[0] is None else 1 if dims[0] == 0 else 0]
     folded = []
     for name, x, dim in zip(TENSORS, tensors, dims):
@@ -75,32 +75,24 @@ def _slices(arguments, dims, size):
         yield [x if dim is None else x.select(dim, index) for x, dim in zip(arguments, dims)]
 
 
-def attention(operator, info, in_dims, *tensors, **fields):
-    """The rule; `operator` is what computes, at the level below."""
-    size, dims = info.batch_size, in_dims[:len(tensors)]
-    if _must_loop(tensors, dims, fields):
-        outs, lses = zip(*(operator(*each, **fields) for each in _slices(tensors, dims, size)))
-        return (torch.stack(outs), torch.stack(lses)), (0, 0)
-    out, lse = operator(*_fold_tensors(tensors, dims, size), **fields)
-    return (_unfold(out, size), _unfold(lse, size)), (0, 0)
-
-
-def attention_backward(operator, info, in_dims, *arguments, wanted, **fields):
+def rule(operator, before, info, in_dims, *arguments, **fields):
+    """The rule of an operator, at the level below. before: how many of its arguments come before q; 0: the forward."""
     size, dims = info.batch_size, in_dims[:len(arguments)]
-    tensors, tensor_dims = arguments[4:], dims[4:]
-    if wanted[4] or _must_loop(tensors, tensor_dims, fields):  # dsinks: one of each mapped element
-        rows = [operator(*each, wanted=wanted, **fields) for each in _slices(arguments, dims, size)]
+    tensors, tensor_dims = arguments[before:], dims[before:]
+    *_, dbias, dsinks = fields.get("wanted", (False, False))
+    if dsinks or _must_loop(tensors, tensor_dims, fields):  # dsinks: one of each mapped element
+        rows = [operator(*each, **fields) for each in _slices(arguments, dims, size)]
         results = [torch.stack(column) for column in zip(*rows)]
-        return results, [0] * len(results)
-    incoming = [None if x is None else _fold(x, dim, size) for x, dim in zip(arguments[:4], dims)]
-    results = operator(*incoming, *_fold_tensors(tensors, tensor_dims, size, wanted[3]), wanted=wanted, **fields)
-    results = [_unfold(x, size) for x in results]
-    if wanted[3]:
-        shape = tensors[BIAS].shape
-        if tensor_dims[BIAS] is not None:
-            shape = shape[:tensor_dims[BIAS]] + shape[tensor_dims[BIAS] + 1:]
-        results[-1] = _unfold_bias(results[-1], shape, size)
-    return results, [0] * len(results)
+    else:
+        incoming = [None if x is None else _fold(x, dim, size) for x, dim in zip(arguments[:before], dims)]
+        results = operator(*incoming, *_fold_tensors(tensors, tensor_dims, size, dbias), **fields)
+        results = [_unfold(x, size) for x in results]
+        if dbias:
+            shape = tensors[BIAS].shape
+            if tensor_dims[BIAS] is not None:
+                shape = shape[:tensor_dims[BIAS]] + shape[tensor_dims[BIAS] + 1:]
+            results[-1] = _unfold_bias(results[-1], shape, size)
+    return (results, [0] * len(results)) if before else (tuple(results), (0,) * len(results))
 
 
 def _unfold_bias(x, shape, size):

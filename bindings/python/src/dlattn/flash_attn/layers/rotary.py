@@ -1,4 +1,4 @@
-"""apply_rotary_emb of FlashAttention's module of this name."""
+"""apply_rotary_emb of FlashAttention's module of this name, and its forms for packed qkv and kv."""
 from __future__ import annotations
 
 from typing import Optional, Union
@@ -8,6 +8,20 @@ import torch
 from ..._errors import argument_error
 from ...torch import rotary
 from ..flash_attn_interface import _places
+
+
+def _starts(offsets: Union[int, torch.Tensor], x) -> Optional[torch.Tensor]:
+    if isinstance(offsets, torch.Tensor):
+        return offsets
+    return torch.full((x.shape[0],), offsets, dtype=torch.int64, device=x.device) if offsets else None
+
+
+def _written(x, out):
+    """x after it took the values of `out`. A leaf takes them behind autograd's back, and `out` stands for the result."""
+    if x.is_leaf and x.requires_grad and torch.is_grad_enabled():
+        x.detach().copy_(out.detach())
+        return out
+    return x.copy_(out)
 
 
 def apply_rotary_emb(x, cos, sin, interleaved=False, inplace=False, seqlen_offsets: Union[int, torch.Tensor] = 0,
@@ -21,18 +35,40 @@ def apply_rotary_emb(x, cos, sin, interleaved=False, inplace=False, seqlen_offse
     if x.dim() != (4 if cu_seqlens is None else 3):
         raise argument_error(f"x has rank {x.dim()}; expected 4, or 3 with cu_seqlens")
     if cu_seqlens is None:
-        starts = seqlen_offsets
-        if not isinstance(starts, torch.Tensor):
-            starts = torch.full((x.shape[0],), starts, dtype=torch.int64, device=x.device) if starts else None
-        out = rotary(x, cos, sin, starts=starts, interleaved=interleaved)
+        out = rotary(x, cos, sin, starts=_starts(seqlen_offsets, x), interleaved=interleaved)
     else:
         sequence, place = _places(cu_seqlens, x.shape[0])
         offset = seqlen_offsets[sequence] if isinstance(seqlen_offsets, torch.Tensor) else seqlen_offsets
         out = rotary(x[:, None], cos, sin, starts=place + offset, interleaved=interleaved)[:, 0]
-    return x.copy_(out) if inplace else out
+    return _written(x, out) if inplace else out
 
 
 apply_rotary_emb_func = apply_rotary_emb
+
+
+def apply_rotary_emb_qkv_(qkv, cos, sin, cos_k=None, sin_k=None, interleaved=False,
+                          seqlen_offsets: Union[int, torch.Tensor] = 0, num_heads_q: Optional[int] = None):
+    """Rotates q and k of qkv [batch, seqlen, 3, heads, headdim], or [batch, seqlen, num_heads_q + 2 * heads_k, headdim], in
+    place. cos_k, sin_k: those of k, where they are others. Returns qkv."""
+    if qkv.dim() == 5:
+        parts, join = qkv.unbind(2), torch.stack
+    elif num_heads_q is None:
+        raise argument_error(f"num_heads_q is None, and qkv has rank {qkv.dim()}; expected a number, or rank 5")
+    else:
+        heads = (qkv.shape[2] - num_heads_q) // 2
+        parts, join = qkv.split((num_heads_q, heads, heads), 2), torch.cat
+    q, k, v = parts
+    starts = _starts(seqlen_offsets, q)
+    q = rotary(q, cos, sin, starts=starts, interleaved=interleaved)
+    k = rotary(k, cos if cos_k is None else cos_k, sin if sin_k is None else sin_k, starts=starts, interleaved=interleaved)
+    return _written(qkv, join((q, k, v), 2))
+
+
+def apply_rotary_emb_kv_(kv, cos, sin, interleaved=False, seqlen_offsets: Union[int, torch.Tensor] = 0):
+    """Rotates k of kv [batch, seqlen, 2, heads_k, headdim] in place. Returns kv."""
+    k, v = kv.unbind(2)
+    k = rotary(k, cos, sin, starts=_starts(seqlen_offsets, k), interleaved=interleaved)
+    return _written(kv, torch.stack((k, v), 2))
 
 
 def apply_rotary_emb_torch(x, cos, sin, interleaved=False):

@@ -1,0 +1,41 @@
+// segment_ranges_sm80.cuh: which tiles of scores segments leave empty, by the ranges that backward_prepare has left: the least
+// and the largest segment of every 32 rows and keys. They need not be sorted.
+#ifndef DLATTN_SEGMENT_RANGES_SM80_CUH
+#define DLATTN_SEGMENT_RANGES_SM80_CUH
+
+#include "mma_sm80.cuh"
+#include "sequence.cuh"
+
+// The range of `count` granules of 32 rows or keys, each its least and its largest segment.
+DEVICE void join_ranges(const i64 *ranges, int count, i64 *lo, i64 *hi) {
+    *lo = DLATTN_I64_MAX, *hi = DLATTN_I64_MIN;
+#pragma unroll
+    for (int n = 0; n < count; n++) {
+        *lo = ranges[2 * n] < *lo ? ranges[2 * n] : *lo;
+        *hi = ranges[2 * n + 1] > *hi ? ranges[2 * n + 1] : *hi;
+    }
+}
+
+// May rows [i0, i0 + ROWS) of sequence b share a segment with keys [j0, j0 + KEYS)?
+template <int ROWS, int KEYS>
+DEVICE bool segments_may_meet(const dlattn_params &p, int b, int i0, int j0) {
+    static_assert(ROWS % 32 == 0 && KEYS % 32 == 0, "ranges are those of 32");
+    i64 lo, hi, least, largest;
+    join_ranges((const i64 *)p.row_segments + (b * (p.head_rows / 32) + i0 / 32) * 2, ROWS / 32, &lo, &hi);
+    join_ranges((const i64 *)p.key_segments + (b * segment_ranges(p.N) + j0 / 32) * 2, KEYS / 32, &least, &largest);
+    return lo <= largest && least <= hi;
+}
+
+// The first tile of keys in [tile, end) that may share a segment with the rows from i0 on, else `end`. By whole warps.
+template <int ROWS, int KEYS>
+DEVICE int next_tile_that_meets(const dlattn_params &p, int b, int i0, int tile, int end) {
+#pragma unroll 1
+    for (; tile < end; tile += 32) {
+        const int own = tile + lane_id();
+        const u32 meets = __ballot_sync(0xffffffffu, own < end && segments_may_meet<ROWS, KEYS>(p, b, i0, own * KEYS));
+        if (meets) return tile + __ffs((int)meets) - 1;
+    }
+    return end;
+}
+
+#endif

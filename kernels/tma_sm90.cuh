@@ -1,0 +1,83 @@
+// tma_sm90.cuh: what Hopper's kernels do beside arithmetic: barriers in shared memory that count bytes, tiles fetched by the
+// copy engine through tensor maps, named barriers, registers moved from one role to another.
+#ifndef DLATTN_TMA_SM90_CUH
+#define DLATTN_TMA_SM90_CUH
+
+#include "mma_sm80.cuh"
+#include "shared/tensor_maps.h"
+
+// Barriers of 8 bytes in shared memory. A phase ends when all `count` arrivals and all announced bytes have come. Its parity is
+// that of the number of phases before it.
+DEVICE void barrier_init(u32 barrier, int count) {
+    asm volatile("mbarrier.init.shared::cta.b64 [%0], %1;" :: "r"(barrier), "r"(count) : "memory");
+}
+
+DEVICE void barriers_are_ready() { asm volatile("fence.mbarrier_init.release.cluster;" ::: "memory"); }
+
+DEVICE void barrier_arrive(u32 barrier) {
+    asm volatile("mbarrier.arrive.shared::cta.b64 _, [%0];" :: "r"(barrier) : "memory");
+}
+
+// Arrives, and announces bytes.
+DEVICE void barrier_expect(u32 barrier, int bytes) {
+    asm volatile("mbarrier.arrive.expect_tx.shared::cta.b64 _, [%0], %1;" :: "r"(barrier), "r"(bytes) : "memory");
+}
+
+// Waits for the end of the phase of this parity; one that has not begun seems to have ended, if it is the next but one.
+DEVICE void barrier_wait(u32 barrier, u32 parity) {
+    asm volatile("{\n\t.reg .pred done;\n"
+                 "again:\n\t"
+                 "mbarrier.try_wait.parity.shared::cta.b64 done, [%0], %1;\n\t"
+                 "@!done bra again;\n\t}" :: "r"(barrier), "r"(parity) : "memory");
+}
+
+// Where a ring of COUNT stages is. The side that fills waits for `empty` with the parity of the lap before.
+template <int COUNT>
+struct ring {
+    int stage;
+    u32 lap; // its parity
+    __device__ __forceinline__ void next() {
+        if (++stage == COUNT) {
+            stage = 0;
+            lap ^= 1u;
+        }
+    }
+};
+
+// The value of a warp's first lane, which the compiler then knows to be the same in all: what is derived from it stays in
+// uniform registers, where wgmma wants its descriptors.
+DEVICE int uniform(int x) { return __shfl_sync(0xffffffffu, x, 0); }
+
+// A box of the tensor to shared memory; its bytes count for the barrier.
+DEVICE void fetch_box(u32 to, const tensor_map *map, int column, int row, int head, int batch, u32 barrier) {
+    asm volatile("cp.async.bulk.tensor.4d.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1, {%2, %3, %4, %5}], [%6];"
+                 :: "r"(to), "l"((u64)map), "r"(column), "r"(row), "r"(head), "r"(batch), "r"(barrier) : "memory");
+}
+
+// Writes of this thread to shared memory come before what the copy engine and the tensor cores do there after the next
+// barrier.
+DEVICE void fence_for_engines() { asm volatile("fence.proxy.async.shared::cta;" ::: "memory"); }
+
+// Named barriers 1 to 15 for THREADS threads, of which some only arrive.
+template <int THREADS>
+DEVICE void meet(int id) {
+    asm volatile("bar.sync %0, %1;" :: "r"(id), "n"(THREADS) : "memory");
+}
+
+template <int THREADS>
+DEVICE void arrive_at(int id) {
+    asm volatile("bar.arrive %0, %1;" :: "r"(id), "n"(THREADS) : "memory");
+}
+
+// All four warps of a warpgroup: registers per thread from here on.
+template <int COUNT>
+DEVICE void keep_few_registers() {
+    asm volatile("setmaxnreg.dec.sync.aligned.u32 %0;" :: "n"(COUNT));
+}
+
+template <int COUNT>
+DEVICE void take_registers() {
+    asm volatile("setmaxnreg.inc.sync.aligned.u32 %0;" :: "n"(COUNT));
+}
+
+#endif
