@@ -51,11 +51,9 @@ DEVICE int meet_keys(const unsigned char *memory, int j0) {
 
 // Hides what the intervals hide, where they do: mostly at one end only.
 DEVICE void hide_ends(float (&s)[MT][NT][4], const unsigned char *memory, int j0) {
-    const int warp = thread_anew() / 32;
-    const key_range own = ((const key_range *)(memory + RANGES_AT))[warp];
-    const limits *rows = (const limits *)(memory + LIMITS_AT) + 16 * MT * warp;
-    if (j0 < own.full_lo) hide_before(s, rows, j0, own.full_lo);
-    if (j0 + BN > own.full_hi) hide_after(s, rows, j0, own.full_hi);
+    const key_range own = ((const key_range *)(memory + RANGES_AT))[thread_anew() / 32];
+    if (j0 < own.full_lo) hide_before(s, (const limits *)(memory + LIMITS_AT), j0);
+    if (j0 + BN > own.full_hi) hide_after(s, (const limits *)(memory + LIMITS_AT), j0);
 }
 
 #endif

@@ -87,12 +87,13 @@ DEVICE float factor_of(const dlattn_params &p) {
     return CAPPED ? 1.0f : SCORED ? LOG2_E : scale == 0.0f ? LOG2_E : fabsf(scale) * LOG2_E;
 }
 
-// s = Q K^T for this warp's rows. q: Q's fragments, read here unless they stay in registers.
-DEVICE void multiply_keys(float (&s)[MT][NT][4], u32 (&q)[Q_REGISTERS ? DEPTH : 1][MT][4], u32 q_tile, u32 k_tile) {
+// s = Q K^T for this warp's rows and 8 OCTETS keys. q: Q's fragments, read here unless they stay in registers.
+template <int OCTETS>
+DEVICE void multiply_keys(float (&s)[MT][OCTETS][4], u32 (&q)[Q_REGISTERS ? DEPTH : 1][MT][4], u32 q_tile, u32 k_tile) {
     u32 by_rows = lane_by_rows<HEAD_D>(), by_columns = lane_by_columns<HEAD_D>();
     forget(by_rows);
     forget(by_columns);
-    EACH_SCORE(MT, NT) s[a][n][c] = 0.0f;
+    EACH_SCORE(MT, OCTETS) s[a][n][c] = 0.0f;
 #pragma unroll
     for (int k = 0; k < DEPTH; k++) {
         u32 (&left)[MT][4] = q[Q_REGISTERS ? k : 0];
@@ -101,7 +102,7 @@ DEVICE void multiply_keys(float (&s)[MT][NT][4], u32 (&q)[Q_REGISTERS ? DEPTH : 
             for (int a = 0; a < MT; a++)
                 load_fragment(left[a], fragment_address<HEAD_D>(q_tile, by_rows, 16 * a, 16 * k));
 #pragma unroll
-        for (int n = 0; n < NT; n += 2) {
+        for (int n = 0; n < OCTETS; n += 2) {
             u32 right[4];
             load_fragment(right, fragment_address<HEAD_D>(k_tile, by_columns, 8 * n, 16 * k));
 #pragma unroll
@@ -114,11 +115,12 @@ DEVICE void multiply_keys(float (&s)[MT][NT][4], u32 (&q)[Q_REGISTERS ? DEPTH : 
 }
 
 // o += P V, with P the weights in s rounded to the element type.
-DEVICE void multiply_values(float (&o)[MT][ET][4], const float (&s)[MT][NT][4], u32 v_tile) {
+template <int OCTETS>
+DEVICE void multiply_values(float (&o)[MT][ET][4], const float (&s)[MT][OCTETS][4], u32 v_tile) {
     u32 by_rows = lane_by_rows<HEAD_E>();
     forget(by_rows);
 #pragma unroll
-    for (int k = 0; k < NT / 2; k++) {
+    for (int k = 0; k < OCTETS / 2; k++) {
         u32 left[MT][4];
 #pragma unroll
         for (int a = 0; a < MT; a++) pack_fragment(left[a], &s[a][2 * k]);
@@ -138,6 +140,35 @@ DEVICE void multiply_values(float (&o)[MT][ET][4], const float (&s)[MT][NT][4], 
 // Is a tile's work there twice, with and without the hiding? It pays where most tiles need nothing of the kind, by 2 to 5 %
 // at head size 128; with more features it would only take longer to compile, and with pages need too many registers.
 #define TWO_WAYS ((FEATURES) == DLATTN_FEATURE_INTERVAL && !PAGED)
+
+// With two stages, where all of the tile is there, a warp takes what its rows see in part in pieces of so many keys: those
+// that none of them sees cost nothing, those that all see are not compared. 0: it does not.
+#ifndef PIECE
+#define PIECE (TWO_WAYS && STAGES == 2 ? 32 : 0)
+#endif
+
+// The pieces that this warp's rows see of tile `tile`.
+DEVICE void attend_pieces(float (&o)[MT][ET][4], float (&m)[MT][2], float (&l)[MT][2], u32 (&q)[Q_REGISTERS ? DEPTH : 1][MT][4],
+                          int tile, const unsigned char *memory, float factor) {
+    const int KEYS = PIECE ? PIECE : 32, warp = thread_anew() / 32, j0 = tile * BN;
+    const key_range own = ((const key_range *)(memory + RANGES_AT))[warp];
+    u32 q_rows = shared_address(memory);
+    forget(q_rows); // what follows from it is not kept
+    const u32 k_tile = q_rows + Q_BYTES + tile % 2 * K_BYTES, v_tile = q_rows + Q_BYTES + 2 * K_BYTES + tile % 2 * V_BYTES;
+    q_rows += warp * (16 * MT * HEAD_D * 2);
+    const limits *const rows = (const limits *)(memory + LIMITS_AT);
+    const int first = larger(0, own.lo - j0) / KEYS, end = (smaller(BN, own.hi - j0) + KEYS - 1) / KEYS;
+#pragma unroll 1
+    for (int n = end - 1; n >= first; n--) {
+        const int j = j0 + n * KEYS;
+        float s[MT][KEYS / 8][4];
+        multiply_keys(s, q, q_rows, k_tile + n * (KEYS * HEAD_D * 2));
+        if (j < own.full_lo) hide_before(s, rows, j);
+        if (j + KEYS > own.full_hi) hide_after(s, rows, j);
+        softmax_step(s, o, m, l, factor);
+        multiply_values(o, s, v_tile + n * (KEYS * HEAD_E * 2));
+    }
+}
 
 // What is known of a tile when it is compiled.
 template <bool VALUE>
@@ -274,6 +305,10 @@ extern "C" __global__ void __launch_bounds__(THREADS) forward_sm80(const __grid_
             segments_meet = compare_segments(segments + n % 2 * (BN * 8), p, ranges[thread_anew() / 32], n * BN, s.N);
         }
         if (INTERVAL) ends_meet = meet_keys(memory, n * BN);
+        if (PIECE && ends_meet == TILE_PARTLY) {
+            attend_pieces(o, m, l, q, n, memory, factor_of(p));
+            continue;
+        }
         const bool apart = segments_meet == TILE_APART || ends_meet == TILE_APART; // this warp only helps to copy
         float scores[MT][NT][4];
         // With two stages there is no register left for q_own.
@@ -283,6 +318,8 @@ extern "C" __global__ void __launch_bounds__(THREADS) forward_sm80(const __grid_
         if (STAGES == 1) next_keys(k_tiles, keys, (n - 1) * BN, n > facts->first, &k_column);
         if (apart) {
             load_next_terms(n);
+        } else if (PIECE) {
+            attend(scores, n, true, false, flag<false>());
         } else if (TWO_WAYS && segments_meet == TILE_WHOLE && ends_meet == TILE_WHOLE) {
             attend(scores, n, true, false, flag<false>());
         } else {

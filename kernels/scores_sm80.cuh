@@ -97,47 +97,39 @@ DEVICE void score_tile(float (&s)[MT][NT][4], const dlattn_params &p, const scor
 }
 
 // Hides keys before each row's lower limit, or from its upper limit on, of a tile that starts at key j0. `rows`: the
-// limits of the warp's rows. All see the keys from `full` on, or up to it: pieces of 32 keys among those are left alone.
+// limits of the block's rows.
 template <int MT, int NT>
-DEVICE void hide_before(float (&s)[MT][NT][4], const limits *rows, int j0, int full) {
-    const int lane = thread_anew() % 32, j = j0 + lane % 4 * 2;
-    rows += lane / 4;
+DEVICE void hide_before(float (&s)[MT][NT][4], const limits *rows, int j0) {
+    const int thread = thread_anew(), j = j0 + thread % 4 * 2;
+    rows += thread / 32 * (16 * MT) + thread % 32 / 4;
 #pragma unroll
-    for (int first = 0; first < NT; first += 4) {
-        if (j0 + 8 * first >= full) break;
+    for (int a = 0; a < MT; a++)
 #pragma unroll
-        for (int a = 0; a < MT; a++)
+        for (int half = 0; half < 2; half++) {
+            const int lo = rows[16 * a + 8 * half].lo - j;
 #pragma unroll
-            for (int half = 0; half < 2; half++) {
-                const int lo = rows[16 * a + 8 * half].lo - j;
+            for (int n = 0; n < NT; n++)
 #pragma unroll
-                for (int n = first; n < first + 4 && n < NT; n++)
-#pragma unroll
-                    for (int c = 2 * half; c < 2 * half + 2; c++)
-                        if (KEY_OF(n, c) < lo) s[a][n][c] = -INFINITE;
-            }
-    }
+                for (int c = 2 * half; c < 2 * half + 2; c++)
+                    if (KEY_OF(n, c) < lo) s[a][n][c] = -INFINITE;
+        }
 }
 
 template <int MT, int NT>
-DEVICE void hide_after(float (&s)[MT][NT][4], const limits *rows, int j0, int full) {
-    const int lane = thread_anew() % 32, j = j0 + lane % 4 * 2;
-    rows += lane / 4;
+DEVICE void hide_after(float (&s)[MT][NT][4], const limits *rows, int j0) {
+    const int thread = thread_anew(), j = j0 + thread % 4 * 2;
+    rows += thread / 32 * (16 * MT) + thread % 32 / 4;
 #pragma unroll
-    for (int first = (NT - 1) / 4 * 4; first >= 0; first -= 4) {
-        if (j0 + 8 * first + 32 <= full) break;
+    for (int a = 0; a < MT; a++)
 #pragma unroll
-        for (int a = 0; a < MT; a++)
+        for (int half = 0; half < 2; half++) {
+            const int hi = rows[16 * a + 8 * half].hi - j;
 #pragma unroll
-            for (int half = 0; half < 2; half++) {
-                const int hi = rows[16 * a + 8 * half].hi - j;
+            for (int n = 0; n < NT; n++)
 #pragma unroll
-                for (int n = first; n < first + 4 && n < NT; n++)
-#pragma unroll
-                    for (int c = 2 * half; c < 2 * half + 2; c++)
-                        if (KEY_OF(n, c) >= hi) s[a][n][c] = -INFINITE;
-            }
-    }
+                for (int c = 2 * half; c < 2 * half + 2; c++)
+                    if (KEY_OF(n, c) >= hi) s[a][n][c] = -INFINITE;
+        }
 }
 
 // Hides keys from N on.
