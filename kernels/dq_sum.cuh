@@ -14,11 +14,12 @@ DEVICE float *dq_sum_block(const dlattn_params &p, i64 row, int col, int cols) {
     return (float *)p.dq_sum + (row * cols + col * 16);
 }
 
-DEVICE int dq_sum_index(int lane, int c) {
+// Lane's four floats.
+DEVICE float4 dq_sum_read(const float *block, int lane) {
 #if __CUDA_ARCH__ >= 900
-    return lane * 4 + c;
+    return ((const float4 *)block)[lane];
 #else
-    return c * 32 + lane;
+    return make_float4(block[lane], block[32 + lane], block[64 + lane], block[96 + lane]);
 #endif
 }
 
@@ -31,6 +32,21 @@ DEVICE void dq_sum_add(float *block, int lane, const float x[4]) {
     for (int c = 0; c < 4; c++)
         asm volatile("red.global.add.f32 [%0], %1;" :: "l"(__cvta_generic_to_global(block + c * 32 + lane)), "f"(x[c]) : "memory");
 #endif
+}
+
+// x[w] of lane t of a quad becomes x[t] of lane w.
+DEVICE void transpose_quad(u32 x[4], int lane) {
+#pragma unroll
+    for (int step = 1; step < 4; step *= 2) {
+        const bool odd = (lane & step) != 0;
+#pragma unroll
+        for (int w = 0; w < 4; w++) {
+            if (w & step) continue;
+            const u32 other = __shfl_xor_sync(0xffffffffu, odd ? x[w] : x[w + step], step);
+            if (odd) x[w] = other;
+            else x[w + step] = other;
+        }
+    }
 }
 
 // From sm_90 the next kernel of the stream may begin while the last blocks of this one run (cuda_step.early); it then waits

@@ -103,6 +103,7 @@ CASE(gpu_segments_shuffled_bf16, .dtype = BF16, .B = 2, .H = 2, .G = 1, .M = 130
      .segments = SEGMENTS_SHUFFLED)
 CASE(gpu_segments_dbias_bf16, .dtype = BF16, .B = 2, .H = 2, .G = 1, .M = 200, .N = 400, .D = 32, .E = 32, .bias = "1hmn",
      .segments = SEGMENTS_SORTED)
+CASE(gpu_segments_long_bf16, .dtype = BF16, .H = 1, .M = 600, .N = 1000, .D = 72, .E = 72, .segments = SEGMENTS_SORTED)
 CASE(gpu_segments_causal_f16, .dtype = F16, .H = 1, .M = 400, .N = 400, .D = 32, .E = 32, .segments = SEGMENTS_SORTED,
      .flags = DLATTN_CAUSAL)
 CASE(gpu_positions_bf16, .dtype = BF16, .B = 2, .H = 1, .M = 130, .N = 200, .D = 32, .E = 32, .flags = DLATTN_CAUSAL | DLATTN_POSITIONS,

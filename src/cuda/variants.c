@@ -23,7 +23,7 @@ static int64_t choice(const variant *v, const char *name, int64_t otherwise) {
 static int32_t forward_sm80_smem(const variant *v, int64_t head_d, int64_t head_e, const specialisation *how) {
     const int64_t tiles = 2 * v->rows * head_d + 2 * choice(v, "STAGES", 1) * v->keys * (head_d + head_e);
     int64_t bytes = tiles + 2 * v->rows * v->keys * how->bias + 8 * v->rows + 16 * v->warps + 128;
-    if (how->features & DLATTN_FEATURE_SEGMENTS) bytes += 16 * v->keys + 32 * v->warps;
+    if (how->features & DLATTN_FEATURE_SEGMENTS) bytes += 16 * v->keys + 32 * v->warps + 16;
     return 2 * v->rows * head_e > tiles ? INT32_MAX : (int32_t)bytes;
 }
 
