@@ -85,7 +85,8 @@ class Frame:
         try:
             _export(tensor, self.slots[name])
         except (BufferError, RuntimeError, TypeError, ValueError) as reason:
-            raise argument_error(f"{name}: {type(tensor).__name__} gives no DLPack tensor: {reason}") from reason
+            first = str(reason).partition("\n")[0]  # torch adds a trace of its C++ frames
+            raise argument_error(f"{name}: {type(tensor).__name__} gives no DLPack tensor: {first}") from reason
         return self.addresses[name]
 
     def fill(self, tensors: tuple, fields: dict) -> None:
@@ -121,7 +122,8 @@ class Frame:
         owner = None
         if q.is_cuda:
             exec_ = self.exec
-            _nvrtc.announce()
+            if not _nvrtc.decided:
+                _nvrtc.announce()
             _EXEC.pack_into(exec_, _EXEC_AT, _stream(q.get_device()), 0, 0)
             status = workspace(self.attention, result, exec_, self.needed, None)
             if status:
@@ -148,16 +150,22 @@ def _frame() -> Frame:
 def empty_out(q, v, wide: bool = False):
     """out of a problem: q's order of dimensions in memory where it has q's shape, else compact."""
     dtype = torch.float32 if wide else q.dtype
-    if q.size(-1) == v.size(-1):
+    if not q.dim() or not v.dim() or q.shape[-1] == v.shape[-1]:  # a number is for the library to refuse
         return torch.empty_like(q, dtype=dtype) if wide else torch.empty_like(q)
     return q.new_empty((*q.shape[:-1], v.shape[-1]), dtype=dtype)
 
 
 def empty_lse(q, layout: int):
-    """[B,H,M], packed [H,T], compact."""
-    *batch, one, other, _ = q.shape
+    """[B,H,M], packed [H,T], compact; of a q that the library refuses, anything."""
     dtype = _DOUBLE if q.dtype == _DOUBLE else _FLOAT
-    return q.new_empty(*batch, one, other, dtype=dtype) if layout else q.new_empty(*batch, other, one, dtype=dtype)
+    rank = q.dim()
+    if rank == 4:
+        batch, one, other, _ = q.shape  # sizes one by one: new_empty takes a tuple of them for half as long again
+        return q.new_empty(batch, one, other, dtype=dtype) if layout else q.new_empty(batch, other, one, dtype=dtype)
+    if rank != 3:
+        return q.new_empty(0, dtype=dtype)
+    one, other, _ = q.shape
+    return q.new_empty(one, other, dtype=dtype) if layout else q.new_empty(other, one, dtype=dtype)
 
 
 def forward(tensors: tuple, fields: dict, wide: bool = False, num_threads: int = 0, lse=True):
