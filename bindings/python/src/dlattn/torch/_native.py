@@ -13,6 +13,7 @@ import torch
 from .. import _exchange, _nvrtc, _raw
 from .._errors import argument_error
 from .._library import check, library
+from .._run import PROMISED
 
 TENSORS = ("q", "k", "v", "bias", "mask", "alibi_slopes", "sinks", "q_segments", "kv_segments", "cu_seqlens_q",
            "cu_seqlens_k", "seqlens_q", "seqlens_k", "block_table", "q_starts", "k_starts", "rng_state")
@@ -59,7 +60,7 @@ class Frame:
     """The C structs of one call. Its DLTensors never move, so most addresses in the structs are written once."""
 
     __slots__ = ("slots", "q", "k", "v", "out", "lse", "addresses", "attention", "fields", "outputs", "gradients", "exec",
-                 "needed", "used")
+                 "needed", "used", "asks")
     spare: list = []
 
     def __init__(self):
@@ -79,6 +80,7 @@ class Frame:
         self.fields = None  # SCALARS that the struct holds
         self.needed = ctypes.c_uint64()
         self.used: list = []  # optional tensors whose address the struct holds
+        self.asks: set = set()  # functions whose last call on CUDA used a workspace: they ask for its size first
 
     def put(self, name: str, tensor) -> int:
         """Describes a tensor in its slot."""
@@ -117,27 +119,39 @@ class Frame:
             self.fields = dict(fields)
 
     def launch(self, function, result, workspace, q, num_threads: int) -> None:
-        """On CUDA the call is queued on the current stream of q's device, with a workspace from torch's allocator."""
-        exec_ = None
-        owner = None
+        """On CUDA the call is queued on the current stream of q's device, with a workspace from torch's allocator if it uses
+        any: it tries without one where it did without the last time."""
+        exec_ = owner = None
         if q.is_cuda:
             exec_ = self.exec
             if not _nvrtc.decided:
                 _nvrtc.announce()
-            _EXEC.pack_into(exec_, _EXEC_AT, _stream(q.get_device()), 0, 0)
-            status = workspace(self.attention, result, exec_, self.needed, None)
-            if status:
-                check(status)
-            size = self.needed.value
-            if size:
-                owner = torch.empty(size, dtype=torch.uint8, device=q.device)
-                exec_.workspace, exec_.workspace_bytes = owner.data_ptr(), size
+            _EXEC.pack_into(exec_, _EXEC_AT, _stream(q.get_device()), 0, PROMISED)
+            if function in self.asks:
+                owner = self.bring(function, workspace, result, q)
         elif num_threads:
             exec_ = _raw.dlattn_exec(_sizeof(_raw.dlattn_exec))
             exec_.num_threads = num_threads
         status = function(self.attention, result, exec_)
+        if status == _raw.DLATTN_ERR_WORKSPACE and q.is_cuda and owner is None:
+            owner = self.bring(function, workspace, result, q)
+            status = function(self.attention, result, exec_)
         if status:
             check(status)
+
+    def bring(self, function, workspace, result, q):
+        """The workspace that a call of the function asks for, already in its exec; None where it uses none."""
+        status = workspace(self.attention, result, self.exec, self.needed, None)
+        if status:
+            check(status)
+        size = self.needed.value
+        if not size:
+            self.asks.discard(function)
+            return None
+        self.asks.add(function)
+        owner = torch.empty(size, dtype=torch.uint8, device=q.device)
+        self.exec.workspace, self.exec.workspace_bytes = owner.data_ptr(), size
+        return owner
 
 
 def _frame() -> Frame:
