@@ -161,7 +161,8 @@ def complete(result: dict, own: dict) -> dict:
     """A result with all that follows from C's result of the same case and pass."""
     faster = own["ms"] / result["ms"]
     rates = {name: own[name] * faster for name in ("gflops", "read_gbs") if name in own}
-    return {**result, **rates, **{name: own[name] for name in ("isa", "peak_gflops", "peak_read_gbs", "problem") if name in own}}
+    of_c = ("isa", "peak_gflops", "peak_isa", "peak_read_gbs", "problem")
+    return {**result, **rates, **{name: own[name] for name in of_c if name in own}}
 
 
 def time_case(case: dict, runners: list[Runner], rounds: int, pause: float) -> list[dict]:
