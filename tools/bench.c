@@ -13,7 +13,8 @@ static const char help[] =
     "usage: dlattn bench [OPTION ...]\n\n"
     "Times one problem, or with --table the bench cases. A time is the median of repeats after a warm-up. GFLOP/s counts\n"
     "the unmasked pairs alone: 2(D+E) each in the forward, 2.5 times that in the backward. \"peak\" is its fraction of the\n"
-    "multiply-add rate of this machine, measured in the same run with as many threads. With at most 16 rows per key head\n"
+    "multiply-add rate of this machine, measured in the same run with as many threads, in its widest vectors or, where the\n"
+    "library uses them, in AMX's tiles (--json: peak_isa). With at most 16 rows per key head\n"
     "(decode) the rate at which k and v are read is given too, and its ratio to a loop that only reads.\n\n"
     "  --backward        the gradients as well\n"
     "  --device NAME     cpu, cuda, cuda:1 and so on (cpu); on CUDA a time is the device's, and the time that a call takes on\n"
@@ -53,8 +54,10 @@ static void print_text(const timing *t) {
                case_dtype_name(t->problem->dtype), t->ms, t->gflops * 1e-3, t->host_us, t->isa);
         return;
     }
-    printf("%-38s %-8s %-5s %10.3f %9.1f %5.0f%%", t->problem->name, t->backward ? "backward" : "forward",
-           case_dtype_name(t->problem->dtype), t->ms, t->gflops, 100 * t->gflops / t->peak_gflops);
+    printf("%-38s %-8s %-5s %10.3f %9.1f", t->problem->name, t->backward ? "backward" : "forward",
+           case_dtype_name(t->problem->dtype), t->ms, t->gflops);
+    if (t->peak_isa) printf(" %5.0f%%", 100 * t->gflops / t->peak_gflops);
+    else printf(" %6s", "");
     if (t->read_gbs > 0) printf(" %8.1f %5.0f%%", t->read_gbs, 100 * t->read_gbs / t->peak_read_gbs);
     else printf(" %8s %6s", "", "");
     printf("  %s, %d\n", t->isa, t->threads);

@@ -202,7 +202,9 @@ typedef struct dlattn_gradients {
  * workspace         16-byte aligned memory on the tensors' device, workspace_bytes long; contents undefined before and
  *                   after. It serves one call at a time. On the CPU it may be NULL: the library then takes host
  *                   memory for the call and keeps a spare of at most 64 MiB for the next one. On CUDA it may be NULL
- *                   where the query's *minimum_bytes is 0, as it is for every forward.
+ *                   where the query's *minimum_bytes is 0, as it is for every forward. With NULL and workspace_bytes
+ *                   above 0 a call on CUDA is planned as if they were there, and fails with DLATTN_ERR_WORKSPACE before
+ *                   it launches anything if it would use any: so a caller may try first and ask only then.
  * message           receives the sentence of an error (always NUL-terminated), at most message_bytes.
  * num_threads       CPU threads; 0: DLATTN_NUM_THREADS, else what affinity and cgroup quota allow. */
 typedef struct dlattn_exec {

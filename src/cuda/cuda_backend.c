@@ -98,15 +98,15 @@ static __attribute__((noinline, cold)) int32_t fail_room(const problem *p, const
 
 static int32_t cuda_run(const plan *plan, const dlattn_exec *exec) {
     const problem *p = plan->problem;
-    const uint64_t room = exec->workspace ? exec->workspace_bytes : 0;
+    const uint64_t there = exec->workspace ? exec->workspace_bytes : 0;
     cuda_device device;
     cuda_schedule s;
     cuda_scope scope;
     char note[256];
     DLATTN_TRY(dlattn__cuda_device(&device, p->device_id));
-    int32_t status = dlattn__schedule(&s, p, plan->buffers, &device, room, note, sizeof note);
+    int32_t status = dlattn__schedule(&s, p, plan->buffers, &device, exec->workspace_bytes, note, sizeof note);
     if (status != DLATTN_OK) return dlattn__fail_refused(status, plan->backend, note);
-    if (s.workspace.total > room) return fail_room(p, &device, &s, exec);
+    if (s.workspace.total > there) return fail_room(p, &device, &s, exec);
     DLATTN_TRY(dlattn__cuda_enter(&scope, p->device_id, exec->stream));
     status = run_in_context(p, plan->buffers, &s, &scope, exec);
     dlattn__cuda_leave(&scope);

@@ -5,7 +5,7 @@ import torch
 
 from .. import _raw
 from .._errors import argument_error
-from .._options import FLAGS, Options, layout_code, pair
+from .._options import FLAGS, Options, integer, layout_code, number, pair
 from ._native import SCALARS, TENSORS
 
 PLACES = {name: place for place, name in enumerate(TENSORS)}
@@ -47,7 +47,7 @@ def read(q, options: dict):
         elif name in PLACES:
             put(name, value)
         elif name in _NUMBERS:
-            fields[name] = float(value)
+            fields[name] = number(name, value)
         elif name in _LENGTHS:
             fields[name] = value
         elif name in _SEEDS:
@@ -55,7 +55,7 @@ def read(q, options: dict):
         elif name == "layout":
             fields["layout"] = layout_code(value)
         elif name == "scale":
-            fields["scale"] = float(value)
+            fields["scale"] = number("scale", value)
             flags |= _SCALE
         elif name == "window":
             left, right = pair("window", value) if isinstance(value, (tuple, list)) else (value, value)
@@ -77,7 +77,7 @@ def read(q, options: dict):
                     fields[f"{side}_start"] = start
             flags |= _POSITIONS
         elif name == "num_threads":
-            threads = value
+            threads = integer("num_threads", value, -2**31, 2**31)
         else:
             raise TypeError(f"unknown option {name!r}; expected one of {', '.join(Options.__annotations__)}")
     if options.get("deterministic") is None and torch.are_deterministic_algorithms_enabled():
