@@ -68,8 +68,11 @@ static void cuda_tell(plan *out) {
     text t = {out->note, sizeof out->note};
     dlattn__text_add(&t, "sm_%d, keys in %d pieces:", (int)device.arch, (int)s.splits);
     for (int32_t n = 0; n < s.step_count; n++) dlattn__text_add(&t, " %s", s.steps[n].request.entry);
-    if (s.main)
-        dlattn__text_add(&t, "; tile %d x %d, %d warps", (int)s.main->rows, (int)s.main->keys, (int)s.main->warps);
+    if (s.main) {
+        char name[DLATTN_VARIANT_NAME];
+        dlattn__variant_name(name, s.main);
+        dlattn__text_add(&t, "; tile %d x %d, %d warps (%s)", (int)s.main->rows, (int)s.main->keys, (int)s.main->warps, name);
+    }
 }
 
 static int32_t run_in_context(const problem *p, const buffers *x, const cuda_schedule *s, const cuda_scope *scope,

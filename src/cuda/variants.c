@@ -146,6 +146,11 @@ int32_t dlattn__variant_home(const variant *v) { return v->bench[0] ? 90 : v->fi
 
 const variant *dlattn__variant_row(int32_t n) { return n < NUM_VARIANTS ? &table[n] : NULL; }
 
+void dlattn__variant_name(char out[DLATTN_VARIANT_NAME], const variant *v) {
+    snprintf(out, DLATTN_VARIANT_NAME, "%s:%dx%dx%dx%d", v->name, (int)v->rows, (int)v->keys, (int)v->warps,
+             (int)choice(v, "STAGES", 1));
+}
+
 /* ---- the choice ------------------------------------------------------------------------------------------------------- */
 
 /* Few sizes, so that few kernels are compiled. Warps of the backward that share keys take 16 columns each, or twice. */
@@ -191,8 +196,6 @@ static const char *refusal(const variant *v, const problem *p, const specialisat
     if (!(v->types & 1u << p->dtype)) return "another type";
     if (p->D > v->head || p->E > v->head) return "a larger head size";
     if (how->features & v->avoided) return "a feature that is slow in it";
-    if (v->needed & ~how->features) return "no feature that it is for";
-    if (v->small && !is_small(v, p, device)) return "a larger problem";
     if (p->page && !v->pages) return "paged keys";
     if (v->tensor_maps) {
         const char *reason = refusal_of_maps(p, how, device);
@@ -204,15 +207,32 @@ static const char *refusal(const variant *v, const problem *p, const specialisat
     return NULL;
 }
 
+/* Why another row is better for the problem, though this one could compute it; NULL when it is not. */
+static const char *reluctance(const variant *v, const problem *p, const specialisation *how, const cuda_device *device) {
+    if (v->needed & ~how->features) return "no feature that it is for";
+    if (v->small && !is_small(v, p, device)) return "a larger problem";
+    return NULL;
+}
+
+/* Does the option name the row: its family, or a tile too? A name ends where a number does. */
+static bool is_named(const variant *v, const char *option) {
+    char name[DLATTN_VARIANT_NAME];
+    const size_t length = strlen(option);
+    dlattn__variant_name(name, v);
+    return strncmp(name, option, length) == 0 && strchr(":x", name[length]);
+}
+
 const variant *dlattn__variant_for(int32_t kernel, const problem *p, const specialisation *how,
                                    const cuda_device *device, char *note, int64_t note_bytes) {
     const char *forced = dlattn__option("cuda_variant");
     if (forced && strcmp(forced, "auto") == 0) forced = NULL;
+    const bool by_tile = forced && strchr(forced, ':');
     const char *reason = "no kernel of this name";
     for (int32_t n = 0; n < NUM_VARIANTS; n++) {
         const variant *v = &table[n];
-        if (v->kernel != kernel || (forced && (v->small || strcmp(v->name, forced) != 0))) continue;
+        if (v->kernel != kernel || (forced && ((v->small && !by_tile) || !is_named(v, forced)))) continue;
         reason = refusal(v, p, how, device);
+        if (!reason && !by_tile) reason = reluctance(v, p, how, device);
         if (!reason) return v;
     }
     snprintf(note, (size_t)note_bytes, "%s: no kernel for it: %s", forced ? forced : "auto", reason);

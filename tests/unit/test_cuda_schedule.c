@@ -3,6 +3,7 @@
 #include <string.h>
 
 #include "arguments.h"
+#include "options.h"
 #include "schedule.h"
 
 static const int32_t archs[] = DLATTN_ARCHS;
@@ -151,6 +152,43 @@ Test(cuda_schedule, the_hopper_forward_takes_what_tensor_maps_describe) {
     old.tensor_maps = false;
     cr_assert_eq(dlattn__schedule(&s, &plain, NULL, &old, UINT64_MAX, note, sizeof note), DLATTN_OK);
     cr_expect(launches(&s, "forward_sm80"));
+}
+
+/* Every row of the table can be asked for by its name, is then taken or refuses, and says who it is. */
+Test(cuda_schedule, a_row_that_is_forced_is_taken_or_refuses) {
+    problem problems[] = {make_forward(DLATTN_T_BF16, 2, 16, 4, 4096, 4096, 64), make_forward(DLATTN_T_F16, 1, 8, 8, 1, 8192, 128),
+                          make_forward(DLATTN_T_BF16, 1, 4, 4, 100, 300, 192), make_forward(DLATTN_T_BF16, 2, 4, 4, 1000, 1000, 128)};
+    problems[3].bias = dense(DLATTN_T_BF16, 1, 1, 1000, 1000);
+    const cuda_device device = dlattn__cuda_device_like(90);
+    int taken = 0, refused = 0;
+    for (int32_t n = 0; dlattn__variant_row(n); n++) {
+        char name[DLATTN_VARIANT_NAME], found[DLATTN_VARIANT_NAME], note[256];
+        dlattn__variant_name(name, dlattn__variant_row(n));
+        if (dlattn__variant_row(n)->kernel != DLATTN_KERNEL_FORWARD) continue;
+        cr_assert_eq(dlattn__option_set("cuda_variant", name), DLATTN_OK, "%s", name);
+        for (size_t m = 0; m < sizeof problems / sizeof problems[0]; m++) {
+            cuda_schedule s;
+            if (dlattn__schedule(&s, &problems[m], NULL, &device, UINT64_MAX, note, sizeof note) == DLATTN_OK) {
+                dlattn__variant_name(found, s.main);
+                cr_expect_str_eq(found, name);
+                cr_expect(s.main->head >= problems[m].D && s.main->first_arch <= 90 && s.main->last_arch >= 90, "%s", name);
+                cr_expect(!problems[m].bias.dtype || !s.main->tensor_maps || !(s.main->avoided & DLATTN_FEATURE_BIAS), "%s", name);
+                taken++;
+            } else {
+                cr_expect(strncmp(note, name, strlen(name)) == 0 && strstr(note, "no kernel for it"), "%s", note);
+                refused++;
+            }
+        }
+    }
+    cr_assert(taken > 20 && refused > 10, "%d, %d", taken, refused);
+    cuda_schedule s;
+    char note[256];
+    cr_assert_eq(dlattn__option_set("cuda_variant", "sm80:64x48"), DLATTN_OK);
+    cr_expect_eq(dlattn__schedule(&s, &problems[0], NULL, &device, UINT64_MAX, note, sizeof note), DLATTN_ERR_UNSUPPORTED);
+    cr_expect(strstr(note, "sm80:64x48: no kernel for it: no kernel of this name"), "%s", note);
+    cr_assert_eq(dlattn__option_set("cuda_variant", "sm80:128x6"), DLATTN_OK, "the beginning of a number");
+    cr_expect_eq(dlattn__schedule(&s, &problems[0], NULL, &device, UINT64_MAX, note, sizeof note), DLATTN_ERR_UNSUPPORTED);
+    dlattn__option_set("cuda_variant", NULL);
 }
 
 Test(cuda_schedule, dq_is_reduced_when_there_is_room_and_order_is_free) {
