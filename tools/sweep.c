@@ -164,7 +164,8 @@ static int32_t time_all(sweep_result *result, device_call *call) {
         if (all[n].first < best) best = all[n].first;
     for (int32_t round = 0; round < ROUNDS; round++)
         for (int32_t n = 0; !status && n < result->count; n++)
-            if (round < HOPELESS_ROUNDS || all[n].first < hopeless * best) status = time_group(&all[n], call, result->rows[n], all[n].calls);
+            if (round < HOPELESS_ROUNDS || all[n].first < hopeless * best)
+                status = time_group(&all[n], call, result->rows[n], all[n].calls);
     for (int32_t n = 0; !status && n < result->count; n++) {
         qsort(all[n].times, (size_t)all[n].count, sizeof(double), timing_by_size);
         result->us[n] = 1e3 * all[n].times[all[n].count / 2];

@@ -30,10 +30,9 @@ static void take_workspace(plan *out, const cuda_workspace *w) {
 static int32_t consider_any(const problem *p, plan *out) {
     static const int32_t archs[] = DLATTN_ARCHS;
     for (size_t n = 0; n < sizeof archs / sizeof archs[0]; n++) {
-        const cuda_device device = dlattn__cuda_device_like(archs[n]);
-        cuda_schedule best;
-        DLATTN_TRY(dlattn__schedule(&best, p, NULL, &device, UINT64_MAX, out->note, sizeof out->note));
-        take_workspace(out, &best.workspace);
+        cuda_workspace bound;
+        DLATTN_TRY(dlattn__schedule_bound(&bound, p, archs[n], out->note, sizeof out->note));
+        take_workspace(out, &bound);
     }
     return DLATTN_OK;
 }
