@@ -33,6 +33,11 @@ if(DLATTN_NVRTC_LIBRARY)
     set_tests_properties(cuda_cubins PROPERTIES ENVIRONMENT "DLATTN_NVRTC=${DLATTN_NVRTC_LIBRARY}")
 endif()
 
+# What the library chooses for the shapes of a sweep, beside what was measured then.
+add_executable(sweep_choices bench/sweep_choices.c)
+target_link_libraries(sweep_choices PRIVATE dlattn_internal)
+dlattn_add_test(sweep_choices unit sweep_choices bench/results/sweep_h100.json)
+
 # Where there is a GPU.
 add_executable(host_on_device tests/cuda/host_on_device.c)
 target_link_libraries(host_on_device PRIVATE dlattn_internal)

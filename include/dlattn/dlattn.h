@@ -330,7 +330,9 @@ DLATTN_API int32_t dlattn_abi_version(void);
  *     "num_threads"  a number, 0 for automatic          "cpu_isa"  scalar, avx2, avx512, avx512bf16, amx, neon, or auto
  *     "log"          0 or 1: a line on stderr for what is compiled, and why
  *     "nvrtc"        the path of libnvrtc.so or of its folder, tried before what the system has
- *     "cuda_variant" the family of CUDA kernels: auto, generic (any GPU, plain arithmetic) or sm80 (tensor cores)
+ *     "cuda_variant" the family of CUDA kernels: auto, generic (any GPU, plain arithmetic), sm80 (tensor cores) or sm90;
+ *                    with a tile, rows x keys [x warps [x stages]], one kernel of dlattn info's list: sm80:128x64. What it
+ *                    does not compute is DLATTN_ERR_UNSUPPORTED then
  *     "cache_dir"    the folder that keeps compiled CUDA kernels; else $XDG_CACHE_HOME/dlattn or ~/.cache/dlattn
  * value NULL restores the default. Errors: ARGUMENT (unknown name or value), UNSUPPORTED (an instruction set this
  * machine lacks). Since 0.1. */

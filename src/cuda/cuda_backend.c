@@ -30,10 +30,9 @@ static void take_workspace(plan *out, const cuda_workspace *w) {
 static int32_t consider_any(const problem *p, plan *out) {
     static const int32_t archs[] = DLATTN_ARCHS;
     for (size_t n = 0; n < sizeof archs / sizeof archs[0]; n++) {
-        const cuda_device device = dlattn__cuda_device_like(archs[n]);
-        cuda_schedule best;
-        DLATTN_TRY(dlattn__schedule(&best, p, NULL, &device, UINT64_MAX, out->note, sizeof out->note));
-        take_workspace(out, &best.workspace);
+        cuda_workspace bound;
+        DLATTN_TRY(dlattn__schedule_bound(&bound, p, archs[n], out->note, sizeof out->note));
+        take_workspace(out, &bound);
     }
     return DLATTN_OK;
 }
@@ -68,8 +67,11 @@ static void cuda_tell(plan *out) {
     text t = {out->note, sizeof out->note};
     dlattn__text_add(&t, "sm_%d, keys in %d pieces:", (int)device.arch, (int)s.splits);
     for (int32_t n = 0; n < s.step_count; n++) dlattn__text_add(&t, " %s", s.steps[n].request.entry);
-    if (s.main)
-        dlattn__text_add(&t, "; tile %d x %d, %d warps", (int)s.main->rows, (int)s.main->keys, (int)s.main->warps);
+    if (s.main) {
+        char name[DLATTN_VARIANT_NAME];
+        dlattn__variant_name(name, s.main);
+        dlattn__text_add(&t, "; tile %d x %d, %d warps (%s)", (int)s.main->rows, (int)s.main->keys, (int)s.main->warps, name);
+    }
 }
 
 static int32_t run_in_context(const problem *p, const buffers *x, const cuda_schedule *s, const cuda_scope *scope,

@@ -36,4 +36,7 @@ typedef struct cuda_schedule {
 int32_t dlattn__schedule(cuda_schedule *out, const problem *p, const buffers *x, const cuda_device *device, uint64_t room,
                          char *note, int64_t note_bytes);
 
+/* The workspace that suffices on every device of an architecture, whichever row is chosen there. */
+int32_t dlattn__schedule_bound(cuda_workspace *out, const problem *p, int32_t arch, char *note, int64_t note_bytes);
+
 #endif

@@ -7,6 +7,8 @@
 #include <string.h>
 
 #include "arguments.h"
+#include "estimate.h"
+#include "estimate.h"
 #include "maps.h"
 #include "options.h"
 
@@ -146,6 +148,13 @@ int32_t dlattn__variant_home(const variant *v) { return v->bench[0] ? 90 : v->fi
 
 const variant *dlattn__variant_row(int32_t n) { return n < NUM_VARIANTS ? &table[n] : NULL; }
 
+int64_t dlattn__variant_stages(const variant *v) { return choice(v, "STAGES", 1); }
+
+void dlattn__variant_name(char out[DLATTN_VARIANT_NAME], const variant *v) {
+    snprintf(out, DLATTN_VARIANT_NAME, "%s:%dx%dx%dx%d", v->name, (int)v->rows, (int)v->keys, (int)v->warps,
+             (int)dlattn__variant_stages(v));
+}
+
 /* ---- the choice ------------------------------------------------------------------------------------------------------- */
 
 /* Few sizes, so that few kernels are compiled. Warps of the backward that share keys take 16 columns each, or twice. */
@@ -153,7 +162,7 @@ int64_t dlattn__padded_head(const variant *v, int64_t size) {
     const int64_t shared = v->kernel == DLATTN_KERNEL_BACKWARD ? 16 * choice(v, "ROW_WARPS", 1) : 0;
     const int64_t unit = v->tensor_maps ? 64 : shared > 32 ? shared : 32;
     if (v->kernel != DLATTN_KERNEL_FORWARD && size > 128) return size > 192 ? 256 : 192;
-    return (size + unit - 1) / unit * unit;
+    return (size + unit - 1) & -unit; /* a power of two */
 }
 
 int32_t dlattn__variant_smem(const variant *v, int64_t D, int64_t E, const specialisation *how) {
@@ -191,8 +200,6 @@ static const char *refusal(const variant *v, const problem *p, const specialisat
     if (!(v->types & 1u << p->dtype)) return "another type";
     if (p->D > v->head || p->E > v->head) return "a larger head size";
     if (how->features & v->avoided) return "a feature that is slow in it";
-    if (v->needed & ~how->features) return "no feature that it is for";
-    if (v->small && !is_small(v, p, device)) return "a larger problem";
     if (p->page && !v->pages) return "paged keys";
     if (v->tensor_maps) {
         const char *reason = refusal_of_maps(p, how, device);
@@ -204,15 +211,105 @@ static const char *refusal(const variant *v, const problem *p, const specialisat
     return NULL;
 }
 
+/* Why another row is better for the problem, though this one could compute it; NULL when it is not. */
+static const char *reluctance(const variant *v, const problem *p, const specialisation *how, const cuda_device *device) {
+    if (v->needed & ~how->features) return "no feature that it is for";
+    if (v->small && !is_small(v, p, device)) return "a larger problem";
+    return NULL;
+}
+
+/* Does the option name the row: its family, or a tile too? A name ends where a number does. */
+static bool is_named(const variant *v, const char *option) {
+    char name[DLATTN_VARIANT_NAME];
+    const size_t length = strlen(option);
+    if (strcmp(option, v->name) == 0) return true; /* most often, and at once */
+    if (strncmp(option, v->name, strlen(v->name)) != 0) return false;
+    dlattn__variant_name(name, v);
+    return strncmp(name, option, length) == 0 && strchr(":x", name[length]);
+}
+
+/* Of the tuned rows that serve a forward the one that is estimated to take the least time; NULL when there is none. Rows for much
+ * larger heads are not asked: all they could do is waste. */
+static const variant *find_fastest(const problem *p, const specialisation *how, const cuda_device *device) {
+    const int64_t size = p->D > p->E ? p->D : p->E, most = (size + 63) / 64 * 64 + 64;
+    const variant *best = NULL;
+    double shortest = 0;
+    for (const variant *v = table; v < table + NUM_VARIANTS; v++) {
+        if (v->kernel != DLATTN_KERNEL_FORWARD || !v->tuned || v->head > most || refusal(v, p, how, device)) continue;
+        const double time = dlattn__estimate(v, p, how, device);
+        if (!best || time < shortest) best = v, shortest = time;
+    }
+    return best;
+}
+
+/* All that find_fastest depends on. */
+typedef struct choice_key {
+    int64_t sizes[14];
+    uint32_t flags;
+    int32_t dtype;
+    cuda_device device;
+    specialisation how;
+    bool packed, paged, mapped, placed; /* q is packed; keys lie in pages; tensor maps serve; positions are tensors */
+} choice_key;
+
+static void fill_key(choice_key *key, const problem *p, const specialisation *how, const cuda_device *device) {
+    memset(key, 0, sizeof *key); /* the padding too */
+    const int64_t sizes[14] = {p->B, p->H, p->G, p->M, p->N, p->D, p->E, p->window_left, p->window_right, p->block_size, p->block_count,
+                               p->q_start, p->k_start, p->q.extent[1]};
+    memcpy(key->sizes, sizes, sizeof sizes);
+    key->flags = p->flags;
+    key->dtype = p->dtype;
+    key->device = *device;
+    key->how = *how;
+    key->packed = p->packed_q;
+    key->paged = p->page > 0;
+    key->mapped = !refusal_of_maps(p, how, device);
+    key->placed = p->q_starts.dtype || p->k_starts.dtype;
+}
+
+/* Estimates take most of a microsecond together, so each thread remembers its last few. They follow from the key alone. */
+static const variant *fastest(const problem *p, const specialisation *how, const cuda_device *device) {
+    enum { REMEMBERED = 4 };
+    static _Thread_local struct {
+        choice_key key;
+        const variant *found;
+    } recent[REMEMBERED];
+    static _Thread_local uint32_t next;
+    choice_key key;
+    fill_key(&key, p, how, device);
+    for (int32_t n = 0; n < REMEMBERED; n++)
+        if (recent[n].found && memcmp(&recent[n].key, &key, sizeof key) == 0) return recent[n].found;
+    const variant *found = find_fastest(p, how, device);
+    recent[next % REMEMBERED].found = found;
+    recent[next++ % REMEMBERED].key = key;
+    return found;
+}
+
+int64_t dlattn__variants_most_splits(const problem *p, const specialisation *how, const cuda_device *device) {
+    int64_t most = 1;
+    for (const variant *v = table; v < table + NUM_VARIANTS; v++) {
+        if (v->kernel != DLATTN_KERNEL_FORWARD || refusal(v, p, how, device)) continue;
+        const tiling t = dlattn__tile(v, p, how, device);
+        if (t.splits > most) most = t.splits;
+    }
+    return most;
+}
+
 const variant *dlattn__variant_for(int32_t kernel, const problem *p, const specialisation *how,
                                    const cuda_device *device, char *note, int64_t note_bytes) {
     const char *forced = dlattn__option("cuda_variant");
     if (forced && strcmp(forced, "auto") == 0) forced = NULL;
+    const bool by_tile = forced && strchr(forced, ':');
     const char *reason = "no kernel of this name";
+    if (!forced && kernel == DLATTN_KERNEL_FORWARD && device->arch == 90) {
+        const variant *best = fastest(p, how, device);
+        if (best) return best;
+    }
     for (int32_t n = 0; n < NUM_VARIANTS; n++) {
         const variant *v = &table[n];
-        if (v->kernel != kernel || (forced && (v->small || strcmp(v->name, forced) != 0))) continue;
+        if (v->kernel != kernel || (forced && ((v->small && !by_tile) || !is_named(v, forced)))) continue;
         reason = refusal(v, p, how, device);
+        if (!reason && !by_tile) reason = reluctance(v, p, how, device);
         if (!reason) return v;
     }
     snprintf(note, (size_t)note_bytes, "%s: no kernel for it: %s", forced ? forced : "auto", reason);

@@ -40,7 +40,7 @@ enum { DLATTN_MAX_CHOICES = 6 };
 
 /* One row: a kernel with the tile that was best. Its launches have 32 * warps threads. */
 typedef struct variant {
-    const char *name;  /* what the option "cuda_variant" forces; several rows share it */
+    const char *name;  /* the family that the option "cuda_variant" forces; several rows share it */
     const char *file, *entry;
     int32_t kernel;    /* DLATTN_KERNEL_X */
     int32_t first_arch, last_arch;
@@ -61,9 +61,18 @@ typedef struct variant {
     bool tensor_maps;  /* fetches tiles by the copy engine; then it neither packs rows nor splits keys */
 } variant;
 
-/* The first row that computes `kernel` of p on the device, or NULL with the reasons in `note`. */
+/* The row that computes `kernel` of p on the device, or NULL with the reasons in `note`: the first one that does; of the forward on
+ * Hopper, where all rows have been timed, the one that is estimated to be the fastest (estimate.h). */
 const variant *dlattn__variant_for(int32_t kernel, const problem *p, const specialisation *how,
                                    const cuda_device *device, char *note, int64_t note_bytes);
+
+/* The most pieces of keys that any row makes of a forward on the device. */
+int64_t dlattn__variants_most_splits(const problem *p, const specialisation *how, const cuda_device *device);
+
+/* The row's name for people and for the option: FAMILY:ROWSxKEYSxWARPSxSTAGES. The option forces every row whose name begins
+ * as it does; rows of one name differ in their largest head size alone. */
+enum { DLATTN_VARIANT_NAME = 64 };
+void dlattn__variant_name(char out[DLATTN_VARIANT_NAME], const variant *v);
 
 /* The request of a row. D and E are those of the problem. */
 kernel_request dlattn__variant_request(const variant *v, int32_t type, int64_t D, int64_t E, const specialisation *how);
@@ -74,6 +83,9 @@ int32_t dlattn__variants_requests(kernel_request *out, const variant **rows, int
 
 /* D or E as the row's kernel computes it. */
 int64_t dlattn__padded_head(const variant *v, int64_t size);
+
+/* How many tiles of keys are in shared memory at once. */
+int64_t dlattn__variant_stages(const variant *v);
 
 /* Bytes of dynamic shared memory of the row for head sizes D and E. */
 int32_t dlattn__variant_smem(const variant *v, int64_t D, int64_t E, const specialisation *how);
