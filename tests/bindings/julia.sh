@@ -38,5 +38,7 @@ mkdir -p "$2/registries/none"
 printf '%s\n' 'name = "none"' 'uuid = "00000000-0000-0000-0000-000000000001"' 'repo = ""' '[packages]' >"$2/registries/none/Registry.toml"
 JULIA_LOAD_PATH=@:@v#.#:@stdlib run "$2/install.jl"
 
+{ tests/bindings/readme_block.sh julia && echo 'size(g.dk) == size(k) || error("README.md")'; } >"$2/readme.jl"
+run "$2/readme.jl"
 diff <("$3") <(run examples/julia/attention.jl)
 run examples/julia/layer.jl

@@ -181,6 +181,14 @@ def test_negative_views():
         dlattn.attention(others[0], negative.detach(), others[1])
 
 
+def test_numbers_as_tensors():
+    q, k, v, *_ = (x.detach() for x in small())
+    for name, number, given in (("positions", (7, 4), (torch.tensor(7), torch.tensor(4))), ("scale", 0.5, torch.tensor(0.5)),
+                                ("seed", 2**63 - 1, torch.tensor(2**63 - 1))):
+        options = dict(causal=True, dropout=0.5 if name == "seed" else 0.0)
+        assert torch.equal(*(attention(q, k, v, **options, **{name: value}) for value in (number, given)))
+
+
 def test_options_of_one_call_are_not_those_of_the_next():
     q, k, v, bias, sinks = (x.detach() for x in small())
     plain = attention(q, k, v)

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 _PLAIN = frozenset((torch.Tensor, torch.nn.Parameter))
 _SLOPES = TENSORS.index("alibi_slopes") - 3  # behind q, k, v
 # Functions of C, by one name each: every lookup and every wrapper in Python is a tenth of a microsecond.
-_compiling = torch.compiler.is_compiling
+_compiling = getattr(torch.compiler, "is_dynamo_compiling", torch.compiler.is_compiling)
 _recording = torch.is_grad_enabled
 _deterministic = torch.are_deterministic_algorithms_enabled
 _modes = torch._C._len_torch_dispatch_stack
@@ -127,7 +127,8 @@ def attention(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, *, return_lse: 
         out, lse = _operators.attention(q, k, v, *tensors, **fields)
     elif _recording() and (q.requires_grad or k.requires_grad or v.requires_grad
                            or (tensors and any(x is not None and x.requires_grad for x in tensors))):
-        _refuse_slopes(tensors)
+        if tensors:
+            _refuse_slopes(tensors)
         tensors = (q, k, v, *tensors)
         return _apply((*_native.forward(tensors, fields, wide, threads), return_lse, fields, threads), *tensors)
     else:

@@ -20,6 +20,8 @@ _DETERMINISTIC = _raw.DLATTN_DETERMINISTIC
 
 def _signed(value: int) -> int:
     """A 64-bit seed as the int64 that an operator's argument is."""
+    if isinstance(value, torch.Tensor):
+        value = int(value)
     if not 0 <= value < 2 * LARGEST:
         raise argument_error(f"seed or offset is {value}; expected 0 to {2 * LARGEST - 1}")
     return value - 2 * LARGEST if value >= LARGEST else value
@@ -71,6 +73,8 @@ def read(q, options: dict):
             put("kv_segments", sides[1])
         elif name == "positions":
             for side, start in zip("qk", pair("positions", value)):
+                if isinstance(start, torch.Tensor) and start.dim() == 0 and q.dim() == 4:  # one for all
+                    start = start.expand(q.shape[0])
                 if isinstance(start, (torch.Tensor, list, tuple)):
                     put(f"{side}_starts", start)
                 elif start is not None:

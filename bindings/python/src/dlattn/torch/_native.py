@@ -60,7 +60,7 @@ class Frame:
     """The C structs of one call. Its DLTensors never move, so most addresses in the structs are written once."""
 
     __slots__ = ("slots", "q", "k", "v", "out", "lse", "addresses", "attention", "fields", "outputs", "gradients", "exec",
-                 "needed", "used", "asks")
+                 "needed", "used", "asks", "stream")
     spare: list = []
 
     def __init__(self):
@@ -80,6 +80,7 @@ class Frame:
         self.fields = None  # SCALARS that the struct holds
         self.needed = ctypes.c_uint64()
         self.used: list = []  # optional tensors whose address the struct holds
+        self.stream = None  # that exec holds, beside a workspace that is not there
         self.asks: set = set()  # functions whose last call on CUDA used a workspace: they ask for its size first
 
     def put(self, name: str, tensor) -> int:
@@ -126,7 +127,10 @@ class Frame:
             exec_ = self.exec
             if not _nvrtc.decided:
                 _nvrtc.announce()
-            _EXEC.pack_into(exec_, _EXEC_AT, _stream(q.get_device()), 0, PROMISED)
+            stream = _stream(q.get_device())
+            if stream != self.stream:
+                _EXEC.pack_into(exec_, _EXEC_AT, stream, 0, PROMISED)
+                self.stream = stream
             if function in self.asks:
                 owner = self.bring(function, workspace, result, q)
         elif num_threads:
@@ -150,6 +154,7 @@ class Frame:
             return None
         self.asks.add(function)
         owner = torch.empty(size, dtype=torch.uint8, device=q.device)
+        self.stream = None
         self.exec.workspace, self.exec.workspace_bytes = owner.data_ptr(), size
         return owner
 
@@ -163,22 +168,25 @@ def _frame() -> Frame:
 
 def empty_out(q, v, wide: bool = False):
     """out of a problem: q's order of dimensions in memory where it has q's shape, else compact."""
-    dtype = torch.float32 if wide else q.dtype
-    if not q.dim() or not v.dim() or q.shape[-1] == v.shape[-1]:  # a number is for the library to refuse
-        return torch.empty_like(q, dtype=dtype) if wide else torch.empty_like(q)
-    return q.new_empty((*q.shape[:-1], v.shape[-1]), dtype=dtype)
+    try:
+        same = q.shape[-1] == v.shape[-1]
+    except IndexError:  # a number, for the library to refuse
+        same = True
+    if same:
+        return torch.empty_like(q, dtype=torch.float32) if wide else torch.empty_like(q)
+    return q.new_empty((*q.shape[:-1], v.shape[-1]), dtype=torch.float32 if wide else q.dtype)
 
 
 def empty_lse(q, layout: int):
     """[B,H,M], packed [H,T], compact; of a q that the library refuses, anything."""
     dtype = _DOUBLE if q.dtype == _DOUBLE else _FLOAT
-    rank = q.dim()
-    if rank == 4:
-        batch, one, other, _ = q.shape  # sizes one by one: new_empty takes a tuple of them for half as long again
+    shape = q.shape
+    if len(shape) == 4:
+        batch, one, other, _ = shape  # sizes one by one: new_empty takes a tuple of them for half as long again
         return q.new_empty(batch, one, other, dtype=dtype) if layout else q.new_empty(batch, other, one, dtype=dtype)
-    if rank != 3:
+    if len(shape) != 3:
         return q.new_empty(0, dtype=dtype)
-    one, other, _ = q.shape
+    one, other, _ = shape
     return q.new_empty(one, other, dtype=dtype) if layout else q.new_empty(other, one, dtype=dtype)
 
 
