@@ -50,9 +50,10 @@ static double distance(const problem *p) {
 static double window_tiles(const variant *v, const problem *p, int64_t rows, double keys) {
     if (p->flags & DLATTN_BLOCK_WINDOW && p->block_size % v->keys == 0) return whole_up(keys / v->keys);
     if (p->flags & DLATTN_BLOCK_WINDOW || rows % v->keys != 0) return (keys - 1) / v->keys + 1;
-    const int64_t first = (int64_t)distance(p) - p->window_left, last = first + (int64_t)keys - 1; /* any multiple of the tile more */
+    const int64_t first = (int64_t)distance(p) - p->window_left, last = first + (int64_t)keys - 1; /* by any multiple */
     const int64_t before = (-first / v->keys + 1) * v->keys;
-    return first < 0 ? (double)((last + before) / v->keys - (first + before) / v->keys + 1) : (double)(last / v->keys - first / v->keys + 1);
+    const int64_t shift = first < 0 ? before : 0;
+    return (double)((last + shift) / v->keys - (first + shift) / v->keys + 1);
 }
 
 /* Tiles of keys that a tile of `rows` rows meets: in the middle, at most; and the ends that a mask cuts. */
