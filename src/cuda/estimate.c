@@ -40,10 +40,13 @@ static double whole(double a) { return (double)(int64_t)a; }
 static double whole_up(double a) { return a > whole(a) ? whole(a) + 1 : whole(a); }
 static double root(double a) { return __builtin_sqrt(a); }
 
-/* How far the last query's position is ahead of the last row's number. */
+/* Row i stands at key i + this; positions beyond any key are as good as the nearest ones. */
 static double distance(const problem *p) {
-    if (p->flags & DLATTN_POSITIONS && !p->q_starts.dtype && !p->k_starts.dtype) return (double)p->q_start - (double)p->k_start;
-    return p->flags & DLATTN_TOP_LEFT ? 0 : (double)(p->N - p->M);
+    const double most = (double)p->N + (double)p->M;
+    double d = (double)(p->N - p->M);
+    if (p->flags & DLATTN_POSITIONS && !p->q_starts.dtype && !p->k_starts.dtype) d = (double)p->q_start - (double)p->k_start;
+    else if (p->flags & DLATTN_TOP_LEFT) d = 0;
+    return larger(-most, least(most, d));
 }
 
 /* Tiles of keys that rows of a window meet, in the middle: exactly where a tile of rows begins with one of keys. */
