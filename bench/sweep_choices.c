@@ -76,16 +76,18 @@ static const variant *row_for(const problem *p, const specialisation *how, const
     return v;
 }
 
-static void print_terms(const problem *p, const specialisation *how, const cuda_device *device, const char *name, double us, long shape) {
+static void print_terms(const problem *p, const specialisation *how, const cuda_device *device, const char *name, double us,
+                        long shape) {
     const variant *v = row_for(p, how, device, name);
     if (!v) return; /* the table has changed since */
     const workload w = dlattn__workload(v, p, how, device);
-    printf("{\"shape\": %ld, \"row\": \"%s\", \"us\": %g, \"family\": %d, \"rows\": %d, \"keys\": %d, \"warps\": %d, \"stages\": %d, \"residents\": %d, ",
-           shape, name, us, v->tensor_maps ? 9 : 8, (int)v->rows, (int)v->keys, (int)v->warps, (int)dlattn__variant_stages(v), (int)v->residents);
-    printf("\"blocks\": %g, \"slots\": %g, \"tiles\": %g, \"most_tiles\": %g, \"ends\": %g, \"splits\": %g, \"partial_bytes\": %.9g, ", w.blocks,
-           w.slots, w.tiles, w.most_tiles, w.ends, w.splits, w.partial_bytes);
-    printf("\"bytes\": %.9g, \"width\": %g, \"shared\": %d, \"softcap\": %d, \"estimate\": %g}\n", w.bytes, w.width, w.shared, p->softcap > 0,
-           dlattn__estimate(v, p, how, device));
+    printf("{\"shape\": %ld, \"row\": \"%s\", \"us\": %g, ", shape, name, us);
+    printf("\"family\": %d, \"rows\": %d, \"keys\": %d, \"warps\": %d, \"stages\": %d, \"residents\": %d, ", v->tensor_maps ? 9 : 8,
+           (int)v->rows, (int)v->keys, (int)v->warps, (int)dlattn__variant_stages(v), (int)v->residents);
+    printf("\"blocks\": %g, \"slots\": %g, \"tiles\": %g, \"most_tiles\": %g, \"ends\": %g, ", w.blocks, w.slots, w.tiles, w.most_tiles,
+           w.ends);
+    printf("\"splits\": %g, \"partial_bytes\": %.9g, \"bytes\": %.9g, \"width\": %g, ", w.splits, w.partial_bytes, w.bytes, w.width);
+    printf("\"shared\": %d, \"softcap\": %d, \"estimate\": %g}\n", w.shared, p->softcap > 0, dlattn__estimate(v, p, how, device));
 }
 
 typedef struct tally {
@@ -140,8 +142,8 @@ static void take_line(tally *t, const char *line, const cuda_device *device, con
 
 static int conclude(const tally *t, long shapes, long within, double worst, double share) {
     int bad = t->differ > 0;
-    printf("%ld of %ld shapes within what is allowed, the worst at %.3f; %ld choices differ from the file's, %ld were not timed\n", t->within,
-           t->shapes, t->worst, t->differ, t->untimed);
+    printf("%ld of %ld shapes within what is allowed, the worst at %.3f; ", t->within, t->shapes, t->worst);
+    printf("%ld choices differ from the file's, %ld were not timed\n", t->differ, t->untimed);
     if (t->shapes != shapes || t->within != within || t->worst > worst + 0.001 || t->worst < worst - 0.001)
         bad = printf("the file's judgement says %ld of %ld, the worst at %.3f\n", within, shapes, worst);
     if (t->shapes == 0 || (double)t->within < share * (double)t->shapes) bad = printf("wanted is a share of %g\n", share);

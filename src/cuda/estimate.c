@@ -40,19 +40,23 @@ static double whole(double a) { return (double)(int64_t)a; }
 static double whole_up(double a) { return a > whole(a) ? whole(a) + 1 : whole(a); }
 static double root(double a) { return __builtin_sqrt(a); }
 
-/* How far the last query's position is ahead of the last row's number. */
+/* Row i stands at key i + this; positions beyond any key are as good as the nearest ones. */
 static double distance(const problem *p) {
-    if (p->flags & DLATTN_POSITIONS && !p->q_starts.dtype && !p->k_starts.dtype) return (double)p->q_start - (double)p->k_start;
-    return p->flags & DLATTN_TOP_LEFT ? 0 : (double)(p->N - p->M);
+    const double most = (double)p->N + (double)p->M;
+    double d = (double)(p->N - p->M);
+    if (p->flags & DLATTN_POSITIONS && !p->q_starts.dtype && !p->k_starts.dtype) d = (double)p->q_start - (double)p->k_start;
+    else if (p->flags & DLATTN_TOP_LEFT) d = 0;
+    return larger(-most, least(most, d));
 }
 
 /* Tiles of keys that rows of a window meet, in the middle: exactly where a tile of rows begins with one of keys. */
 static double window_tiles(const variant *v, const problem *p, int64_t rows, double keys) {
     if (p->flags & DLATTN_BLOCK_WINDOW && p->block_size % v->keys == 0) return whole_up(keys / v->keys);
     if (p->flags & DLATTN_BLOCK_WINDOW || rows % v->keys != 0) return (keys - 1) / v->keys + 1;
-    const int64_t first = (int64_t)distance(p) - p->window_left, last = first + (int64_t)keys - 1; /* any multiple of the tile more */
+    const int64_t first = (int64_t)distance(p) - p->window_left, last = first + (int64_t)keys - 1; /* by any multiple */
     const int64_t before = (-first / v->keys + 1) * v->keys;
-    return first < 0 ? (double)((last + before) / v->keys - (first + before) / v->keys + 1) : (double)(last / v->keys - first / v->keys + 1);
+    const int64_t shift = first < 0 ? before : 0;
+    return (double)((last + shift) / v->keys - (first + shift) / v->keys + 1);
 }
 
 /* Tiles of keys that a tile of `rows` rows meets: in the middle, at most; and the ends that a mask cuts. */

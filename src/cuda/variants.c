@@ -1,6 +1,7 @@
 /* variants.c: the table of kernels, and who of it serves a problem on a device.
  *
- * The first row that accepts a problem computes it; so the table goes from the fastest to the most capable. */
+ * The first row that accepts a problem computes it; so the table goes from the fastest to the most capable. Only Hopper's forwards
+ * are chosen by their estimated times (estimate.h). */
 #include "variants.h"
 
 #include <stdio.h>
@@ -170,19 +171,12 @@ int32_t dlattn__variant_smem(const variant *v, int64_t D, int64_t E, const speci
     return v->smem_bytes(v, dlattn__padded_head(v, D), dlattn__padded_head(v, E), how);
 }
 
-/* Do this row's tiles leave at least a twelfth less empty at the ends of sequences than those of half as many rows again? */
-static bool fills_better(const variant *v, const problem *p) {
-    const int64_t larger = v->rows * 3 / 2, own = (p->M + v->rows - 1) / v->rows * v->rows;
-    return 12 * ((p->M + larger - 1) / larger * larger) >= 13 * own;
-}
-
 /* Decoding, where the heads of a group share a tile; or so few tiles of twice the rows, or in the backward four times the
  * keys, that half of the GPU would idle. */
 static bool is_small(const variant *v, const problem *p, const cuda_device *device) {
     if (v->kernel == DLATTN_KERNEL_BACKWARD)
         return 2 * p->B * p->G * ((p->N + 4 * v->keys - 1) / (4 * v->keys)) <= device->multiprocessors;
     const int64_t tiles = p->B * p->H * ((p->M + 2 * v->rows - 1) / (2 * v->rows));
-    if (v->tensor_maps && fills_better(v, p)) return true;
     return (p->G > 0 && p->M * (p->H / p->G) <= v->rows) || 2 * tiles <= device->multiprocessors;
 }
 

@@ -46,7 +46,8 @@ typedef struct variant {
     int32_t first_arch, last_arch;
     uint32_t types;    /* of q, one bit per DLATTN_T_X */
     int32_t head;      /* the largest D and E */
-    bool small;        /* only where its tile holds all rows of a key head, or larger tiles would be too few */
+    bool small;        /* only where its tile holds all rows of a key head, or larger tiles would be too few; not where rows are chosen
+                          by estimated times, and not by the name of its family alone */
     uint32_t avoided;  /* DLATTN_FEATURE_X that another row computes faster */
     int32_t rows, keys, warps;
     int32_t residents; /* blocks that share a multiprocessor */
