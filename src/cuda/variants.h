@@ -87,6 +87,9 @@ const variant *dlattn__variant_row(int32_t n);
 /* Requests of the kernels that have no variants (blank, combine and so on), by entry. */
 kernel_request dlattn__plain_request(const char *file, const char *entry);
 
+/* What tells a forward with tensor maps of the segments, by 64 rows and by the row's tiles of keys. */
+kernel_request dlattn__segments_request(const variant *v);
+
 /* What turns the sum of dq into dq, for the padded head size of the kernel that summed. */
 kernel_request dlattn__convert_request(int64_t head_d);
 
