@@ -3,8 +3,8 @@
 // Entry forward_sm90. Options: TYPE; HEAD_D, HEAD_E: D and E padded to multiples of 64, E not above D; BM: rows of a tile, 64
 // for each consumer; BN: keys of a tile, a multiple of 16; WARPS: all of a block: four for each consumer and four for the
 // producer; STAGES: tiles of K and of V in shared memory; Q_STAGES: tiles of Q there, 1 or 2; TURNS: 1 lets the consumers issue
-// products in turns, so that one's weights meet the others' products; FEATURES: INTERVAL, SOFTCAP, SEGMENTS and MASK only. The scale must be
-// positive; rows of q, k and v have unit inner strides and are 16-byte aligned.
+// products in turns, so that one's weights meet the others' products; FEATURES: INTERVAL, SOFTCAP, SEGMENTS and MASK only. The
+// scale must be positive; rows of q, k and v have unit inner strides and are 16-byte aligned.
 //
 // Grid: any number of blocks; they share the row_tiles * H * B tiles. One warp of the producer finds out what is to be done,
 // another one fetches Q, K and V by TMA; each consumer, four warps, computes 64 rows, from the last tile of keys to the first.

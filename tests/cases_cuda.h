@@ -59,7 +59,7 @@ GPU_LARGE(bias_f32_blocks_d128, 128, .N = 136, .bias = "bhmn", .bias_f32 = 1, .f
 GPU_LARGE(dropout_softcap_d64, 64, .dropout = 0.2, .seed = 5, .softcap = 5)
 GPU_LARGE(segments_mask_d64, 64, .M = 200, .N = 200, .segments = SEGMENTS_SORTED, .mask = "b1mn", .flags = DLATTN_CAUSAL)
 /* Many tiles of rows and of keys, some of which all see, some nobody. */
-GPU_LARGE(segments_d64, 64, .B = 2, .H = 18, .G = 6, .M = 300, .N = 520, .segments = SEGMENTS_SORTED)
+GPU_LARGE(segments_d64, 64, .B = 2, .H = 18, .G = 9, .M = 180, .N = 400, .segments = SEGMENTS_SORTED)
 GPU_LARGE(segments_lengths_d128, 128, .B = 2, .H = 18, .G = 6, .M = 200, .N = 310, .segments = SEGMENTS_SORTED, .use_q = 1, .use_k = 1,
           .q_used = {200, 129}, .k_used = {300, 310}, .flags = DLATTN_CAUSAL)
 GPU_LARGE(mask_d128, 128, .M = 140, .N = 208, .mask = "b1mn")

@@ -130,7 +130,8 @@ static int64_t choose_splits(const making *m, const variant *v, row_cut cut) {
  * hands out a block for each tile. */
 static int64_t persistent_blocks(making *m, const variant *v, int64_t tiles) {
     if (!v->tensor_maps || tiles <= m->device->multiprocessors) return tiles;
-    if (m->how.features & (DLATTN_FEATURE_INTERVAL | DLATTN_FEATURE_SEGMENTS) || has_rows_outside(m->p, true) || has_rows_outside(m->p, false)) {
+    const bool unequal = (m->how.features & (DLATTN_FEATURE_INTERVAL | DLATTN_FEATURE_SEGMENTS)) != 0;
+    if (unequal || has_rows_outside(m->p, true) || has_rows_outside(m->p, false)) {
         if (m->s->workspace.total + 256 > m->room) return tiles;
         m->s->workspace.next_tile = reserve(&m->s->workspace, 1);
         m->s->counts = true;
@@ -144,16 +145,18 @@ static bool follows_closely(const making *m) {
 }
 
 /* A forward with tensor maps is told which tiles of keys its rows may see by segments: 16 bytes for 64 rows or a tile of keys.
- * Without room for that it looks at all of them. */
-static void add_segments(making *m, const variant *v, row_cut cut) {
-    const int64_t rows = cut.tiles * (v->rows / 64), keys = divide_up(m->p->N, v->keys), spans = m->p->B * (rows + keys);
-    cuda_workspace *w = &m->s->workspace;
-    if (!v->tensor_maps || !(m->how.features & DLATTN_FEATURE_SEGMENTS) || spans == 0) return;
-    if (w->total + (uint64_t)spans * 16 + 512 > m->room) return;
-    w->row_segments = reserve(w, m->p->B * rows * 4);
-    w->key_segments = reserve(w, m->p->B * keys * 4);
+ * False: there is no room for that. */
+static bool add_segments(making *m, const variant *v, row_cut cut) {
+    const int64_t rows = cut.tiles * (v->rows / 64), keys = divide_up(m->p->N, v->keys), count = m->p->B * (rows + keys);
+    cuda_workspace after = m->s->workspace;
+    if (!v->tensor_maps || !(m->how.features & DLATTN_FEATURE_SEGMENTS) || count == 0) return true;
+    after.row_segments = reserve(&after, m->p->B * rows * 4);
+    after.key_segments = reserve(&after, m->p->B * keys * 4);
+    if (after.total > m->room) return false;
+    m->s->workspace = after;
     m->s->spans = true;
-    add_step(m, dlattn__segments_request(v), PLAIN_WARPS, divide_up(spans, PLAIN_WARPS), rows, keys);
+    add_step(m, dlattn__segments_request(v), PLAIN_WARPS, divide_up(count, PLAIN_WARPS), rows, keys);
+    return true;
 }
 
 static int32_t schedule_forward(making *m) {
@@ -161,6 +164,12 @@ static int32_t schedule_forward(making *m) {
     cuda_schedule *s = m->s;
     const variant *v = s->main = dlattn__variant_for(DLATTN_KERNEL_FORWARD, p, &m->how, m->device, m->note, m->note_bytes);
     if (!v) return DLATTN_ERR_UNSUPPORTED;
+    add_blank(m);
+    if (!add_segments(m, v, cut_rows(m, v))) { /* without, it would look at all keys */
+        m->how.cramped = true;
+        v = s->main = dlattn__variant_for(DLATTN_KERNEL_FORWARD, p, &m->how, m->device, m->note, m->note_bytes);
+        if (!v) return DLATTN_ERR_UNSUPPORTED;
+    }
     m->how.packed = should_pack(m, v);
     const row_cut cut = cut_rows(m, v);
     s->splits = (int32_t)choose_splits(m, v, cut);
@@ -169,9 +178,7 @@ static int32_t schedule_forward(making *m) {
         s->workspace.partial_out = reserve(&s->workspace, s->splits * s->row_count * p->E);
         s->workspace.partial_lse = reserve(&s->workspace, s->splits * s->row_count);
     }
-    add_blank(m);
     const int64_t blocks = persistent_blocks(m, v, cut.tiles * s->splits * cut.heads * p->B);
-    add_segments(m, v, cut);
     add_step(m, request_of(m, v), v->warps, blocks, cut.tiles, divide_up(p->N, v->keys));
     s->steps[s->step_count - 1].early = s->spans && follows_closely(m);
     if (m->how.split)

@@ -186,6 +186,7 @@ static const char *refusal_of_maps(const problem *p, const specialisation *how, 
     if (!device->tensor_maps) return "a driver without tensor maps";
     if (!how->aligned) return "rows that are not aligned";
     if (!(p->scale > 0)) return "a scale that is not positive";
+    if (how->cramped) return "too little workspace for segments";
     return dlattn__maps_refusal(p);
 }
 
