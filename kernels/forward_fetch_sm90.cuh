@@ -5,6 +5,7 @@
 #ifndef DLATTN_FORWARD_FETCH_SM90_CUH
 #define DLATTN_FORWARD_FETCH_SM90_CUH
 
+#include "early.cuh"
 #include "forward_keys_sm80.cuh"
 #include "tma_sm90.cuh"
 
@@ -30,6 +31,7 @@ DEVICE u32 heads_at_end(const dlattn_params &p, u32 tiles) {
 // Tiles of keys that some row of a consumer sees, and those that all its rows see wholly: [first, last) each.
 typedef struct consumer_span {
     int first, last, whole_first, whole_last;
+    int alike_first, alike_last; // with segments: those of which all rows see all keys by segments
 } consumer_span;
 
 // What is known of a tile of rows before it is computed. It reaches the loader and the consumers through two places in shared
@@ -38,7 +40,7 @@ typedef struct job {
     loop_facts facts;
     int valid;                 // 0: there are no more
     int first, last;           // tiles of keys that some row sees, [first, last)
-    consumer_span of[CONSUMERS]; // with interval masks
+    consumer_span of[CONSUMERS]; // with interval masks or segments
 } job;
 static_assert(sizeof(job) <= FACTS_BYTES && JOB_BYTES % 16 == 0, "room for the job");
 
@@ -154,10 +156,14 @@ DEVICE void write_facts(job *j, const sequence &s, const block_place &place) {
     j->last = (s.N + BN - 1) / BN;
 }
 
+// By segments, after find_keys: see forward_segments_sm90.cuh.
+DEVICE void find_segments(job *j, const dlattn_params &p);
+
 // One warp: finds out what is to be done, a little ahead of the others.
 DEVICE void scout(const dlattn_params &p, unsigned char *memory) {
     const u32 base = shared_address(memory);
     int turn = 0;
+    if (SEGMENTS) wait_for_kernel_before();
     for (u32 number = blockIdx.x; number < tile_count(p); number = next_tile(p, number)) {
         const block_place place = place_of(p, number);
         const sequence s = read_sequence(p, place.b);
@@ -166,6 +172,8 @@ DEVICE void scout(const dlattn_params &p, unsigned char *memory) {
         if (lane_id() == 0) write_facts(job_at(memory, turn), s, place);
         __syncwarp();
         if (INTERVAL) find_keys(job_at(memory, turn), memory + (turn & 1) * JOB_BYTES, p);
+        __syncwarp();
+        if (SEGMENTS) find_segments(job_at(memory, turn), p);
         __syncwarp();
         if (lane_id() == 0) barrier_arrive(base + JOB_FULL(turn & 1));
         barrier_wait(base + JOB_WANTED, turn & 1); // tiles taken too early would be missing where others are done

@@ -3,8 +3,8 @@
 // Entry forward_sm90. Options: TYPE; HEAD_D, HEAD_E: D and E padded to multiples of 64, E not above D; BM: rows of a tile, 64
 // for each consumer; BN: keys of a tile, a multiple of 16; WARPS: all of a block: four for each consumer and four for the
 // producer; STAGES: tiles of K and of V in shared memory; Q_STAGES: tiles of Q there, 1 or 2; TURNS: 1 lets the consumers issue
-// products in turns, so that one's weights meet the others' products; FEATURES: INTERVAL and SOFTCAP only. The scale must be
-// positive; rows of q, k and v have unit inner strides and are 16-byte aligned.
+// products in turns, so that one's weights meet the others' products; FEATURES: INTERVAL, SOFTCAP, SEGMENTS and MASK only. The
+// scale must be positive; rows of q, k and v have unit inner strides and are 16-byte aligned.
 //
 // Grid: any number of blocks; they share the row_tiles * H * B tiles. One warp of the producer finds out what is to be done,
 // another one fetches Q, K and V by TMA; each consumer, four warps, computes 64 rows, from the last tile of keys to the first.
@@ -21,7 +21,9 @@
 #define NT (BN / 8)
 #define ET (HEAD_E / 8)
 #define INTERVAL (((FEATURES) & DLATTN_FEATURE_INTERVAL) != 0)
-#define SEGMENTS 0
+#define SEGMENTS (((FEATURES) & DLATTN_FEATURE_SEGMENTS) != 0)
+#define MASKED (((FEATURES) & DLATTN_FEATURE_MASK) != 0)
+#define SPANS (INTERVAL || SEGMENTS) // consumers see tiles of keys of their own
 #define CAPPED (((FEATURES) & DLATTN_FEATURE_SOFTCAP) != 0)
 #define SPLIT 0
 #define PACKED 0
@@ -29,7 +31,8 @@
 
 static_assert(BM == 64 * CONSUMERS && BN % 16 == 0 && HEAD_D % PANEL == 0 && HEAD_E % PANEL == 0, "tile sizes");
 static_assert(HEAD_E <= HEAD_D, "the result leaves through Q's memory");
-static_assert(((FEATURES) & ~(DLATTN_FEATURE_INTERVAL | DLATTN_FEATURE_SOFTCAP)) == 0, "features");
+static_assert(((FEATURES) & ~(DLATTN_FEATURE_INTERVAL | DLATTN_FEATURE_SOFTCAP | DLATTN_FEATURE_SEGMENTS | DLATTN_FEATURE_MASK)) == 0,
+              "features");
 
 // Shared memory, in bytes. Tiles consist of panels. Each consumer has its own rows of Q.
 #define ROWS_BYTES (64 * HEAD_D * 2)
@@ -39,7 +42,7 @@ static_assert(((FEATURES) & ~(DLATTN_FEATURE_INTERVAL | DLATTN_FEATURE_SOFTCAP))
 #define K_AT (Q_STAGES * Q_BYTES)
 #define V_AT (K_AT + STAGES * K_BYTES)
 #define JOB_AT (V_AT + STAGES * V_BYTES)           // two of them, see job; each with what follows
-#define FACTS_BYTES 192
+#define FACTS_BYTES 224
 #define LIMITS_AT (JOB_AT + FACTS_BYTES)           // of each row of the first job; the second's lie JOB_BYTES further
 #define RANGES_AT (LIMITS_AT + BM * 8)             // of each warp's rows
 #define JOB_BYTES (FACTS_BYTES + BM * 8 + CONSUMER_WARPS * 16)
@@ -65,6 +68,8 @@ static_assert(JOB_WANTED + 8 <= BARRIERS_AT + BARRIERS_BYTES, "room for the barr
 #include "forward_rows_sm80.cuh"
 #include "forward_keys_sm80.cuh"
 #include "forward_fetch_sm90.cuh"
+#include "forward_hide_sm90.cuh"
+#include "forward_segments_sm90.cuh"
 
 // From scores to powers of two.
 DEVICE float factor_of(const dlattn_params &p) { return CAPPED ? 1.0f : p.scale * LOG2_E; }
@@ -129,22 +134,36 @@ DEVICE void consume(const dlattn_params &p, unsigned char *memory, int g) {
         const loop_facts *const facts = &j->facts;
         const int first = uniform(j->first), last = uniform(j->last);
         const bool has_rows = uniform(facts->row0) + 64 * g < uniform(facts->rows);
-        const int own_first = INTERVAL && has_rows ? uniform(j->of[g].first) : first;
-        const int own_last = !has_rows ? first : INTERVAL ? uniform(j->of[g].last) : last;
-        const int whole_first = INTERVAL ? uniform(j->of[g].whole_first) : 0, whole_last = INTERVAL ? uniform(j->of[g].whole_last) : 0;
+        const int own_first = SPANS && has_rows ? uniform(j->of[g].first) : first;
+        const int own_last = !has_rows ? first : SPANS ? uniform(j->of[g].last) : last;
+        const int whole_first = SPANS ? uniform(j->of[g].whole_first) : 0, whole_last = SPANS ? uniform(j->of[g].whole_last) : 0;
         const u32 q_tile = base + queries.stage * Q_BYTES, q_rows = q_tile + g * ROWS_BYTES;
         const unsigned char *const own = memory + (turn & 1) * JOB_BYTES; // LIMITS_AT and RANGES_AT count from here
 
         float o[MT][ET][4] = {}, scores[MT][NT][4], m[MT][2] = {{-INFINITE, -INFINITE}}, l[MT][2] = {}, ratio[MT][2];
         u32 weights[BN / 16][4];
 
+        // Does tile n of keys hold what the mask tensor or segments hide? And what: asked while its products are under way.
+        const auto is_marked = [&](int n, auto partly) {
+            if (!SEGMENTS || MASKED) return partly.value && MASKED;
+            const consumer_span &span = ((const job *)(own + JOB_AT))->of[g];
+            return partly.value && (n < span.alike_first || n >= span.alike_last);
+        };
+        const auto mark = [&](int n, auto partly) {
+            hidden_scores hidden = {{0, 0}};
+            const int row = facts->row0 + thread_anew() / 32 * 16 + thread_anew() % 32 / 4;
+            if (MASKED && partly.value) mark_masked(&hidden, p, *facts, row, n * BN);
+            if (SEGMENTS && is_marked(n, partly)) mark_other_segments(&hidden, p, *facts, row, n * BN);
+            return hidden;
+        };
         // The scores of tile n of keys to weights. Must o be multiplied by the ratio before their product is added?
         // partly: may some be hidden?
-        const auto weigh = [&](int n, auto partly) {
+        const auto weigh = [&](int n, auto partly, const hidden_scores &hidden) {
             const int j0 = n * BN;
+            const bool marked = is_marked(n, partly);
             bool hides = partly.value && j0 + BN > facts->s.N;
             if (INTERVAL && partly.value) hides = meet_keys(own, j0) != TILE_WHOLE;
-            if (CAPPED && !hides && is_capped_little(scores, m, p.scale, p.softcap)) {
+            if (CAPPED && !hides && !marked && is_capped_little(scores, m, p.scale, p.softcap)) {
                 weigh_capped_little(scores, m, l, p.scale, p.softcap);
                 return false;
             }
@@ -153,6 +172,7 @@ DEVICE void consume(const dlattn_params &p, unsigned char *memory, int g) {
                 if (INTERVAL) hide_ends(scores, own, j0);
                 else hide_past(scores, j0 + lane_id() % 4 * 2, facts->s.N);
             }
+            if (marked) hide_marked(scores, hidden);
             return weigh_scores(scores, m, l, ratio, factor);
         };
         // The scores of tile n - 1, while the tensor cores multiply tile n's weights with V.
@@ -170,11 +190,12 @@ DEVICE void consume(const dlattn_params &p, unsigned char *memory, int g) {
             multiply_values(o[0], weights, base + V_AT + values.stage * V_BYTES);
             products_commit();
             pass_turn(g);
+            const hidden_scores hidden = mark(n - 1, partly);
             products_wait<1>();
             keep(scores[0]);
             release(base + K_EMPTY(keys.stage));
             keys.next();
-            const bool raised = weigh(n - 1, partly);
+            const bool raised = weigh(n - 1, partly, hidden);
             keep(scores[0]);
             products_wait<0>();
             keep(o[0]);
@@ -211,15 +232,16 @@ DEVICE void consume(const dlattn_params &p, unsigned char *memory, int g) {
                 barrier_wait(base + V_FULL(values.stage), values.lap);
                 clear_rows_past(base + V_AT + values.stage * V_BYTES, left, g);
             }
+            const hidden_scores hidden = mark(n, flag<true>());
             products_wait<0>();
             keep(scores[0]);
             release(base + K_EMPTY(keys.stage));
             keys.next();
-            weigh(n, flag<true>());
+            weigh(n, flag<true>(), hidden);
             pack_weights(weights, scores[0]);
 
             for (; n > own_first; n--) {
-                if (INTERVAL && (n - 1 < whole_first || n > whole_last)) step(n, flag<true>());
+                if (MASKED || (SPANS && (n - 1 < whole_first || n > whole_last))) step(n, flag<true>());
                 else step(n, flag<false>());
             }
 

@@ -100,7 +100,8 @@ static int64_t limit_splits(const making *m, int64_t splits) {
  * hands out a block for each tile. */
 static int64_t persistent_blocks(making *m, const variant *v, int64_t tiles) {
     if (!v->tensor_maps || tiles <= m->device->multiprocessors) return tiles;
-    if (m->how.features & DLATTN_FEATURE_INTERVAL || has_rows_outside(m->p, true) || has_rows_outside(m->p, false)) {
+    const bool unequal = (m->how.features & (DLATTN_FEATURE_INTERVAL | DLATTN_FEATURE_SEGMENTS)) != 0;
+    if (unequal || has_rows_outside(m->p, true) || has_rows_outside(m->p, false)) {
         if (m->s->workspace.total + 256 > m->room) return tiles;
         m->s->workspace.next_tile = reserve(&m->s->workspace, 1);
         m->s->counts = true;
@@ -108,11 +109,37 @@ static int64_t persistent_blocks(making *m, const variant *v, int64_t tiles) {
     return m->device->multiprocessors;
 }
 
+/* May the newest step begin before the one in front of it has ended? Both kernels know how. */
+static bool follows_closely(const making *m) {
+    return m->device->arch >= 90 && m->s->step_count > 1 && m->s->steps[m->s->step_count - 2].blocks > 0;
+}
+
+/* A forward with tensor maps is told which tiles of keys its rows may see by segments: 16 bytes for 64 rows or a tile of keys.
+ * False: there is no room for that. */
+static bool add_segments(making *m, const variant *v) {
+    const int64_t rows = divide_up(m->p->M, v->rows) * (v->rows / 64), keys = divide_up(m->p->N, v->keys), count = m->p->B * (rows + keys);
+    cuda_workspace after = m->s->workspace;
+    if (!v->tensor_maps || !(m->how.features & DLATTN_FEATURE_SEGMENTS) || count == 0) return true;
+    after.row_segments = reserve(&after, m->p->B * rows * 4);
+    after.key_segments = reserve(&after, m->p->B * keys * 4);
+    if (after.total > m->room) return false;
+    m->s->workspace = after;
+    m->s->spans = true;
+    add_step(m, dlattn__segments_request(v), PLAIN_WARPS, divide_up(count, PLAIN_WARPS), rows, keys);
+    return true;
+}
+
 static int32_t schedule_forward(making *m) {
     const problem *p = m->p;
     cuda_schedule *s = m->s;
     const variant *v = s->main = dlattn__variant_for(DLATTN_KERNEL_FORWARD, p, &m->how, m->device, m->note, m->note_bytes);
     if (!v) return DLATTN_ERR_UNSUPPORTED;
+    add_blank(m);
+    if (!add_segments(m, v)) { /* without, it would look at all keys */
+        m->how.cramped = true;
+        v = s->main = dlattn__variant_for(DLATTN_KERNEL_FORWARD, p, &m->how, m->device, m->note, m->note_bytes);
+        if (!v) return DLATTN_ERR_UNSUPPORTED;
+    }
     const tiling cut = dlattn__tile(v, p, &m->how, m->device);
     m->how.packed = cut.packed;
     s->splits = (int32_t)limit_splits(m, cut.splits);
@@ -121,9 +148,9 @@ static int32_t schedule_forward(making *m) {
         s->workspace.partial_out = reserve(&s->workspace, s->splits * s->row_count * p->E);
         s->workspace.partial_lse = reserve(&s->workspace, s->splits * s->row_count);
     }
-    add_blank(m);
     const int64_t blocks = persistent_blocks(m, v, cut.tiles * s->splits * cut.heads * p->B);
     add_step(m, request_of(m, v), v->warps, blocks, cut.tiles, divide_up(p->N, v->keys));
+    s->steps[s->step_count - 1].early = s->spans && follows_closely(m);
     if (m->how.split)
         add_step(m, dlattn__plain_request("combine.cu", "combine"), PLAIN_WARPS,
                  divide_up(p->M, PLAIN_WARPS) * p->H * p->B, cut.tiles, 0);
@@ -147,12 +174,10 @@ static bool should_write_dbias(const making *m, const variant *v, const buffers 
            rows_are_aligned(o, x ? x->dbias : NULL);
 }
 
-/* May the newest step begin before the one in front of it has ended? Both kernels know how. Where all blocks of the main pass
- * fit on the device at once, there is no last wave to share, and such launches only cost time: on an H100 a backward of 512
- * tokens, replayed from a graph, took 25 us with them and 21 without. */
+/* Where all blocks of the main pass fit on the device at once, there is no last wave to share, and early launches only cost
+ * time: on an H100 a backward of 512 tokens, replayed from a graph, took 25 us with them and 21 without. */
 static bool begins_early(const making *m, int64_t main_blocks) {
-    return m->device->arch >= 90 && m->s->step_count > 1 && m->s->steps[m->s->step_count - 2].blocks > 0 &&
-           main_blocks > 2 * m->device->multiprocessors;
+    return follows_closely(m) && main_blocks > 2 * m->device->multiprocessors;
 }
 
 static int32_t add_main(making *m, const buffers *x) {
@@ -227,6 +252,7 @@ static int32_t schedule_backward(making *m, const buffers *x) {
     if (p->q_segments.dtype) { /* two int64 for 32 rows */
         w->row_segments = reserve(w, p->B * m->s->head_rows / 8);
         w->key_segments = reserve(w, p->B * round_up(p->N, DLATTN_ROW_ALIGNMENT) / 8);
+        m->s->spans = true;
     }
     w->least = w->total;
     add_blank(m);

@@ -26,6 +26,7 @@ typedef struct cuda_schedule {
     int64_t row_count, head_rows;
     int32_t splits, step_count, dq_columns;
     bool counts; /* blocks take tiles of rows by a counter in the workspace, which is 0 at first */
+    bool spans;  /* the workspace tells of the segments; in a forward the step that writes this clears the counter too */
     cuda_workspace workspace;
     cuda_step steps[DLATTN_MAX_STEPS];
 } cuda_schedule;

@@ -32,6 +32,7 @@ typedef struct specialisation {
     bool dbias;     /* backward: dbias is written by the main pass */
     bool tf32;      /* readable kernels: products on tensor cores */
     bool paged;     /* forward: keys lie in pages */
+    bool cramped;   /* forward: no room for what kernels with tensor maps are told of segments */
     int32_t bias;   /* DLATTN_BIAS_BY_X */
     uint32_t features; /* DLATTN_FEATURE_X */
 } specialisation;
@@ -99,6 +100,9 @@ const variant *dlattn__variant_row(int32_t n);
 
 /* Requests of the kernels that have no variants (blank, combine and so on), by entry. */
 kernel_request dlattn__plain_request(const char *file, const char *entry);
+
+/* What tells a forward with tensor maps of the segments, by 64 rows and by the row's tiles of keys. */
+kernel_request dlattn__segments_request(const variant *v);
 
 /* What turns the sum of dq into dq, for the padded head size of the kernel that summed. */
 kernel_request dlattn__convert_request(int64_t head_d);
