@@ -37,7 +37,7 @@ DEVICE void write_dbias(const dlattn_params &p, const backward_context &c, const
                 const int keys = m + w % KEY_OCTETS, rows = n + w / KEY_OCTETS;
                 x[w] = transpose(ds[keys / 2][rows / 2][rows % 2 * 2 + keys % 2]);
             }
-            transpose_quad(x);
+            transpose_quad(x, thread_anew());
             if (first + 8 * n < t.extent[2]) store_eight(t, index + 8 * m, j + 8 * m, make_uint4(x[0], x[1], x[2], x[3]));
         }
         index += 8 * ROW_OCTETS * t.stride[2];

@@ -107,21 +107,6 @@ DEVICE u32 transpose(u32 x) {
     return y;
 }
 
-// x[w] of lane t of a quad becomes x[t] of lane w.
-DEVICE void transpose_quad(u32 x[4]) {
-#pragma unroll
-    for (int step = 1; step < 4; step *= 2) {
-        const bool odd = (thread_anew() & step) != 0;
-#pragma unroll
-        for (int w = 0; w < 4; w++) {
-            if (w & step) continue;
-            const u32 other = __shfl_xor_sync(0xffffffffu, odd ? x[w] : x[w + step], step);
-            if (odd) x[w] = other;
-            else x[w + step] = other;
-        }
-    }
-}
-
 // Panels --------------------------------------------------------------------------------------------------------------
 
 // Columns [first, first + WIDTH) of a tile of COLS columns, first a multiple of WIDTH, for fragment loads. Where the

@@ -22,7 +22,7 @@ DEVICE void write_keys(const dlattn_view &t, const sequence &s, int g, int cols,
                     u32 x[4];
 #pragma unroll
                     for (int w = 0; w < 4; w++) x[w] = pack(c[m][n + w][2 * half] * factor, c[m][n + w][2 * half + 1] * factor);
-                    transpose_quad(x);
+                    transpose_quad(x, thread_anew());
                     const int first = col + 8 * (n + (lane_id() & 3));
                     if (key < s.N && first < cols) *(uint4 *)(t.data + 2 * (u64)(row + first)) = make_uint4(x[0], x[1], x[2], x[3]);
                 }

@@ -7,6 +7,7 @@
 #ifndef DLATTN_DQ_SUM_CUH
 #define DLATTN_DQ_SUM_CUH
 
+#include "early.cuh"
 #include "sequence.cuh"
 
 // The 128 floats of the block with row `row` (a multiple of 16) and column `col` (a multiple of 8), `cols` columns in all.
@@ -14,11 +15,12 @@ DEVICE float *dq_sum_block(const dlattn_params &p, i64 row, int col, int cols) {
     return (float *)p.dq_sum + (row * cols + col * 16);
 }
 
-DEVICE int dq_sum_index(int lane, int c) {
+// Lane's four floats.
+DEVICE float4 dq_sum_read(const float *block, int lane) {
 #if __CUDA_ARCH__ >= 900
-    return lane * 4 + c;
+    return ((const float4 *)block)[lane];
 #else
-    return c * 32 + lane;
+    return make_float4(block[lane], block[32 + lane], block[64 + lane], block[96 + lane]);
 #endif
 }
 
@@ -33,27 +35,19 @@ DEVICE void dq_sum_add(float *block, int lane, const float x[4]) {
 #endif
 }
 
-// From sm_90 the next kernel of the stream may begin while the last blocks of this one run (cuda_step.early); it then waits
-// itself for what it needs. Before, kernels run one after the other, and nothing here does anything.
-
-// The next kernel may begin once all blocks have come here, or ended.
-DEVICE void let_next_begin() {
-#if __CUDA_ARCH__ >= 900
-    asm volatile("griddepcontrol.launch_dependents;" ::: "memory");
-#endif
-}
-
-// All that the kernel before has written is there.
-DEVICE void wait_for_kernel_before() {
-#if __CUDA_ARCH__ >= 900
-    asm volatile("griddepcontrol.wait;" ::: "memory");
-#endif
-}
-
-// Both, in this order: so the next kernel finds what the one before this has written.
-DEVICE void wait_and_let_begin() {
-    wait_for_kernel_before();
-    let_next_begin();
+// x[w] of lane t of a quad becomes x[t] of lane w.
+DEVICE void transpose_quad(u32 x[4], int lane) {
+#pragma unroll
+    for (int step = 1; step < 4; step *= 2) {
+        const bool odd = (lane & step) != 0;
+#pragma unroll
+        for (int w = 0; w < 4; w++) {
+            if (w & step) continue;
+            const u32 other = __shfl_xor_sync(0xffffffffu, odd ? x[w] : x[w + step], step);
+            if (odd) x[w] = other;
+            else x[w + step] = other;
+        }
+    }
 }
 
 // How many blocks of (sequence, kv head) have added all of theirs to the sums; backward_prepare sets it to 0.

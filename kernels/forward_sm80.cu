@@ -43,6 +43,7 @@ static_assert(!PACKED || ((FEATURES) & ~(DLATTN_FEATURE_INTERVAL | DLATTN_FEATUR
 #define FACTS_BYTES 128                                   // of the block, see loop_facts
 #define SEGMENTS_AT (FACTS_AT + FACTS_BYTES)              // of two tiles of keys, in turns
 #define SEGMENT_RANGES_AT (SEGMENTS_AT + 2 * BN * 8)      // of each warp's rows; and as much again while they are found
+#define SEEN_AT (SEGMENT_RANGES_AT + 2 * WARPS * 16)      // what meet_segments found
 static_assert(BM * HEAD_E * 2 <= BIAS_AT, "the result fits");
 
 #include "forward_rows_sm80.cuh"
@@ -52,16 +53,18 @@ static_assert(BM * HEAD_E * 2 <= BIAS_AT, "the result fits");
 
 // As many as fit or, sharing keys less well, 32.
 DEVICE u32 heads_together(const dlattn_params &p, u32 tiles, int fit) { return (u32)larger(32, fit); }
+DEVICE u32 heads_at_end(const dlattn_params &p, u32 tiles) { return 0; }
 
 // This thread's first row in the block's tile, its first key in a tile, and where its warp's bias lies.
 DEVICE int own_row() { return thread_anew() / 32 * (16 * MT) + thread_anew() % 32 / 4; }
 DEVICE int own_key() { return thread_anew() % 4 * 2; }
 DEVICE u32 own_bias() { return BIAS_AT + thread_anew() / 32 * BIAS_WARP_BYTES; }
 
-// What a tile of keys brings along: its segments, and this warp's tile of bias.
-DEVICE void load_terms(u32 memory, const dlattn_params &p, const loop_facts &facts, int j0) {
+// What a tile of keys brings along: its segments, unless they are all `alike`, and this warp's tile of bias.
+DEVICE void load_terms(u32 memory, const dlattn_params &p, const loop_facts &facts, int j0, bool alike) {
     const sequence &s = facts.s;
-    if (SEGMENTS) load_segments<THREADS>(memory + SEGMENTS_AT + j0 / BN % 2 * (BN * 8), p, facts.context, j0, s.N);
+    if (SEGMENTS && !alike)
+        load_segments<THREADS>(memory + SEGMENTS_AT + j0 / BN % 2 * (BN * 8), p, facts.context, j0, s.N);
 #if BIAS
     __syncwarp(); // the last one has been read
     const int row0 = facts.row0 + thread_anew() / 32 * (16 * MT);
@@ -85,12 +88,13 @@ DEVICE float factor_of(const dlattn_params &p) {
     return CAPPED ? 1.0f : SCORED ? LOG2_E : scale == 0.0f ? LOG2_E : fabsf(scale) * LOG2_E;
 }
 
-// s = Q K^T for this warp's rows. q: Q's fragments, read here unless they stay in registers.
-DEVICE void multiply_keys(float (&s)[MT][NT][4], u32 (&q)[Q_REGISTERS ? DEPTH : 1][MT][4], u32 q_tile, u32 k_tile) {
+// s = Q K^T for this warp's rows and 8 OCTETS keys. q: Q's fragments, read here unless they stay in registers.
+template <int OCTETS>
+DEVICE void multiply_keys(float (&s)[MT][OCTETS][4], u32 (&q)[Q_REGISTERS ? DEPTH : 1][MT][4], u32 q_tile, u32 k_tile) {
     u32 by_rows = lane_by_rows<HEAD_D>(), by_columns = lane_by_columns<HEAD_D>();
     forget(by_rows);
     forget(by_columns);
-    EACH_SCORE(MT, NT) s[a][n][c] = 0.0f;
+    EACH_SCORE(MT, OCTETS) s[a][n][c] = 0.0f;
 #pragma unroll
     for (int k = 0; k < DEPTH; k++) {
         u32 (&left)[MT][4] = q[Q_REGISTERS ? k : 0];
@@ -99,7 +103,7 @@ DEVICE void multiply_keys(float (&s)[MT][NT][4], u32 (&q)[Q_REGISTERS ? DEPTH : 
             for (int a = 0; a < MT; a++)
                 load_fragment(left[a], fragment_address<HEAD_D>(q_tile, by_rows, 16 * a, 16 * k));
 #pragma unroll
-        for (int n = 0; n < NT; n += 2) {
+        for (int n = 0; n < OCTETS; n += 2) {
             u32 right[4];
             load_fragment(right, fragment_address<HEAD_D>(k_tile, by_columns, 8 * n, 16 * k));
 #pragma unroll
@@ -112,11 +116,12 @@ DEVICE void multiply_keys(float (&s)[MT][NT][4], u32 (&q)[Q_REGISTERS ? DEPTH : 
 }
 
 // o += P V, with P the weights in s rounded to the element type.
-DEVICE void multiply_values(float (&o)[MT][ET][4], const float (&s)[MT][NT][4], u32 v_tile) {
+template <int OCTETS>
+DEVICE void multiply_values(float (&o)[MT][ET][4], const float (&s)[MT][OCTETS][4], u32 v_tile) {
     u32 by_rows = lane_by_rows<HEAD_E>();
     forget(by_rows);
 #pragma unroll
-    for (int k = 0; k < NT / 2; k++) {
+    for (int k = 0; k < OCTETS / 2; k++) {
         u32 left[MT][4];
 #pragma unroll
         for (int a = 0; a < MT; a++) pack_fragment(left[a], &s[a][2 * k]);
@@ -136,6 +141,35 @@ DEVICE void multiply_values(float (&o)[MT][ET][4], const float (&s)[MT][NT][4], 
 // Is a tile's work there twice, with and without the hiding? It pays where most tiles need nothing of the kind, by 2 to 5 %
 // at head size 128; with more features it would only take longer to compile, and with pages need too many registers.
 #define TWO_WAYS ((FEATURES) == DLATTN_FEATURE_INTERVAL && !PAGED)
+
+// With two stages, where all of the tile is there, a warp takes what its rows see in part in pieces of so many keys: those
+// that none of them sees cost nothing, those that all see are not compared. 0: it does not.
+#ifndef PIECE
+#define PIECE (TWO_WAYS && STAGES == 2 ? 32 : 0)
+#endif
+
+// The pieces that this warp's rows see of tile `tile`.
+DEVICE void attend_pieces(float (&o)[MT][ET][4], float (&m)[MT][2], float (&l)[MT][2], u32 (&q)[Q_REGISTERS ? DEPTH : 1][MT][4],
+                          int tile, const unsigned char *memory, float factor) {
+    const int KEYS = PIECE ? PIECE : 32, warp = thread_anew() / 32, j0 = tile * BN;
+    const key_range own = ((const key_range *)(memory + RANGES_AT))[warp];
+    u32 q_rows = shared_address(memory);
+    forget(q_rows); // what follows from it is not kept
+    const u32 k_tile = q_rows + Q_BYTES + tile % 2 * K_BYTES, v_tile = q_rows + Q_BYTES + 2 * K_BYTES + tile % 2 * V_BYTES;
+    q_rows += warp * (16 * MT * HEAD_D * 2);
+    const limits *const rows = (const limits *)(memory + LIMITS_AT);
+    const int first = larger(0, own.lo - j0) / KEYS, end = (smaller(BN, own.hi - j0) + KEYS - 1) / KEYS;
+#pragma unroll 1
+    for (int n = end - 1; n >= first; n--) {
+        const int j = j0 + n * KEYS;
+        float s[MT][KEYS / 8][4];
+        multiply_keys(s, q, q_rows, k_tile + n * (KEYS * HEAD_D * 2));
+        if (j < own.full_lo) hide_before(s, rows, j);
+        if (j + KEYS > own.full_hi) hide_after(s, rows, j);
+        softmax_step(s, o, m, l, factor);
+        multiply_values(o, s, v_tile + n * (KEYS * HEAD_E * 2));
+    }
+}
 
 // What is known of a tile when it is compiled.
 template <bool VALUE>
@@ -186,7 +220,7 @@ extern "C" __global__ void __launch_bounds__(THREADS) forward_sm80(const __grid_
     if (last > first) {
         load_keys(k_tiles + top % STAGES * K_BYTES, keys, top * BN, &k_column);
         if (STAGES == 2) load_values(v_tiles + top % 2 * V_BYTES, values, top * BN, &v_column);
-        load_terms(q_tile, p, *facts, top * BN);
+        load_terms(q_tile, p, *facts, top * BN, SEGMENTS && are_alike(seen, top * BN));
     }
     copies_commit();
 
@@ -212,18 +246,26 @@ extern "C" __global__ void __launch_bounds__(THREADS) forward_sm80(const __grid_
 #pragma unroll
     for (int a = 0; a < MT; a++) m[a][0] = m[a][1] = -INFINITE;
 
-    if (threadIdx.x == 0) facts->first = first;
+    key_range *const seen_there = (key_range *)(memory + SEEN_AT);
+    if (threadIdx.x == 0) {
+        facts->first = first;
+        if (SEGMENTS) *seen_there = seen;
+    }
     if (last <= first) { // finish expects that all of Q has come
         copies_wait<0>();
         __syncthreads();
     }
+
+    const auto load_next_terms = [&](int n) {
+        if (n > facts->first) load_terms(q_tile, p, *facts, (n - 1) * BN, SEGMENTS && are_alike(*seen_there, (n - 1) * BN));
+    };
 
     // One tile of keys for this warp's rows, from their products. whole: none of its scores is hidden by ends or segments.
     // mixed: some are by segments. hides: is what hides compiled?
     const auto attend = [&](float (&scores)[MT][NT][4], int n, bool whole, bool mixed, auto hides) {
         const int j0 = n * BN;
         const u32 v_tile = v_tiles + (STAGES == 2 ? n % 2 : 0) * V_BYTES;
-        if (!BIAS && n > facts->first) load_terms(q_tile, p, *facts, j0 - BN);
+        if (!BIAS) load_next_terms(n);
         if (CAPPED && !HAS(p, DLATTN_FEATURE_MASK) && whole && is_capped_little(scores, m, p.scale, p.softcap)) {
             weigh_capped_little(scores, m, l, p.scale, p.softcap);
             if (HAS(p, DLATTN_FEATURE_DROPOUT))
@@ -234,7 +276,7 @@ extern "C" __global__ void __launch_bounds__(THREADS) forward_sm80(const __grid_
         if (SCORED)
             score_tile(scores, p, facts->context, facts->row0 + own_row(), j0 + own_key(), facts->s.M, facts->s.N,
                        q_tile + own_bias(), CAPPED ? LOG2_E : 1.0f);
-        if (BIAS && n > facts->first) load_terms(q_tile, p, *facts, j0 - BN); // this one's bias has been read
+        if (BIAS) load_next_terms(n); // this one's bias has been read
         if (SEGMENTS && mixed)
             hide_other_segments(scores, p, facts->context, segments + n % 2 * (BN * 8), facts->row0 + own_row(), facts->s.M);
         if (HAS(p, DLATTN_FEATURE_MASK))
@@ -259,11 +301,15 @@ extern "C" __global__ void __launch_bounds__(THREADS) forward_sm80(const __grid_
             copies_commit();
         }
         int segments_meet = TILE_WHOLE, ends_meet = n * BN + BN > s.N ? TILE_PARTLY : TILE_WHOLE;
-        if (SEGMENTS) {
+        if (SEGMENTS && !are_alike(*seen_there, n * BN)) {
             const segment_range *ranges = (const segment_range *)(memory + SEGMENT_RANGES_AT);
             segments_meet = compare_segments(segments + n % 2 * (BN * 8), p, ranges[thread_anew() / 32], n * BN, s.N);
         }
         if (INTERVAL) ends_meet = meet_keys(memory, n * BN);
+        if (PIECE && ends_meet == TILE_PARTLY) {
+            attend_pieces(o, m, l, q, n, memory, factor_of(p));
+            continue;
+        }
         const bool apart = segments_meet == TILE_APART || ends_meet == TILE_APART; // this warp only helps to copy
         float scores[MT][NT][4];
         // With two stages there is no register left for q_own.
@@ -272,7 +318,9 @@ extern "C" __global__ void __launch_bounds__(THREADS) forward_sm80(const __grid_
         // In one place: all warps must meet at the same barrier.
         if (STAGES == 1) next_keys(k_tiles, keys, (n - 1) * BN, n > facts->first, &k_column);
         if (apart) {
-            if (n > facts->first) load_terms(q_tile, p, *facts, (n - 1) * BN);
+            load_next_terms(n);
+        } else if (PIECE) {
+            attend(scores, n, true, false, flag<false>());
         } else if (TWO_WAYS && segments_meet == TILE_WHOLE && ends_meet == TILE_WHOLE) {
             attend(scores, n, true, false, flag<false>());
         } else {

@@ -58,6 +58,11 @@ GPU_LARGE(bias_f32_blocks_d128, 128, .N = 136, .bias = "bhmn", .bias_f32 = 1, .f
           .block_count = 3)
 GPU_LARGE(dropout_softcap_d64, 64, .dropout = 0.2, .seed = 5, .softcap = 5)
 GPU_LARGE(segments_mask_d64, 64, .M = 200, .N = 200, .segments = SEGMENTS_SORTED, .mask = "b1mn", .flags = DLATTN_CAUSAL)
+/* Many tiles of rows and of keys, some of which all see, some nobody. */
+GPU_LARGE(segments_d64, 64, .B = 2, .H = 18, .G = 9, .M = 180, .N = 400, .segments = SEGMENTS_SORTED)
+GPU_LARGE(segments_lengths_d128, 128, .B = 2, .H = 18, .G = 6, .M = 200, .N = 310, .segments = SEGMENTS_SORTED, .use_q = 1, .use_k = 1,
+          .q_used = {200, 129}, .k_used = {300, 310}, .flags = DLATTN_CAUSAL)
+GPU_LARGE(mask_d128, 128, .M = 140, .N = 208, .mask = "b1mn")
 GPU_LARGE(alibi_sinks_lengths_d64, 64, .B = 2, .H = 18, .G = 6, .alibi = "h", .sinks = 1, .use_q = 1, .use_k = 1, .q_used = {129, 64},
           .k_used = {65, 130}, .flags = DLATTN_CAUSAL)
 GPU_LARGE(packed_d64, 64, .B = 4, .H = 10, .G = 5, .packed_q = 1, .packed_k = 1, .q_lengths = {129, 1, 0, 200},
@@ -103,6 +108,7 @@ CASE(gpu_segments_shuffled_bf16, .dtype = BF16, .B = 2, .H = 2, .G = 1, .M = 130
      .segments = SEGMENTS_SHUFFLED)
 CASE(gpu_segments_dbias_bf16, .dtype = BF16, .B = 2, .H = 2, .G = 1, .M = 200, .N = 400, .D = 32, .E = 32, .bias = "1hmn",
      .segments = SEGMENTS_SORTED)
+CASE(gpu_segments_long_bf16, .dtype = BF16, .H = 1, .M = 600, .N = 1000, .D = 72, .E = 72, .segments = SEGMENTS_SORTED)
 CASE(gpu_segments_causal_f16, .dtype = F16, .H = 1, .M = 400, .N = 400, .D = 32, .E = 32, .segments = SEGMENTS_SORTED,
      .flags = DLATTN_CAUSAL)
 CASE(gpu_positions_bf16, .dtype = BF16, .B = 2, .H = 1, .M = 130, .N = 200, .D = 32, .E = 32, .flags = DLATTN_CAUSAL | DLATTN_POSITIONS,
