@@ -33,7 +33,7 @@ DEVICE row_tile tile_after(const tile_list &list, row_tile tile) {
 // One warp: K and V, then for each tile Q with lse2 and dO with delta, as soon as there is room.
 DEVICE void fetch_tiles(const dlattn_params &p, const dlattn_maps &maps, const backward_context &c, const tile_list &list, u32 base) {
     const bool leads = lane_id() == 0;
-    if (leads) {
+    if (leads && list.count > 0) { // nobody would wait for them, and the block might end before they come
         fetch_rows<BN, HEAD_D>(base + K_AT, &maps.k, p.k, c.s.k_begin + c.j0, c.g, c.s.b, base + K_FULL);
         fetch_rows<BN, HEAD_E>(base + V_AT, &maps.v, p.v, c.s.k_begin + c.j0, c.g, c.s.b, base + V_FULL);
     }
