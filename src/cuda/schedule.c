@@ -316,6 +316,10 @@ int32_t dlattn__schedule_bound(cuda_workspace *out, const problem *p, int32_t ar
         reserve(&w, splits * s.row_count * p->E);
         reserve(&w, splits * s.row_count);
     }
+    if (p->q_segments.dtype) { /* as add_segments, by the fewest keys that a tile has */
+        reserve(&w, p->B * (divide_up(p->M, 64) + 2) * 4); /* tiles of 192 rows round up */
+        reserve(&w, p->B * divide_up(p->N, 64) * 4);
+    }
     if (w.total > out->total) out->total = w.total;
     return DLATTN_OK;
 }
