@@ -93,17 +93,17 @@ workload dlattn__workload(const variant *v, const problem *p, const specialisati
 
 /* ---- how long that takes -------------------------------------------------------------------------------------------- */
 
-/* A row that no sweep has seen costs as the first one of its family. */
+/* A row that no sweep has seen costs as one with its tile and other stages, or as the first one of its family. */
 static const row_cost *cost_of(const variant *v) {
     const char family = v->tensor_maps ? 9 : 8;
     const row_cost *like = NULL;
+    bool same_tile = false;
     for (size_t n = 0; n < sizeof row_costs / sizeof row_costs[0]; n++) {
         const row_cost *c = &row_costs[n];
         if (c->family != family) continue;
-        if (!like) like = c;
-        if (c->rows == v->rows && c->keys == v->keys && c->warps == v->warps && c->residents == v->residents &&
-            c->stages == dlattn__variant_stages(v))
-            return c;
+        const bool tile = c->rows == v->rows && c->keys == v->keys && c->warps == v->warps && c->residents == v->residents;
+        if (tile && c->stages == dlattn__variant_stages(v)) return c;
+        if (!like || (tile && !same_tile)) like = c, same_tile = tile;
     }
     return like;
 }
