@@ -217,7 +217,7 @@ def time_row(row, providers: dict, budget: float, peak: float) -> list[dict]:
     calls, wrong = prepare_all(row, data, providers, reference(row, data))
     torch.cuda.synchronize()
     results = []
-    for index, which in enumerate(("forward",) if row.M else ("forward", "backward")):
+    for index, which in enumerate(row.passes):
         run = {name: pair[index] for name, pair in calls.items() if pair[index]}
         copies = {name: 1 for name in run}
         if row.small:
@@ -227,7 +227,7 @@ def time_row(row, providers: dict, budget: float, peak: float) -> list[dict]:
         for name, times in rounds(run, budget).items():
             ms = statistics.median(times) / copies[name]
             result = {"provider": name, "language": "python", "version": providers[name].version, "case": row.name, "pass": which,
-                      "dtype": "bf16", "isa": torch.cuda.get_device_name(), "threads": 0, "repeats": len(times), "ms": ms,
+                      "dtype": row.dtype, "isa": torch.cuda.get_device_name(), "threads": 0, "repeats": len(times), "ms": ms,
                       "gflops": row.flop(index == 1) / ms * 1e-6, "peak_gflops": peak, "problem": row.problem(), "tags": list(row.tags),
                       "host_us": host_microseconds(calls[name][index], ms), "errors": wrong[name]}
             if row.small:
@@ -304,9 +304,10 @@ def main():
     document["peaks"]["gemm_gflops_after"] = gemm()
     write(document, options.json)
     results = document["results"]
-    from gpu_goals import print_goals
+    from gpu_goals import print_goals, print_shares
 
     print_goals(document)
+    print_shares(document)
     print(f"{len(results)} results in {time.time() - begun:.0f} s, {compiling:.0f} of them compiling; {document['clock']}; product after: "
           f"{document['peaks']['gemm_gflops_after'] * 1e-3:.0f} TFLOP/s")
     if options.json:

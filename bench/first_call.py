@@ -1,13 +1,17 @@
 """What the very first call of a process costs, in milliseconds: kernels compiled by NVRTC, and taken from the disk cache.
 
-    PYTHONPATH=bindings/python/src DLATTN_LIBRARY=build/release/libdlattn.so python3 bench/first_call.py
+    PYTHONPATH=bindings/python/src DLATTN_LIBRARY=build/release/libdlattn.so python3 bench/first_call.py [--kernels]
 
 A library that carries its kernels compiled (cmake -DDLATTN_CUBINS=90) needs neither: run it with that one beside.
+--kernels: instead, how long NVRTC takes for each forward kernel that the device has, full and causal, a process for each;
+the goal is a second.
 """
 import os
+import re
 import subprocess
 import sys
 import tempfile
+from concurrent.futures import ThreadPoolExecutor
 
 ONE_PROCESS = """
 import time, torch, dlattn
@@ -22,20 +26,67 @@ torch.cuda.synchronize()
 times.append(time.perf_counter())
 print(*(1e3 * (b - a) for a, b in zip(times, times[1:])))
 """
+ONE_KERNEL = """
+import sys, time, torch, dlattn
+name, size = sys.argv[1], int(sys.argv[2])
+q = torch.randn(2, 1024, 16, size, device="cuda", dtype=torch.bfloat16)
+torch.cuda.synchronize()
+dlattn.set_option("cuda_variant", name)
+for causal in (False, True):
+    begun = time.perf_counter()
+    try:
+        dlattn.attention(q, q, q, causal=causal)
+        torch.cuda.synchronize()
+        print(1e3 * (time.perf_counter() - begun))
+    except dlattn.UnsupportedError:
+        print("nan")
+"""
+GOAL_MS, AT_A_TIME = 1000, 4  # so few processes that none waits for a processor
+
+
+def first_calls(environment):
+    print(f"{'first call of a process, ms':44s} {'forward':>9s} {'backward':>9s}")
+    for name in ("no compiled kernels on disk", "the same with the disk cache", "once more"):
+        run = subprocess.run([sys.executable, "-c", ONE_PROCESS], env=environment, capture_output=True, text=True)
+        if run.returncode:
+            print(run.stderr)
+            return 1
+        forward, backward = map(float, run.stdout.split())
+        print(f"{name:44s} {forward:9.1f} {backward:9.1f}")
+    return 0
+
+
+def kernel_times(row, environment):
+    """First call, full then causal, and what NVRTC took of each by the library's own log."""
+    run = subprocess.run([sys.executable, "-c", ONE_KERNEL, *row], env={**environment, "DLATTN_LOG": "1"}, capture_output=True, text=True)
+    calls = [float(word) for word in run.stdout.split()]
+    compiled = [float(ms) for ms in re.findall(r"compiled forward_\S+ .* in (\d+) ms", run.stderr)]
+    return row, calls, compiled, run.stderr if run.returncode else ""
+
+
+def compile_times(environment):
+    import dlattn
+
+    listed = re.search(r"forward kernels \(.*?\): (.*)", dlattn.explain())[1]
+    rows = [row for row in re.findall(r"(\S+) to (\d+)", listed) if not row[0].startswith("generic")]
+    late = 0
+    print(f"{'kernel, head size':28s} {'first call, full':>17s} {'causal':>8s}   NVRTC: full, causal (ms)")
+    with ThreadPoolExecutor(AT_A_TIME) as pool:
+        for (name, size), calls, compiled, error in pool.map(lambda row: kernel_times(row, environment), rows):
+            if error:
+                print(f"{name}: {error}")
+                return 1
+            if compiled:  # else it is for another architecture
+                late += max(compiled) > GOAL_MS
+                print(f"{name + ', ' + size:28s} {calls[0]:17.0f} {calls[1]:8.0f}   {', '.join(f'{ms:.0f}' for ms in compiled)}")
+    print(f"{'NO ' if late else 'yes'} every kernel within {GOAL_MS} ms of compiling; {late} are not")
+    return 0
 
 
 def main():
     with tempfile.TemporaryDirectory() as folder:
         environment = {**os.environ, "DLATTN_CACHE_DIR": folder}
-        print(f"{'first call of a process, ms':44s} {'forward':>9s} {'backward':>9s}")
-        for name in ("no compiled kernels on disk", "the same with the disk cache", "once more"):
-            run = subprocess.run([sys.executable, "-c", ONE_PROCESS], env=environment, capture_output=True, text=True)
-            if run.returncode:
-                print(run.stderr)
-                return 1
-            forward, backward = map(float, run.stdout.split())
-            print(f"{name:44s} {forward:9.1f} {backward:9.1f}")
-    return 0
+        return compile_times(environment) if "--kernels" in sys.argv else first_calls(environment)
 
 
 if __name__ == "__main__":

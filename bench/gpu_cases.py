@@ -1,9 +1,11 @@
-"""The problems that bench/compare.py times on a GPU: bfloat16, 16384 tokens in all, a hidden size of 2048."""
+"""The problems that bench/compare.py times on a GPU: mostly bfloat16, 16384 tokens in all, a hidden size of 2048."""
 from __future__ import annotations
 
 from dataclasses import dataclass, field
 
 TOKENS, HIDDEN = 16384, 2048
+# Sixteen sequences with as many tokens in all, and as many pairs, as eight of 2048.
+MIXED = (450, 1000, 200, 2048, 1300, 384, 128, 768, 450, 200, 300, 96, 1000, 3500, 3198, 1362)
 
 
 @dataclass(frozen=True)
@@ -23,6 +25,11 @@ class Row:
     alibi: bool = False
     sinks: bool = False
     segments: bool = False  # four of equal length per sequence
+    dropout: float = 0.0
+    lengths: tuple[int, ...] = ()  # B is 1, and its S tokens are these sequences, packed
+    E: int = 0              # head size of v; 0: D
+    dtype: str = "bf16"
+    forward_only: bool = False
     peers: tuple[str, ...] = ("flash", "cudnn")
     quick: bool = False
     G: int = 0              # heads of k and v; 0: H
@@ -44,22 +51,33 @@ class Row:
         if self.segments:
             size = self.S // 4
             first, last = max(first, i // size * size), min(last, (i // size + 1) * size - 1)
+        for begin, length in zip(self.begins(), self.lengths):
+            if begin <= i < begin + length:
+                first, last = max(first, begin), min(last, begin + length - 1)
         return first, last
+
+    def begins(self) -> list[int]:
+        """First token of each packed sequence."""
+        return [sum(self.lengths[:n]) for n in range(len(self.lengths))]
+
+    @property
+    def passes(self) -> tuple[str, ...]:
+        return ("forward",) if self.M or self.forward_only else ("forward", "backward")
 
     def pairs(self) -> int:
         """Visible (b, h, i, j)."""
         return self.B * self.H * (self.M * self.S or sum(last - first + 1 for first, last in map(self.limits, range(self.S))))
 
     def flop(self, backward: bool) -> float:
-        """4D for each visible pair, 2.5 times that in the backward."""
-        return self.pairs() * 4 * self.D * (2.5 if backward else 1)
+        """2(D+E) for each visible pair, 2.5 times that in the backward."""
+        return self.pairs() * 2 * (self.D + (self.E or self.D)) * (2.5 if backward else 1)
 
     def problem(self) -> dict:
         """What is not default, for the JSON file."""
-        names = ("causal", "window_left", "blocks", "bias", "softcap", "alibi", "sinks", "segments", "page")
+        names = ("causal", "window_left", "blocks", "bias", "softcap", "alibi", "sinks", "segments", "page", "dropout", "lengths")
         terms = {name: getattr(self, name) for name in names}
         default = Row("", 0, 0, 0, 0)
-        return {"B": self.B, "H": self.H, "G": self.G or self.H, "M": self.M or self.S, "N": self.S, "D": self.D, "E": self.D,
+        return {"B": self.B, "H": self.H, "G": self.G or self.H, "M": self.M or self.S, "N": self.S, "D": self.D, "E": self.E or self.D,
                 **{name: value for name, value in terms.items() if value != getattr(default, name)}}
 
 
@@ -84,14 +102,32 @@ def _terms() -> list[Row]:
         flex = ("flex",) if D == 128 else ()  # it compiles each row anew, for five seconds and more
         rows += [
             row(f"window1024_d{D}_s16384", 16384, D, causal=True, window_left=1023, peers=portable + flex, tags=("window",), quick=True),
-            row(f"blocks256x16_d{D}_s16384", 16384, D, blocks=(256, 16), peers=portable + flex, tags=("window",), quick=True),
+            row(f"blocks256x16_d{D}_s16384", 16384, D, blocks=(256, 16), peers=portable + ("flex",), tags=("window",), quick=True),
             row(f"bias_bhmn_d{D}_s4096", 4096, D, bias="bhmn", peers=("flex", "efficient"), tags=("bias",), quick=True),
             row(f"bias_1hmn_d{D}_s4096", 4096, D, bias="1hmn", peers=flex + ("efficient",), tags=("bias",)),
             row(f"alibi_d{D}_s4096", 4096, D, alibi=True, peers=flex, tags=("terms",), quick=True),
             row(f"softcap_d{D}_s4096", 4096, D, softcap=30.0, peers=portable + flex, tags=("terms",), quick=True),
             row(f"sinks_d{D}_s4096", 4096, D, sinks=True, peers=portable, tags=("terms",), quick=True),
             row(f"segments_d{D}_s4096", 4096, D, segments=True, peers=flex, tags=("terms",), quick=True),
+            row(f"dropout_d{D}_s4096", 4096, D, dropout=0.1, peers=(), tags=("terms",), quick=True),
         ]
+    return rows
+
+
+def _shapes() -> list[Row]:
+    """What the other groups hold constant: grouped heads, a longer sequence, packed lengths, other head sizes, float16."""
+    rows = [Row("gqa_causal_d128_s8192", 2, 32, 8192, 128, causal=True, G=8, peers=("flash", "cudnn"), tags=("shapes",), quick=True),
+            Row("window4096_d128_s65536", 1, 16, 65536, 128, causal=True, window_left=4095, peers=(), forward_only=True, tags=("shapes",), quick=True)]
+    for causal in (False, True):
+        kind, terms = ("causal", {"causal": True}) if causal else ("full", {})
+        rows += [Row(f"packed_{kind}_d128", 1, 16, TOKENS, 128, lengths=MIXED, peers=(), tags=("shapes",), quick=not causal, **terms),
+                 Row(f"{kind}_d128_s2048", 8, 16, 2048, 128, peers=(), tags=("shapes",), quick=not causal, **terms)]
+        for D in (80, 96, 112, 160, 192):
+            rows.append(Row(f"{kind}_d{D}_s4096", 4, 16 if D < 128 else 8, 4096, D, peers=("flash", "cudnn"), tags=("shapes",), quick=not causal, **terms))
+        rows.append(Row(f"{kind}_d192_e128_s4096", 4, 8, 4096, 192, E=128, peers=("cudnn",), forward_only=True, tags=("shapes",), quick=not causal, **terms))
+    for D in (64, 128):
+        rows += [row(f"f16_full_d{D}_s4096", 4096, D, dtype="f16", peers=("cudnn",), tags=("shapes",), quick=True),
+                 row(f"f16_causal_d{D}_s16384", 16384, D, causal=True, dtype="f16", peers=("cudnn",), tags=("shapes",))]
     return rows
 
 
@@ -107,4 +143,4 @@ def _decode() -> list[Row]:
 
 
 def all_rows() -> list[Row]:
-    return _lengths() + _terms() + _small() + _decode()
+    return _lengths() + _terms() + _shapes() + _small() + _decode()

@@ -4,19 +4,35 @@ from __future__ import annotations
 import re
 from collections import namedtuple
 
-# what; which rows and pass; times what; the least that is wanted; by eager calls instead of device time
+# what; which rows and pass; times what: a peer, a row by the same kernels, or "provider:row"; the least that is wanted; by eager calls
+# instead of device time
 Goal = namedtuple("Goal", "text rows which other least eager", defaults=[False])
 
 PLAIN = r"(full|causal)_d(64|128)_"
 # What FlashAttention 3 reaches, times cuDNN in the same run (seen on an H200).
 HOPPER = [(r"full_d128_s4096", 1.06), (r"causal_d128_s1024", 1.07), (r"full_d(128|256)_s16384", 1.09), (r"full_d64_s16384|causal_d256_s4096", 1.13),
-          (r"causal_d128_s(4096|16384)", 1.14), (r"causal_d64_s16384", 1.15)]
+          (r"causal_d128_s(4096|16384)", 1.14), (r"causal_d64_s16384", 1.15), (r"gqa_causal_d128_s8192", 1.13)]
+WINDOWS = [("window1024_d128_s16384", 0.88), ("window1024_d64_s16384", 0.76), ("window4096_d128_s65536", 1.04)]
+# A head size and the next larger power of two: at least its rate times the share of it that is used.
+SIZES = [(f"d{D}", larger, D / larger) for D, larger in ((80, 128), (96, 128), (112, 128), (160, 256), (192, 256))] + [("d192_e128", 256, 320 / 512)]
 GOALS = [
     Goal("forward, D 64 and 128, times FlashAttention", PLAIN, "forward", "flash", 1.0),
     Goal("forward, D 256, times FlashAttention", r"(full|causal)_d256_", "forward", "flash", 0.9),
     Goal("backward, D 64 and 128, times FlashAttention", PLAIN, "backward", "flash", 0.95),
     Goal("backward, D 256, times FlashAttention", r"(full|causal)_d256_", "backward", "flash", 0.85),
     *(Goal(f"forward, {rows.replace('|', ' or ')}, times cuDNN", f"({rows})$", "forward", "cudnn", least) for rows, least in HOPPER),
+    *(Goal(f"forward, {row}, times cuDNN's causal 16k", f"{row}$", "forward", "cudnn:causal_d{D}_s16384", least) for row, least in WINDOWS),
+    Goal("forward, block window 256 x 16, D 64, times FlexAttention", r"blocks256x16_d64_", "forward", "flex", 1.3),
+    Goal("forward, dense bias, D 128, times FlexAttention", r"bias_\w+_d128_", "forward", "flex", 1.3),
+    Goal("forward, float16 times bfloat16, 4k", r"f16_full_", "forward", "dlattn:full_d{D}_s4096", 0.98),
+    Goal("forward, float16 times bfloat16, causal 16k", r"f16_causal_", "forward", "dlattn:causal_d{D}_s16384", 0.98),
+    *(Goal(f"forward, {term}, times the plain row", f"{term}_d", "forward", "dlattn:full_d{D}_s4096", 0.85)
+      for term in ("softcap", "alibi", "sinks", "segments")),
+    Goal("forward, dropout, times the plain row", r"dropout_d", "forward", "dlattn:full_d{D}_s4096", 0.7),
+    *(Goal(f"forward, packed lengths, {kind}, times as many pairs unpacked", f"packed_{kind}_", "forward", f"dlattn:{kind}_d{{D}}_s2048", 0.93)
+      for kind in ("full", "causal")),
+    *(Goal(f"forward, {size} times d{larger}, {kind}", f"{kind}_{size}_s4096", "forward", f"dlattn:{kind}_d{larger}_s4096", share)
+      for kind in ("full", "causal") for size, larger, share in SIZES),
     Goal("window 1024 at 16k, times the plain rate", r"window1024_", None, "full_d{D}_s16384", 0.9),
     Goal("block window 256 x 16 at 16k, times the plain rate", r"blocks256x16_", None, "full_d{D}_s16384", 0.9),
     Goal("dense bias forward, times FlexAttention", r"bias_", "forward", "flex", 0.75),
@@ -41,8 +57,11 @@ def rates(document: dict, eager: bool = False) -> dict:
 
 
 def ratio(goal: Goal, found: dict, case: str, which: str, D: int):
-    """Times a peer, or times another row by the same kernels: a term that Hopper's forward lacks is judged by the portable one."""
-    if "{D}" not in goal.other:
+    """Times a peer, a row of a provider, or another row by the same kernels: a term that Hopper's forward lacks is judged by the portable one."""
+    if ":" in goal.other:
+        provider, row = goal.other.format(D=D).split(":")
+        own, other = found.get((case, which, "dlattn")), found.get((row, which, provider))
+    elif "{D}" not in goal.other:
         own, other = found.get((case, which, "dlattn")), found.get((case, which, goal.other))
     else:
         own, other = (found.get((row, which, "sm80")) or found.get((row, which, "dlattn")) for row in (case, goal.other.format(D=D)))
@@ -65,5 +84,14 @@ def print_goals(document: dict) -> None:
     for goal, ratios in judge(document):
         if ratios:
             met = sum(value >= goal.least for value, _ in ratios)
-            print(f"{'yes' if met == len(ratios) else 'NO '} {goal.text:52s} wanted {goal.least:.2f}, worst {ratios[0][0]:.2f} ({ratios[0][1]}), "
+            print(f"{'yes' if met == len(ratios) else 'NO '} {goal.text:66s} wanted {goal.least:.2f}, worst {ratios[0][0]:.2f} ({ratios[0][1]}), "
                   f"{met} of {len(ratios)}")
+
+
+def print_shares(document: dict) -> None:
+    """Each forward beside cuDNN's and beside the product of matrices in the same run."""
+    found, gemm = rates(document), document["peaks"]["gemm_gflops_before"]
+    for case, which, provider in found:
+        if which == "forward" and provider == "dlattn" and (peer := found.get((case, which, "cudnn"))):
+            own = found[case, which, provider]
+            print(f"    {case:26s} {own * 1e-3:5.0f} TFLOP/s, {own / peer:.2f} of cuDNN, {own / gemm:.2f} of the product of 8192^3")

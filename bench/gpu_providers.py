@@ -13,7 +13,10 @@ import torch
 import torch.nn.functional as functional
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-DEVICE, DTYPE = "cuda", torch.bfloat16
+from gpu_cases import TOKENS
+
+DEVICE, DTYPES = "cuda", {"bf16": torch.bfloat16, "f16": torch.float16}
+SEED = 1  # of dropout
 
 
 class Refused(Exception):
@@ -27,10 +30,10 @@ class Data:
         generator = torch.Generator(DEVICE).manual_seed(seed)
 
         def normal(*shape):
-            return torch.randn(*shape, generator=generator, device=DEVICE, dtype=DTYPE)
+            return torch.randn(*shape, generator=generator, device=DEVICE, dtype=DTYPES[row.dtype])
 
-        queries, keys = (row.B, row.M or row.S, row.H, row.D), (row.B, row.S, row.G or row.H, row.D)
-        self.q, self.k, self.v, self.dout = (normal(*shape) for shape in (queries, keys, keys, queries))
+        queries, keys, E = (row.B, row.M or row.S, row.H), (row.B, row.S, row.G or row.H), row.E or row.D
+        self.q, self.k, self.v, self.dout = normal(*queries, row.D), normal(*keys, row.D), normal(*keys, E), normal(*queries, E)
         self.bias = normal(row.B if row.bias[0] == "b" else 1, row.H, row.S, row.S) if row.bias else None
         self.slopes = torch.tensor([2.0 ** -(1 + h % 7) for h in range(row.H)], device=DEVICE) if row.alibi else None
         self.sinks = normal(row.H) if row.sinks else None
@@ -68,27 +71,41 @@ class Dlattn:
         if row.page:
             options["block_table"] = data.table.view(row.B, -1)
             options["seqlens_k"] = torch.full((row.B,), row.S, device=DEVICE, dtype=torch.int32)
+        if row.dropout:
+            options.update(dropout=row.dropout, seed=SEED)
+        if row.lengths:
+            begins = torch.tensor([*row.begins(), row.S], device=DEVICE, dtype=torch.int32)
+            longest = max(row.lengths)
+            options.update(cu_seqlens_q=begins, cu_seqlens_k=begins, max_seqlen_q=longest, max_seqlen_k=longest)
         return options
 
     def prepare(self, row, data):
-        options, out, lse = self.options(row, data), torch.empty_like(data.q), torch.empty(row.B, row.H, row.M or row.S, device=DEVICE)
-        wanted = ("dq", "dk", "dv") + (("dbias",) if row.bias else ())
-        k, v = (data.in_pages(t, row.page) for t in (data.k, data.v)) if row.page else (data.k, data.v)
+        options, wanted = self.options(row, data), ("dq", "dk", "dv") + (("dbias",) if row.bias else ())
+        q, k, v, dout = data.q, data.k, data.v, data.dout
+        if row.page:
+            k, v = (data.in_pages(t, row.page) for t in (k, v))
+        if row.lengths:
+            q, k, v, dout = (t[0] for t in (q, k, v, dout))
+        lse_shape = (row.H, row.S) if row.lengths else (row.B, row.H, row.M or row.S)
+        out, lse = torch.empty_like(dout), torch.empty(lse_shape, device=DEVICE)
 
         def forward():
-            return self.dlattn.attention(data.q, k, v, out=out, lse=lse, **options)
+            return self.dlattn.attention(q, k, v, out=out, lse=lse, **options).view(data.dout.shape)
 
         def backward():
-            found = self.dlattn.attention_backward(data.dout, data.q, data.k, data.v, out, lse, grads=wanted, **options)
+            found = self.dlattn.attention_backward(dout, q, k, v, out, lse, grads=wanted, **options)
             return [getattr(found, name) for name in wanted]
+
+        def unpacked():
+            return [t[None] for t in backward()]
 
         try:
             forward()
-            if not row.M:
+            if "backward" in row.passes:
                 backward()
         except (self.dlattn.UnsupportedError, self.dlattn.CompileError) as reason:
             raise Refused(str(reason)) from reason
-        return forward, None if row.M else backward
+        return forward, None if "backward" not in row.passes else unpacked if row.lengths else backward
 
 
 class Portable(Dlattn):
@@ -137,7 +154,7 @@ class Sdpa:
         self.name, self.backend, self.version = name, backend, torch.__version__
 
     def prepare(self, row, data):
-        if row.window_left >= 0 or row.blocks or row.softcap or row.alibi or row.sinks or row.segments:
+        if row.window_left >= 0 or row.blocks or row.softcap or row.alibi or row.sinks or row.segments or row.lengths or row.dropout:
             raise Refused("SDPA has no such term")
         if row.bias and self.name != "efficient":
             raise Refused("no bias")
@@ -147,7 +164,7 @@ class Sdpa:
         def run():
             with sdpa_kernel(self.backend):
                 whole = bias.expand(row.B, row.H, row.S, row.S) if row.bias else None
-                return functional.scaled_dot_product_attention(q, k, v, attn_mask=whole, is_causal=row.causal)
+                return functional.scaled_dot_product_attention(q, k, v, attn_mask=whole, is_causal=row.causal, enable_gqa=bool(row.G))
 
         try:
             return _calls(run, (q, k, v, bias) if row.bias else (q, k, v), data.dout.transpose(1, 2))
@@ -228,44 +245,70 @@ def known_providers() -> dict:
 
 # ---- what is right ---------------------------------------------------------------------------------------------------
 
-def visible(row) -> torch.Tensor | None:
-    """[S,S] of what is kept, or None for all."""
-    i, j = torch.arange(row.S, device=DEVICE)[:, None], torch.arange(row.S, device=DEVICE)[None, :]
+def visible(row, rows: slice = slice(None)) -> torch.Tensor | None:
+    """[S,S] of what is kept, or some of its rows; None for all."""
+    i, j = torch.arange(row.S, device=DEVICE)[rows, None], torch.arange(row.S, device=DEVICE)[None, :]
+    sequence = torch.repeat_interleave(torch.tensor(row.lengths, device=DEVICE)) if row.lengths else None
     keep = None
     for wanted, rule in ((row.causal, lambda: j <= i), (row.window_left >= 0, lambda: i - j <= row.window_left),
                          (row.blocks, lambda: (j // row.blocks[0] <= i // row.blocks[0]) & (j // row.blocks[0] > i // row.blocks[0] - row.blocks[1])),
-                         (row.segments, lambda: i // (row.S // 4) == j // (row.S // 4))):
+                         (row.segments, lambda: i // (row.S // 4) == j // (row.S // 4)),
+                         (row.lengths, lambda: sequence[i] == sequence[j])):
         if wanted:
             keep = rule() if keep is None else keep & rule()
     return keep
 
 
+def weights(row, data, q, k, h: int, bias=None, rows: slice = slice(None)) -> torch.Tensor:
+    """Those of head h of b = 0 by float32 math, before dropout."""
+    s, keep = q @ k.T / math.sqrt(row.D), visible(row, rows)
+    if row.softcap:
+        s = row.softcap * torch.tanh(s / row.softcap)
+    if row.alibi:
+        i = torch.arange(row.S, device=DEVICE)
+        s = s - data.slopes[h] * (i[rows, None] - i[None, :]).abs()
+    if bias is not None:
+        s = s + bias
+    if keep is not None:
+        s = s.masked_fill(~keep, -math.inf)
+    if row.sinks:
+        column = data.sinks[h].float().expand(len(s), 1)
+        return torch.softmax(torch.cat([s, column], 1), 1)[:, :-1]
+    return torch.softmax(s, 1)
+
+
+def kept(row, data) -> torch.Tensor:
+    """What dropout leaves of head 0 of b = 0, and by how much it multiplies that: the bytes below t of 256 go."""
+    import dlattn
+
+    q, k = data.q[:1, :, :1], data.k[:1, :, :1]
+    threshold = min(255, max(1, round(256 * row.dropout)))
+    return dlattn.dropout_mask(q, k, dropout=row.dropout, seed=SEED)[0, 0] * (256 / (256 - threshold))
+
+
+def long_reference(row, data) -> dict:
+    """out alone, in pieces: for rows so long that their scores do not fit into memory."""
+    q, k, v = (t[0, :, 0].float() for t in (data.q, data.k, data.v))
+    pieces = [slice(n, n + 4096) for n in range(0, row.S, 4096)]
+    return {"out": torch.cat([weights(row, data, q[piece], k, 0, rows=piece) @ v for piece in pieces])}
+
+
 def reference(row, data) -> dict:
-    """out, dq, dk, dv of b = 0, h = 0 (dbias: of every b that shares it), by float32 math without TF32."""
+    """out, dq, dk, dv of b = 0, h = 0 (dk, dv: of all heads that share its keys; dbias: of every b), by float32 math without TF32."""
     torch.backends.cuda.matmul.allow_tf32 = False
-    keep, results, dbias = visible(row), {}, None
-    for b in range(row.B if row.bias[:1] == "1" else 1):
-        q, k, v = (t[b, :, 0].float().requires_grad_() for t in (data.q, data.k, data.v))
-        s = q @ k.T / math.sqrt(row.D)
-        if row.softcap:
-            s = row.softcap * torch.tanh(s / row.softcap)
-        if row.alibi:
-            i = torch.arange(row.S, device=DEVICE)
-            s = s - data.slopes[0] * (i[:, None] - i[None, :]).abs()
-        if row.bias:
-            bias = data.bias[0 if row.bias[0] == "1" else b, 0].float().requires_grad_()
-            s = s + bias
-        if keep is not None:
-            s = s.masked_fill(~keep, -math.inf)
-        if row.sinks:
-            column = data.sinks[0].float().expand(row.S, 1)
-            p = torch.softmax(torch.cat([s, column], 1), 1)[:, :-1]
-        else:
-            p = torch.softmax(s, 1)
-        out = p @ v
-        found = torch.autograd.grad(out, (q, k, v, bias) if row.bias else (q, k, v), data.dout[b, :, 0].float())
-        if b == 0:
+    if row.S > TOKENS:
+        return long_reference(row, data)
+    results, dbias, group = {}, None, row.H // (row.G or row.H)
+    for b, h in [(b, 0) for b in range(row.B if row.bias[:1] == "1" else 1)] + [(0, h) for h in range(1, group if not row.M else 1)]:
+        q, k, v = (t[b, :, n].float().requires_grad_() for t, n in ((data.q, h), (data.k, 0), (data.v, 0)))
+        bias = data.bias[0 if row.bias[0] == "1" else b, 0].float().requires_grad_() if row.bias else None
+        p = weights(row, data, q, k, h, bias)
+        out = (p * kept(row, data) if row.dropout else p) @ v
+        found = torch.autograd.grad(out, (q, k, v, bias) if row.bias else (q, k, v), data.dout[b, :, h].float())
+        if b == 0 and h == 0:
             results = {"out": out.detach(), "dq": found[0], "dk": found[1], "dv": found[2]}
+        elif b == 0:
+            results["dk"], results["dv"] = results["dk"] + found[1], results["dv"] + found[2]
         if row.bias:
             dbias = found[3] if dbias is None else dbias + found[3]
             results["dbias"] = dbias

@@ -12,6 +12,7 @@ COLUMNS = ("sm80", *PEERS)
 COLOURS = {"dlattn": "#1b6ca8", "flash": "#d1495b", "cudnn": "#7a9e3a", "flex": "#e0a030", "efficient": "#8d6a9f"}
 GROUPS = [("lengths", "Head sizes and lengths, 16384 tokens in all, hidden size 2048"), ("window", "Windows at 16384 tokens"),
           ("bias", "Dense bias at 4096 tokens; the backward includes its gradient"), ("terms", "Each term at 4096 tokens"),
+          ("shapes", "Other shapes: grouped heads, packed lengths, head sizes between powers of two, float16"),
           ("small", "Small: B 1, H 8, S 512, from a captured graph"),
           ("decode", "Decoding: B 8, one query, 32 heads that share 8 key heads, D 128, 16384 keys, which are read at 0.25 TB/s for each TFLOP/s")]
 

@@ -1,4 +1,5 @@
-"""Host time of an eager call from Python on CUDA, in microseconds: what passes before the call returns, its work queued.
+"""Host time of an eager call from Python on CUDA, in microseconds: what passes before the call returns, its work queued;
+and, for PyTorch's tensors, what passes until its first kernel is launched (see launches.py).
 
     PYTHONPATH=bindings/python/src DLATTN_LIBRARY=build/release/libdlattn.so python3 bench/host_overhead.py
 
@@ -12,9 +13,11 @@ import sys
 import time
 
 import dlattn
+import launches
 from dlattn import _library, _options, _raw, _result, _run, _tensor
 
 SHAPE, ROUNDS, CALLS = (1, 64, 4, 64), 60, 50
+WHOLE = "torch.sdpa", "dlattn.torch.attention", "dlattn.attention of torch"  # timed to their launch too
 
 
 def torch_calls():
@@ -32,8 +35,7 @@ def torch_calls():
             return sdpa(x, x, x)
 
     flash()
-    with torch.no_grad():
-        yield "torch.sdpa", lambda: sdpa(x, x, x)
+    yield "torch.sdpa", lambda: sdpa(x, x, x)
     yield "torch.sdpa recording a graph", lambda: sdpa(leaf, leaf, leaf)
     yield "torch.empty_like", lambda: torch.empty_like(q)
     yield "dlattn.attention of torch", lambda: dlattn.attention(q, q, q)
@@ -51,8 +53,7 @@ def torch_operators(q):
     import torch
 
     leaf, attention = q.clone().requires_grad_(), dlattn.torch.attention
-    with torch.no_grad():
-        yield "dlattn.torch.attention", lambda: attention(q, q, q)
+    yield "dlattn.torch.attention", lambda: attention(q, q, q)
     yield "dlattn.torch.attention, causal, lse", lambda: attention(q, q, q, causal=True, return_lse=True)
     yield "dlattn.torch.attention recording a graph", lambda: attention(leaf, leaf, leaf)
     yield "torch.ops.dlattn.attention", lambda: torch.ops.dlattn.attention.default(q, q, q)
@@ -127,7 +128,7 @@ def main():
     if not torch.cuda.is_available():
         print("bench/host_overhead.py: skipped, no CUDA device")
         return 0
-    found = {}
+    found, reached = {}, {}
     for source in (torch_calls, cupy_calls, jax_calls):
         try:
             calls = list(source())
@@ -135,10 +136,18 @@ def main():
             print(f"{source.__name__}: skipped, {reason}")
             continue
         found.update(measure(calls, torch.cuda.synchronize))
+        if source is torch_calls:
+            whole = [(name, call) for name, call in calls if name.startswith(WHOLE)]
+            try:
+                reached = launches.to_launch(whole, torch.cuda.synchronize)
+            except OSError as reason:
+                print(f"without the times to the launch: {reason}")
+    print(" whole call   to launch")
     for name, microseconds in found.items():
-        print(f"{microseconds:8.2f} us  {name}")
+        launch = f"{reached[name]:8.2f} us" if name in reached else " " * 11
+        print(f"{microseconds:8.2f} us {launch}  {name}")
     if "--json" in sys.argv:
-        print(json.dumps({"device": torch.cuda.get_device_name(), "host_us": found}))
+        print(json.dumps({"device": torch.cuda.get_device_name(), "host_us": found, "to_launch_us": reached}))
     return 0
 
 

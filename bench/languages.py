@@ -76,17 +76,10 @@ def python_runner(options, cases, limits):
 
 
 def julia_runner(options, cases, limits):
-    julia = shutil.which("julia")
-    if not julia:
+    if not shutil.which("julia"):
         raise Missing("no julia on PATH; 1.5 or later, see julialang.org")
-    depot = options.build / "julia_bench"
-    depot.mkdir(exist_ok=True)
-    more = {"JULIA_LOAD_PATH": f"{TOP}/bindings/julia/DLAttn:@:@v#.#:@stdlib",
-            "JULIA_DEPOT_PATH": f"{depot}:{os.environ.get('JULIA_DEPOT_PATH', '')}"}
-    unwind = TOP / ".cache" / "julia" / "lib"  # of .ci/need_julia, for the julia of another Debian
-    if unwind.exists() and os.path.realpath(julia) == "/usr/bin/julia":
-        more["LD_LIBRARY_PATH"] = f"{unwind}:{os.environ.get('LD_LIBRARY_PATH', '')}"
-    return [julia, "--startup-file=no", TOP / "bench" / "run.jl", cases, *limits], environment(options.build, options.threads, **more)
+    julia = [TOP / "tests" / "bindings" / "with_julia.sh", options.build / "julia_bench"]
+    return [*julia, TOP / "bench" / "run.jl", cases, *limits], environment(options.build, options.threads)
 
 
 def rust_runner(options, cases, limits):
@@ -168,7 +161,8 @@ def complete(result: dict, own: dict) -> dict:
     """A result with all that follows from C's result of the same case and pass."""
     faster = own["ms"] / result["ms"]
     rates = {name: own[name] * faster for name in ("gflops", "read_gbs") if name in own}
-    return {**result, **rates, **{name: own[name] for name in ("isa", "peak_gflops", "peak_read_gbs", "problem") if name in own}}
+    of_c = ("isa", "peak_gflops", "peak_isa", "peak_read_gbs", "problem")
+    return {**result, **rates, **{name: own[name] for name in of_c if name in own}}
 
 
 def time_case(case: dict, runners: list[Runner], rounds: int, pause: float) -> list[dict]:

@@ -22,6 +22,8 @@ dlattn_add_test(julia bindings tests/bindings/julia.sh $<TARGET_FILE:dlattn> ${P
 dlattn_add_test(rust_packed bindings tests/bindings/rust_packed.sh ${PROJECT_BINARY_DIR}/rust_packed ${dlpack_include})
 set_tests_properties(rust_packed julia rust PROPERTIES SKIP_RETURN_CODE 77)
 
+dlattn_add_test(readme_c bindings tests/bindings/readme_c.sh ${CMAKE_C_COMPILER} $<TARGET_FILE:dlattn> ${PROJECT_BINARY_DIR}/readme
+                -I${PROJECT_SOURCE_DIR}/include -I${dlpack_include})
 dlattn_add_test(python_example bindings tests/bindings/python_example.sh ${DLATTN_PYTHON} $<TARGET_FILE:example_attention>)
 set_tests_properties(python_example PROPERTIES ENVIRONMENT
     "DLATTN_LIBRARY=$<TARGET_FILE:dlattn>;PYTHONPATH=${PROJECT_SOURCE_DIR}/bindings/python/src")

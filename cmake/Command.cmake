@@ -40,6 +40,9 @@ set(DLATTN_TOOL_SOURCES
     tools/list.c
     tools/options.c
     tools/peak.c
+    tools/sweep.c
+    tools/sweep_judge.c
+    tools/sweep_shapes.c
     tools/timing.c
     tools/timing_cuda.c
     tools/timing_json.c

@@ -33,11 +33,21 @@ if(DLATTN_NVRTC_LIBRARY)
     set_tests_properties(cuda_cubins PROPERTIES ENVIRONMENT "DLATTN_NVRTC=${DLATTN_NVRTC_LIBRARY}")
 endif()
 
+# What the library chooses for the shapes of a sweep, beside what was measured then.
+add_executable(sweep_choices bench/sweep_choices.c)
+target_link_libraries(sweep_choices PRIVATE dlattn_internal)
+dlattn_add_test(sweep_choices unit sweep_choices bench/results/sweep_h100.json)
+
 # Where there is a GPU.
 add_executable(host_on_device tests/cuda/host_on_device.c)
 target_link_libraries(host_on_device PRIVATE dlattn_internal)
+add_executable(bits_on_device tests/cuda/bits_on_device.c tests/device_driver.c tests/element.c)
+target_include_directories(bits_on_device PRIVATE tests)
+target_link_libraries(bits_on_device PRIVATE dlattn m ${CMAKE_DL_LIBS})
 add_executable(host_time bench/host_time.c)
 target_link_libraries(host_time PRIVATE dlattn_internal)
 if(EXISTS /dev/nvidiactl)
     dlattn_add_test(cuda_host device host_on_device)
+    dlattn_add_test(cuda_bits device bits_on_device)
+    set_tests_properties(cuda_bits PROPERTIES SKIP_RETURN_CODE 77)
 endif()

@@ -30,3 +30,7 @@ dlattn_add_test(check_emulated_sm90 check tests/emulated/run.sh ${PROJECT_BINARY
                 --device cuda --variant sm90 --brief --jobs 1 head_sizes_f16_128_128 gpu_large_causal_d64 gpu_window_across_tiles_bf16
                 gpu_packed_bf16 gpu_lengths_bf16 softcap_bf16 block_window_causal_bf16 gpu_permuted_f16)
 set_tests_properties(check_emulated_sm90 PROPERTIES COST 60 ENVIRONMENT EMULATED_MULTIPROCESSORS=3)
+
+# The same bits in a second call, by every kind of schedule.
+dlattn_add_test(bits_emulated check tests/emulated/run.sh ${PROJECT_BINARY_DIR} $<TARGET_FILE:bits_on_device> 2 40)
+set_tests_properties(bits_emulated PROPERTIES COST 20 ENVIRONMENT EMULATED_MULTIPROCESSORS=3)

@@ -7,6 +7,7 @@
 #ifndef DLATTN_DQ_SUM_CUH
 #define DLATTN_DQ_SUM_CUH
 
+#include "early.cuh"
 #include "sequence.cuh"
 
 // The 128 floats of the block with row `row` (a multiple of 16) and column `col` (a multiple of 8), `cols` columns in all.
@@ -56,29 +57,6 @@ DEVICE void transpose_quad(u32 x[4], int lane) {
             else x[w + step] = other;
         }
     }
-}
-
-// From sm_90 the next kernel of the stream may begin while the last blocks of this one run (cuda_step.early); it then waits
-// itself for what it needs. Before, kernels run one after the other, and nothing here does anything.
-
-// The next kernel may begin once all blocks have come here, or ended.
-DEVICE void let_next_begin() {
-#if __CUDA_ARCH__ >= 900
-    asm volatile("griddepcontrol.launch_dependents;" ::: "memory");
-#endif
-}
-
-// All that the kernel before has written is there.
-DEVICE void wait_for_kernel_before() {
-#if __CUDA_ARCH__ >= 900
-    asm volatile("griddepcontrol.wait;" ::: "memory");
-#endif
-}
-
-// Both, in this order: so the next kernel finds what the one before this has written.
-DEVICE void wait_and_let_begin() {
-    wait_for_kernel_before();
-    let_next_begin();
 }
 
 // How many blocks of (sequence, kv head) have added all of theirs to the sums; backward_prepare sets it to 0.

@@ -11,31 +11,34 @@ typedef struct key_range {
     int lo, hi, full_lo, full_hi;
 } key_range;
 
-// This warp's part of that: each of its rows' limits and what they see together to shared memory. Neither end of a row's
-// interval falls from row to row, so the first and the last row tell of all.
-DEVICE void find_own_range(unsigned char *memory, const dlattn_params &p, const sequence &s, int row0, int rows) {
+// The ends of a row's interval. A row that sees nothing keeps its crossed ends: where a tile needs one end only, that one
+// hides all.
+DEVICE limits ends_of_row(const dlattn_mask &mask, const sequence &s, int i) {
+    const dlattn_interval v = dlattn_mask_ends(&mask, i); // lo is never below 0, hi never above N
+    const limits ends = {v.lo < s.N ? (int)v.lo : s.N, v.hi > 0 ? (int)v.hi : 0};
+    return ends;
+}
+
+// What `count` rows see whose ends lie in the lanes from `lane` on. Neither end of a row's interval falls from row to row, so
+// the first and the last row tell of all.
+DEVICE key_range range_of_lanes(const limits &ends, int lane, int count) {
+    const int last = lane + count - 1 & 31;
+    const key_range own = {__shfl_sync(0xffffffffu, ends.lo, lane), __shfl_sync(0xffffffffu, ends.hi, last),
+                           __shfl_sync(0xffffffffu, ends.lo, last), __shfl_sync(0xffffffffu, ends.hi, lane)};
+    const key_range nothing = {0x7fffffff, 0, 0, 0};
+    return count > 0 ? own : nothing;
+}
+
+// Every row's limits and what each warp's rows see to shared memory; returns what the tile's rows see.
+DEVICE key_range find_ranges(unsigned char *memory, const dlattn_params &p, const sequence &s, int row0, int rows) {
     key_range *ranges = (key_range *)(memory + RANGES_AT);
     const dlattn_mask mask = mask_of(p, s);
     const int warp = (int)threadIdx.x / 32, first = 16 * MT * warp, r = first + lane_id();
     limits ends = {0, 0};
-    if (lane_id() < 16 * MT && row0 + r < rows) {
-        const dlattn_interval v = dlattn_mask_ends(&mask, query_of(p, row0 + r)); // lo is never below 0, hi never above N
-        ends.lo = v.lo < s.N ? (int)v.lo : s.N;
-        ends.hi = v.hi > 0 ? (int)v.hi : 0;
-    }
-    // A row that sees nothing keeps its crossed ends: where a tile needs one end only, that one hides all.
+    if (lane_id() < 16 * MT && row0 + r < rows) ends = ends_of_row(mask, s, query_of(p, row0 + r));
     if (lane_id() < 16 * MT) ((limits *)(memory + LIMITS_AT))[r] = ends;
-    const int last = smaller(16 * MT, rows - row0 - first) - 1; // below 0: the warp has no row
-    const key_range own = {__shfl_sync(0xffffffffu, ends.lo, 0), __shfl_sync(0xffffffffu, ends.hi, last & 31),
-                           __shfl_sync(0xffffffffu, ends.lo, last & 31), __shfl_sync(0xffffffffu, ends.hi, 0)};
-    const key_range nothing = {0x7fffffff, 0, 0, 0};
-    if (lane_id() == 0) ranges[warp] = last < 0 ? nothing : own;
-}
-
-// Every warp's; returns what the tile's rows see.
-DEVICE key_range find_ranges(unsigned char *memory, const dlattn_params &p, const sequence &s, int row0, int rows) {
-    const key_range *ranges = (const key_range *)(memory + RANGES_AT);
-    find_own_range(memory, p, s, row0, rows);
+    const key_range own = range_of_lanes(ends, 0, smaller(16 * MT, rows - row0 - first));
+    if (lane_id() == 0) ranges[warp] = own;
     __syncthreads();
     key_range all = ranges[0];
     all.hi = ranges[smaller(WARPS - 1, (rows - row0 - 1) / (16 * MT))].hi;

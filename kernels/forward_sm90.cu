@@ -2,12 +2,13 @@
 //
 // Entry forward_sm90. Options: TYPE; HEAD_D, HEAD_E: D and E padded to multiples of 64, E not above D; BM: rows of a tile, 64
 // for each consumer; BN: keys of a tile, a multiple of 16; WARPS: all of a block: four for each consumer and four for the
-// producer; STAGES: tiles of K and of V in shared memory; TURNS: 1 lets the consumers issue products in turns, so that one's
-// weights meet the others' products; FEATURES: INTERVAL and SOFTCAP only. The scale must be positive; rows of q, k
-// and v have unit inner strides and are 16-byte aligned.
+// producer; STAGES: tiles of K and of V in shared memory; Q_STAGES: tiles of Q there, 1 or 2; TURNS: 1 lets the consumers issue
+// products in turns, so that one's weights meet the others' products; FEATURES: INTERVAL, SOFTCAP, SEGMENTS and MASK only. The
+// scale must be positive; rows of q, k and v have unit inner strides and are 16-byte aligned.
 //
-// Grid: any number of blocks; they share the row_tiles * H * B tiles. One warp of the producer fetches Q, K and V by TMA; each
-// consumer, four warps, computes 64 rows, from the last tile of keys to the first. Rows from M_b on are not written.
+// Grid: any number of blocks; they share the row_tiles * H * B tiles. One warp of the producer finds out what is to be done,
+// another one fetches Q, K and V by TMA; each consumer, four warps, computes 64 rows, from the last tile of keys to the first.
+// Rows from M_b on are not written.
 #include "scores_sm80.cuh"
 #include "softmax_sm90.cuh"
 #include "tma_sm90.cuh"
@@ -20,7 +21,9 @@
 #define NT (BN / 8)
 #define ET (HEAD_E / 8)
 #define INTERVAL (((FEATURES) & DLATTN_FEATURE_INTERVAL) != 0)
-#define SEGMENTS 0
+#define SEGMENTS (((FEATURES) & DLATTN_FEATURE_SEGMENTS) != 0)
+#define MASKED (((FEATURES) & DLATTN_FEATURE_MASK) != 0)
+#define SPANS (INTERVAL || SEGMENTS) // consumers see tiles of keys of their own
 #define CAPPED (((FEATURES) & DLATTN_FEATURE_SOFTCAP) != 0)
 #define SPLIT 0
 #define PACKED 0
@@ -28,32 +31,35 @@
 
 static_assert(BM == 64 * CONSUMERS && BN % 16 == 0 && HEAD_D % PANEL == 0 && HEAD_E % PANEL == 0, "tile sizes");
 static_assert(HEAD_E <= HEAD_D, "the result leaves through Q's memory");
-static_assert(((FEATURES) & ~(DLATTN_FEATURE_INTERVAL | DLATTN_FEATURE_SOFTCAP)) == 0, "features");
+static_assert(((FEATURES) & ~(DLATTN_FEATURE_INTERVAL | DLATTN_FEATURE_SOFTCAP | DLATTN_FEATURE_SEGMENTS | DLATTN_FEATURE_MASK)) == 0,
+              "features");
 
 // Shared memory, in bytes. Tiles consist of panels. Each consumer has its own rows of Q.
 #define ROWS_BYTES (64 * HEAD_D * 2)
 #define Q_BYTES (CONSUMERS * ROWS_BYTES)
 #define K_BYTES (BN * HEAD_D * 2)
 #define V_BYTES (BN * HEAD_E * 2)
-#define K_AT Q_BYTES
+#define K_AT (Q_STAGES * Q_BYTES)
 #define V_AT (K_AT + STAGES * K_BYTES)
-#define LIMITS_AT (V_AT + STAGES * V_BYTES)
+#define JOB_AT (V_AT + STAGES * V_BYTES)           // two of them, see job; each with what follows
+#define FACTS_BYTES 224
+#define LIMITS_AT (JOB_AT + FACTS_BYTES)           // of each row of the first job; the second's lie JOB_BYTES further
 #define RANGES_AT (LIMITS_AT + BM * 8)             // of each warp's rows
-#define FACTS_AT (RANGES_AT + CONSUMER_WARPS * 16) // of each warp, see loop_facts
-#define FACTS_BYTES 128
-#define BARRIERS_AT (FACTS_AT + CONSUMER_WARPS * FACTS_BYTES)
+#define JOB_BYTES (FACTS_BYTES + BM * 8 + CONSUMER_WARPS * 16)
+#define BARRIERS_AT (JOB_AT + 2 * JOB_BYTES)
+#define BARRIERS_BYTES 288
 
-// Barriers: of each consumer's Q, of each stage of K and V and of the two places for work, whether it is full and
-// whether it is empty.
-#define Q_FULL(g) (BARRIERS_AT + 8 * (g))
-#define Q_EMPTY(g) (Q_FULL(CONSUMERS) + 8 * (g))
-#define K_FULL(stage) (Q_EMPTY(CONSUMERS) + 8 * (stage))
+// Barriers: of each consumer's Q, of each stage of K and V and of the two jobs, whether it is full and whether it is empty.
+#define Q_FULL(g, stage) (BARRIERS_AT + 8 * ((g) * Q_STAGES + (stage)))
+#define Q_EMPTY(g, stage) (Q_FULL(CONSUMERS, 0) + 8 * ((g) * Q_STAGES + (stage)))
+#define K_FULL(stage) (Q_EMPTY(CONSUMERS, 0) + 8 * (stage))
 #define K_EMPTY(stage) (K_FULL(STAGES) + 8 * (stage))
 #define V_FULL(stage) (K_EMPTY(STAGES) + 8 * (stage))
 #define V_EMPTY(stage) (V_FULL(STAGES) + 8 * (stage))
-#define WORK_FULL(place) (V_EMPTY(STAGES) + 8 * (place))
-#define WORK_EMPTY(place) (WORK_FULL(2) + 8 * (place))
-#define WORK_AT(place) ((WORK_EMPTY(2) + 15) / 16 * 16 + 16 * (place))
+#define JOB_FULL(place) (V_EMPTY(STAGES) + 8 * (place))
+#define JOB_EMPTY(place) (JOB_FULL(2) + 8 * (place))
+#define JOB_WANTED JOB_EMPTY(2) // the loader is nearly done with the last one
+static_assert(JOB_WANTED + 8 <= BARRIERS_AT + BARRIERS_BYTES, "room for the barriers");
 
 // Named barriers: one for each consumer's warps, one for its turn.
 #define OWN_BARRIER(g) (1 + (g))
@@ -62,6 +68,8 @@ static_assert(((FEATURES) & ~(DLATTN_FEATURE_INTERVAL | DLATTN_FEATURE_SOFTCAP))
 #include "forward_rows_sm80.cuh"
 #include "forward_keys_sm80.cuh"
 #include "forward_fetch_sm90.cuh"
+#include "forward_hide_sm90.cuh"
+#include "forward_segments_sm90.cuh"
 
 // From scores to powers of two.
 DEVICE float factor_of(const dlattn_params &p) { return CAPPED ? 1.0f : p.scale * LOG2_E; }
@@ -113,49 +121,58 @@ struct flag {
 
 // One consumer: rows 64 g to 64 g + 63 of each of the block's tiles.
 DEVICE void consume(const dlattn_params &p, unsigned char *memory, int g) {
-    const u32 base = shared_address(memory), q_rows = base + g * ROWS_BYTES;
+    const u32 base = shared_address(memory);
     const float factor = factor_of(p);
-    loop_facts *const facts = (loop_facts *)(memory + FACTS_AT + thread_anew() / 32 * FACTS_BYTES);
+    ring<Q_STAGES> queries = {0, 0};
     ring<STAGES> keys = {0, 0}, values = {0, 0};
-    u32 q_phase = 0;
     if (g == CONSUMERS - 1) pass_turn(g); // the first turn is the first consumer's
 
     for (int turn = 0;; turn++) {
-        const work w = receive_work(base, turn);
-        if (w.number >= tile_count(p)) break;
-        const block_place place = place_of(p, w.number);
-        const sequence s = read_sequence(p, place.b);
-        if (place.row0 >= s.M) continue;
-        if (lane_id() == 0) {
-            facts->s = s;
-            facts->row0 = place.row0;
-            facts->rows = s.M;
-            facts->h = place.h;
-            facts->split = 0;
-        }
-        if (INTERVAL) find_own_range(memory, p, s, place.row0, s.M);
-        const tile_span own = span_of(p, s, smaller(place.row0 + 64 * g, s.M - 1), 64);
-        const int whole_first = uniform(own.whole_first), whole_last = uniform(own.whole_last);
-        __syncwarp();
+        await_job(base, turn);
+        const job *const j = job_at(memory, turn);
+        if (!uniform(j->valid)) break;
+        const loop_facts *const facts = &j->facts;
+        const int first = uniform(j->first), last = uniform(j->last);
+        const bool has_rows = uniform(facts->row0) + 64 * g < uniform(facts->rows);
+        const int own_first = SPANS && has_rows ? uniform(j->of[g].first) : first;
+        const int own_last = !has_rows ? first : SPANS ? uniform(j->of[g].last) : last;
+        const int whole_first = SPANS ? uniform(j->of[g].whole_first) : 0, whole_last = SPANS ? uniform(j->of[g].whole_last) : 0;
+        const u32 q_tile = base + queries.stage * Q_BYTES, q_rows = q_tile + g * ROWS_BYTES;
+        const unsigned char *const own = memory + (turn & 1) * JOB_BYTES; // LIMITS_AT and RANGES_AT count from here
 
         float o[MT][ET][4] = {}, scores[MT][NT][4], m[MT][2] = {{-INFINITE, -INFINITE}}, l[MT][2] = {}, ratio[MT][2];
         u32 weights[BN / 16][4];
 
+        // Does tile n of keys hold what the mask tensor or segments hide? And what: asked while its products are under way.
+        const auto is_marked = [&](int n, auto partly) {
+            if (!SEGMENTS || MASKED) return partly.value && MASKED;
+            const consumer_span &span = ((const job *)(own + JOB_AT))->of[g];
+            return partly.value && (n < span.alike_first || n >= span.alike_last);
+        };
+        const auto mark = [&](int n, auto partly) {
+            hidden_scores hidden = {{0, 0}};
+            const int row = facts->row0 + thread_anew() / 32 * 16 + thread_anew() % 32 / 4;
+            if (MASKED && partly.value) mark_masked(&hidden, p, *facts, row, n * BN);
+            if (SEGMENTS && is_marked(n, partly)) mark_other_segments(&hidden, p, *facts, row, n * BN);
+            return hidden;
+        };
         // The scores of tile n of keys to weights. Must o be multiplied by the ratio before their product is added?
         // partly: may some be hidden?
-        const auto weigh = [&](int n, auto partly) {
+        const auto weigh = [&](int n, auto partly, const hidden_scores &hidden) {
             const int j0 = n * BN;
+            const bool marked = is_marked(n, partly);
             bool hides = partly.value && j0 + BN > facts->s.N;
-            if (INTERVAL && partly.value) hides = meet_keys(memory, j0) != TILE_WHOLE;
-            if (CAPPED && !hides && is_capped_little(scores, m, p.scale, p.softcap)) {
+            if (INTERVAL && partly.value) hides = meet_keys(own, j0) != TILE_WHOLE;
+            if (CAPPED && !hides && !marked && is_capped_little(scores, m, p.scale, p.softcap)) {
                 weigh_capped_little(scores, m, l, p.scale, p.softcap);
                 return false;
             }
             if (CAPPED) cap_tile(scores, p.scale, p.softcap, LOG2_E);
             if (hides) {
-                if (INTERVAL) hide_ends(scores, memory, j0);
+                if (INTERVAL) hide_ends(scores, own, j0);
                 else hide_past(scores, j0 + lane_id() % 4 * 2, facts->s.N);
             }
+            if (marked) hide_marked(scores, hidden);
             return weigh_scores(scores, m, l, ratio, factor);
         };
         // The scores of tile n - 1, while the tensor cores multiply tile n's weights with V.
@@ -173,11 +190,12 @@ DEVICE void consume(const dlattn_params &p, unsigned char *memory, int g) {
             multiply_values(o[0], weights, base + V_AT + values.stage * V_BYTES);
             products_commit();
             pass_turn(g);
+            const hidden_scores hidden = mark(n - 1, partly);
             products_wait<1>();
             keep(scores[0]);
             release(base + K_EMPTY(keys.stage));
             keys.next();
-            const bool raised = weigh(n - 1, partly);
+            const bool raised = weigh(n - 1, partly, hidden);
             keep(scores[0]);
             products_wait<0>();
             keep(o[0]);
@@ -187,10 +205,22 @@ DEVICE void consume(const dlattn_params &p, unsigned char *memory, int g) {
             pack_weights(weights, scores[0]);
         };
 
-        int n = w.last - 1;
-        barrier_wait(base + Q_FULL(g), q_phase);
-        q_phase ^= 1u;
-        if (n >= w.first) {
+        // A tile of keys that only other consumers' rows see.
+        const auto skip = [&] {
+            barrier_wait(base + K_FULL(keys.stage), keys.lap);
+            await_turn(g);
+            pass_turn(g);
+            release(base + K_EMPTY(keys.stage));
+            keys.next();
+            barrier_wait(base + V_FULL(values.stage), values.lap);
+            release(base + V_EMPTY(values.stage));
+            values.next();
+        };
+
+        for (int n = last; n > own_last; n--) skip();
+        int n = own_last - 1;
+        barrier_wait(base + Q_FULL(g, queries.stage), queries.lap);
+        if (n >= own_first) {
             barrier_wait(base + K_FULL(keys.stage), keys.lap);
             await_turn(g);
             product_fence();
@@ -202,15 +232,16 @@ DEVICE void consume(const dlattn_params &p, unsigned char *memory, int g) {
                 barrier_wait(base + V_FULL(values.stage), values.lap);
                 clear_rows_past(base + V_AT + values.stage * V_BYTES, left, g);
             }
+            const hidden_scores hidden = mark(n, flag<true>());
             products_wait<0>();
             keep(scores[0]);
             release(base + K_EMPTY(keys.stage));
             keys.next();
-            weigh(n, flag<true>());
+            weigh(n, flag<true>(), hidden);
             pack_weights(weights, scores[0]);
 
-            for (; n > w.first; n--) {
-                if (INTERVAL && (n - 1 < whole_first || n > whole_last)) step(n, flag<true>());
+            for (; n > own_first; n--) {
+                if (MASKED || (SPANS && (n - 1 < whole_first || n > whole_last))) step(n, flag<true>());
                 else step(n, flag<false>());
             }
 
@@ -225,11 +256,13 @@ DEVICE void consume(const dlattn_params &p, unsigned char *memory, int g) {
             release(base + V_EMPTY(values.stage));
             values.next();
         }
+        for (int n = own_first; n > first; n--) skip();
         meet<128>(OWN_BARRIER(g)); // all four warps have done with Q
-        finish(base, o, m, l, factor, p, *facts);
+        finish(q_tile, o, m, l, factor, p, *facts);
         fence_for_engines();
-        __syncwarp();
-        release(base + Q_EMPTY(g));
+        leave_job(base, turn);
+        release(base + Q_EMPTY(g, queries.stage));
+        queries.next();
     }
 }
 
@@ -240,8 +273,10 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1)
     const int role = uniform((int)threadIdx.x / 128);
     if (threadIdx.x == 0) {
         for (int g = 0; g < CONSUMERS; g++) {
-            barrier_init(base + Q_FULL(g), 1);
-            barrier_init(base + Q_EMPTY(g), 4);
+            for (int stage = 0; stage < Q_STAGES; stage++) {
+                barrier_init(base + Q_FULL(g, stage), 1);
+                barrier_init(base + Q_EMPTY(g, stage), 4);
+            }
         }
         for (int stage = 0; stage < STAGES; stage++) {
             barrier_init(base + K_FULL(stage), 1);
@@ -250,15 +285,18 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1)
             barrier_init(base + V_EMPTY(stage), CONSUMER_WARPS);
         }
         for (int place = 0; place < 2; place++) {
-            barrier_init(base + WORK_FULL(place), 1);
-            barrier_init(base + WORK_EMPTY(place), CONSUMER_WARPS);
+            barrier_init(base + JOB_FULL(place), 1);
+            barrier_init(base + JOB_EMPTY(place), CONSUMER_WARPS);
         }
+        barrier_init(base + JOB_WANTED, 1);
         barriers_are_ready();
     }
     __syncthreads();
     if (role == CONSUMERS) {
         keep_few_registers<PRODUCER_REGISTERS>();
-        if (threadIdx.x % 128 < 32) fetch_tiles(p, maps, base);
+        const int warp = uniform((int)threadIdx.x % 128 / 32);
+        if (warp == 0) fetch_tiles(p, maps, memory);
+        if (warp == 1) scout(p, memory);
     } else {
         take_registers<CONSUMER_REGISTERS>();
         consume(p, memory, role);

@@ -38,9 +38,26 @@ static bool is_switch(const char *value) { return strcmp(value, "0") == 0 || str
 
 static bool is_path(const char *value) { return value[0] && strnlen(value, MOST_BYTES) < MOST_BYTES; }
 
+/* Two to four short numbers with an x between: 128x64. */
+static bool are_sizes(const char *value) {
+    for (int count = 1;; count++) {
+        const size_t digits = strspn(value, "0123456789");
+        if (digits == 0 || digits > 4) return false;
+        value += digits;
+        if (!*value) return count >= 2 && count <= 4;
+        if (*value++ != 'x') return false;
+    }
+}
+
 static bool is_variant(const char *value) {
-    return strcmp(value, "auto") == 0 || strcmp(value, "generic") == 0 || strcmp(value, "sm80") == 0 ||
-           strcmp(value, "sm90") == 0;
+    static const char *const families[] = {"generic", "sm80", "sm90"};
+    if (strcmp(value, "auto") == 0) return true;
+    for (size_t i = 0; i < sizeof families / sizeof families[0]; i++) {
+        const size_t length = strlen(families[i]);
+        if (strncmp(value, families[i], length) != 0) continue;
+        return !value[length] || (value[length] == ':' && are_sizes(value + length + 1));
+    }
+    return false;
 }
 
 static option options[] = {
@@ -48,7 +65,8 @@ static option options[] = {
     {"cpu_isa", "DLATTN_CPU_ISA", "scalar, avx2, avx512, avx512bf16, amx, neon or auto", is_isa, NULL, NULL},
     {"log", "DLATTN_LOG", "0 or 1", is_switch, NULL, NULL},
     {"nvrtc", "DLATTN_NVRTC", "the path of libnvrtc.so or of its folder", is_path, NULL, NULL},
-    {"cuda_variant", "DLATTN_CUDA_VARIANT", "auto, generic, sm80 or sm90", is_variant, NULL, NULL},
+    {"cuda_variant", "DLATTN_CUDA_VARIANT", "auto, generic, sm80 or sm90, or one of these with a tile (sm80:128x64)", is_variant,
+     NULL, NULL},
     {"cache_dir", "DLATTN_CACHE_DIR", "the path of a folder", is_path, NULL, NULL},
 };
 static const char expected_names[] = "num_threads, cpu_isa, log, nvrtc, cuda_variant or cache_dir";

@@ -4,6 +4,7 @@
 #include <inttypes.h>
 
 #include "error.h"
+#include "tensor.h"
 
 int32_t dlattn__fail_workspace(uint64_t found, uint64_t least, uint64_t best) {
     return dlattn__fail(DLATTN_ERR_WORKSPACE,
@@ -12,7 +13,7 @@ int32_t dlattn__fail_workspace(uint64_t found, uint64_t least, uint64_t best) {
 
 int32_t dlattn__workspace_check(const plan *plan, const dlattn_exec *exec) {
     if (!exec->workspace) {
-        if (exec->workspace_bytes == 0) return DLATTN_OK;
+        if (exec->workspace_bytes == 0 || !dlattn__device_is_host(plan->problem->device_type)) return DLATTN_OK; /* see cuda_run */
         return dlattn__fail(DLATTN_ERR_WORKSPACE,
                             "workspace is NULL, expected an address, as workspace_bytes is %" PRIu64,
                             exec->workspace_bytes);

@@ -245,6 +245,14 @@ device_call *device_call_new(const dlattn_attention *a, const dlattn_outputs *o,
     return c;
 }
 
+void device_call_reserve(device_call *call, uint64_t bytes) {
+    if (bytes <= call->own_bytes) return;
+    if (call->own_workspace && !device_now.options.tight) call->block_count--; /* it was moved last */
+    drop_workspace(call);
+    call->exec.workspace = NULL;
+    bring_workspace(call, bytes);
+}
+
 int32_t device_call_run(device_call *call) { return call->run(call); }
 
 double device_call_time(device_call *call, int32_t count) {

@@ -47,6 +47,7 @@ int32_t device_dropout_mask(const dlattn_attention *a, DLTensor *keep, const dla
 /* Repeated calls on memory that stays on the device, for timing. Makes the copies once; run only enqueues. */
 typedef struct device_call device_call;
 device_call *device_call_new(const dlattn_attention *a, const dlattn_outputs *o, const dlattn_gradients *g, int32_t *status);
+void device_call_reserve(device_call *call, uint64_t bytes); /* a workspace of at least so many, for plans that change */
 int32_t device_call_run(device_call *call); /* the backward where gradients were given, else the forward */
 void device_call_free(device_call *call);
 

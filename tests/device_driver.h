@@ -25,6 +25,7 @@ enum { DEVICE_ATTRIBUTE_MULTIPROCESSORS = 16, DEVICE_ATTRIBUTE_MAJOR = 75, DEVIC
     X(cuMemFree_v2, (uint64_t address))                                                    \
     X(cuMemcpyHtoDAsync_v2, (uint64_t to, const void *from, size_t bytes, void *stream))   \
     X(cuMemcpyDtoHAsync_v2, (void *to, uint64_t from, size_t bytes, void *stream))         \
+    X(cuMemcpyDtoDAsync_v2, (uint64_t to, uint64_t from, size_t bytes, void *stream))      \
     X(cuMemsetD8Async, (uint64_t to, unsigned char value, size_t bytes, void *stream))     \
     X(cuStreamCreate, (void **stream, unsigned flags))                                     \
     X(cuStreamSynchronize, (void *stream))                                                 \

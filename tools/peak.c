@@ -63,6 +63,35 @@ __attribute__((target("avx512f,avx512bf16"))) static void loop_avx512bf16(int64_
     for (int n = 1; n < CHAINS; n++) chain[0] = _mm512_add_ps(chain[0], chain[n]);
     used = _mm512_cvtss_f32(chain[0]);
 }
+
+#if (defined(__clang__) && __clang_major__ >= 12) || (!defined(__clang__) && defined(__GNUC__) && __GNUC__ >= 11)
+#define HAVE_TILES 1
+/* Four tiles of sums, each of 16 x 16 float32, from two of 16 x 32 numbers and two of 32 x 16. */
+__attribute__((target("amx-tile,amx-bf16"))) static void loop_amx(int64_t rounds) {
+    static const unsigned char zeros[1024];
+    _Alignas(64) unsigned char shape[64] = {1};          /* palette 1 */
+    for (int n = 0; n < 8; n++) {
+        shape[16 + 2 * n] = 64;                          /* bytes of a row */
+        shape[48 + n] = 16;                              /* rows */
+    }
+    _tile_loadconfig(shape);
+    _tile_loadd(4, zeros, 64);
+    _tile_loadd(5, zeros, 64);
+    _tile_loadd(6, zeros, 64);
+    _tile_loadd(7, zeros, 64);
+    _tile_zero(0);
+    _tile_zero(1);
+    _tile_zero(2);
+    _tile_zero(3);
+    for (int64_t r = 0; r < rounds; r += 4) {            /* a product keeps the unit busy as long as 16 rounds of FMA do theirs */
+        _tile_dpbf16ps(0, 4, 6);
+        _tile_dpbf16ps(1, 4, 7);
+        _tile_dpbf16ps(2, 5, 6);
+        _tile_dpbf16ps(3, 5, 7);
+    }
+    _tile_release();
+}
+#endif
 #elif defined(__aarch64__)
 #define FMA_NEON(c, a, b) vfmaq_f32(c, a, b)
 #define FMA_NEOND(c, a, b) vfmaq_f64(c, a, b)
@@ -87,22 +116,26 @@ PEAK_LOOP(loop_scalar, , float, KEEP_SCALAR, SET_SCALAR, scalar_fma, FIRST_SCALA
 typedef struct choice {
     void (*loop)(int64_t rounds);
     double flops; /* of one round */
+    const char *isa;
 } choice;
 
 static choice choose(int kind) {
 #if defined(__x86_64__)
     int wide = __builtin_cpu_supports("avx512f"), narrow = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
-    if (kind == PEAK_BF16 && __builtin_cpu_supports("avx512bf16")) return (choice){loop_avx512bf16, CHAINS * 64.0};
-    if (kind == PEAK_F64 && wide) return (choice){loop_avx512_f64, CHAINS * 16.0};
-    if (kind == PEAK_F64 && narrow) return (choice){loop_avx2_f64, CHAINS * 8.0};
-    if (wide) return (choice){loop_avx512, CHAINS * 32.0};
-    if (narrow) return (choice){loop_avx2, CHAINS * 16.0};
-#elif defined(__aarch64__)
-    if (kind == PEAK_F64) return (choice){loop_neon_f64, CHAINS * 4.0};
-    return (choice){loop_neon, CHAINS * 8.0};
+#ifdef HAVE_TILES
+    if (kind == PEAK_AMX) return (choice){loop_amx, 2.0 * 16 * 16 * 32, "amx"};
 #endif
-    (void)kind;
-    return (choice){loop_scalar, CHAINS * 2.0};
+    if (kind == PEAK_BF16 && __builtin_cpu_supports("avx512bf16")) return (choice){loop_avx512bf16, CHAINS * 64.0, "avx512bf16"};
+    if (kind == PEAK_F64 && wide) return (choice){loop_avx512_f64, CHAINS * 16.0, "avx512"};
+    if (kind == PEAK_F64 && narrow) return (choice){loop_avx2_f64, CHAINS * 8.0, "avx2"};
+    if (wide && kind != PEAK_AMX) return (choice){loop_avx512, CHAINS * 32.0, "avx512"};
+    if (narrow && kind != PEAK_AMX) return (choice){loop_avx2, CHAINS * 16.0, "avx2"};
+#elif defined(__aarch64__)
+    if (kind == PEAK_F64) return (choice){loop_neon_f64, CHAINS * 4.0, "neon"};
+    if (kind != PEAK_AMX) return (choice){loop_neon, CHAINS * 8.0, "neon"};
+#endif
+    if (kind == PEAK_AMX) return (choice){0};
+    return (choice){loop_scalar, CHAINS * 2.0, "scalar"};
 }
 
 /* ---- threads that start together ----------------------------------------------------------------------------------- */
@@ -144,13 +177,14 @@ static double run_together(worker *workers, int count) {
 
 static void work_fma(worker *w) { w->choice.loop(w->rounds); }
 
-double peak_gflops(int kind, int threads) {
+double peak_gflops(int kind, int threads, const char **isa) {
     worker *workers = calloc((size_t)threads, sizeof *workers);
     choice chosen = choose(kind);
     double best = 0;
+    *isa = chosen.isa;
     int64_t rounds = 1 << 21; /* about 10 ms */
     if (!workers) abort();
-    for (int trial = 0; trial < 5; trial++) {
+    for (int trial = 0; chosen.loop && trial < 5; trial++) {
         for (int n = 0; n < threads; n++) workers[n] = (worker){.work = work_fma, .choice = chosen, .rounds = rounds};
         double rate = chosen.flops * (double)rounds * threads / run_together(workers, threads) * 1e-9;
         if (rate > best) best = rate;

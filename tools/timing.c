@@ -72,7 +72,12 @@ static void read_library(timing *t, int32_t threads) {
     snprintf(t->isa, sizeof t->isa, "%.*s", (int)(end - at), at);
 }
 
-static int kind_of(const test_case *c) { return c->dtype == BF16 ? PEAK_BF16 : c->dtype == F64 ? PEAK_F64 : PEAK_F32; }
+/* What the library's instructions for the problem's numbers are measured against. */
+static int kind_of(const timing *t) {
+    const test_case *c = t->problem;
+    if (c->dtype == BF16) return strcmp(t->isa, "amx") ? PEAK_BF16 : PEAK_AMX;
+    return c->dtype == F64 ? PEAK_F64 : PEAK_F32;
+}
 
 static void describe(timing *t, const instance *x, double seconds, const timing_request *r) {
     const test_case *c = x->test;
@@ -80,7 +85,7 @@ static void describe(timing *t, const instance *x, double seconds, const timing_
     t->ms = seconds * 1e3;
     t->gflops = seconds > 0 ? count_pairs(&x->attention) * each / seconds * 1e-9 : 0;
     read_library(t, r->threads);
-    t->peak_gflops = peak_gflops(kind_of(c), t->threads);
+    t->peak_gflops = peak_gflops(kind_of(t), t->threads, &t->peak_isa);
     if (t->backward || c->G == 0 || c->M * (c->H / c->G) > 16 || c->strides != COMPACT || c->packed_k) return;
     int64_t key_bytes = (int64_t)x->buffers[x->tensors[T_K].buffer].bytes, value_bytes = (int64_t)x->buffers[x->tensors[T_V].buffer].bytes;
     int64_t least = key_bytes < value_bytes ? key_bytes : value_bytes;

@@ -14,7 +14,8 @@ typedef struct timing {
     const char *provider; /* whose code was timed; NULL: the library's */
     int32_t backward, threads, repeats; /* threads: as used; repeats: how many were timed */
     double ms, gflops;                  /* median; floating-point operations of the unmasked pairs alone */
-    double peak_gflops;                 /* of the machine, same threads and kind of number */
+    double peak_gflops;                 /* of the machine, same threads and kind of number; 0: not known */
+    const char *peak_isa;               /* in which instructions; NULL: not known, or the device's */
     double read_gbs, peak_read_gbs;     /* bytes of k and v per second, and of a pure read; 0 where it is no decode */
     double host_us;                     /* CUDA: time of a call on the host; ms is then time on the device */
     int32_t cuda;

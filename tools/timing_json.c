@@ -34,7 +34,8 @@ void timing_print_json(FILE *to, const timing *t) {
         fprintf(to, ", \"device\": \"cuda\"");
         number(to, "host_us", t->host_us);
     }
-    number(to, "peak_gflops", t->cuda ? NAN : t->peak_gflops);
+    number(to, "peak_gflops", t->peak_isa ? t->peak_gflops : NAN);
+    if (t->peak_isa) fprintf(to, ", \"peak_isa\": \"%s\"", t->peak_isa);
     if (t->read_gbs > 0) {
         number(to, "read_gbs", t->read_gbs);
         number(to, "peak_read_gbs", t->peak_read_gbs);

@@ -202,7 +202,9 @@ typedef struct dlattn_gradients {
  * workspace         16-byte aligned memory on the tensors' device, workspace_bytes long; contents undefined before and
  *                   after. It serves one call at a time. On the CPU it may be NULL: the library then takes host
  *                   memory for the call and keeps a spare of at most 64 MiB for the next one. On CUDA it may be NULL
- *                   where the query's *minimum_bytes is 0, as it is for every forward.
+ *                   where the query's *minimum_bytes is 0, as it is for every forward. With NULL and workspace_bytes
+ *                   above 0 a call on CUDA is planned as if they were there, and fails with DLATTN_ERR_WORKSPACE before
+ *                   it launches anything if it would use any: so a caller may try first and ask only then.
  * message           receives the sentence of an error (always NUL-terminated), at most message_bytes.
  * num_threads       CPU threads; 0: DLATTN_NUM_THREADS, else what affinity and cgroup quota allow. */
 typedef struct dlattn_exec {
@@ -328,7 +330,9 @@ DLATTN_API int32_t dlattn_abi_version(void);
  *     "num_threads"  a number, 0 for automatic          "cpu_isa"  scalar, avx2, avx512, avx512bf16, amx, neon, or auto
  *     "log"          0 or 1: a line on stderr for what is compiled, and why
  *     "nvrtc"        the path of libnvrtc.so or of its folder, tried before what the system has
- *     "cuda_variant" the family of CUDA kernels: auto, generic (any GPU, plain arithmetic) or sm80 (tensor cores)
+ *     "cuda_variant" the family of CUDA kernels: auto, generic (any GPU, plain arithmetic), sm80 (tensor cores) or sm90;
+ *                    with a tile, rows x keys [x warps [x stages]], one kernel of dlattn info's list: sm80:128x64. What it
+ *                    does not compute is DLATTN_ERR_UNSUPPORTED then
  *     "cache_dir"    the folder that keeps compiled CUDA kernels; else $XDG_CACHE_HOME/dlattn or ~/.cache/dlattn
  * value NULL restores the default. Errors: ARGUMENT (unknown name or value), UNSUPPORTED (an instruction set this
  * machine lacks). Since 0.1. */

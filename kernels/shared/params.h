@@ -70,8 +70,9 @@ typedef struct dlattn_params {
     dlattn_u64 partial_out;      // float [split][row][E]: normalised
     dlattn_u64 partial_lse;      // float [split][row]: natural log
     dlattn_u64 row_segments;     // int64 [b][head_rows / 32][2]: least and largest segment of 32 rows; none: the least above
+                                 // forward: segment_span [b][row_tiles], row_tiles being those of 64 rows
     dlattn_u64 next_tile;        // uint32, 0 at first: tiles of rows taken beyond each block's first; absent (0): a fixed order
-    dlattn_u64 key_segments;     // int64 [b][segment_ranges(N)][2]: the same of 32 keys
+    dlattn_u64 key_segments;     // int64 [b][segment_ranges(N)][2]: the same of 32 keys; forward: segment_span [b][key_tiles]
     dlattn_i64 row_count;        // of all (sequence, head) together
     dlattn_i64 head_rows;        // from one head's rows to the next one's
 

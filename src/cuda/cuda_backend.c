@@ -30,10 +30,9 @@ static void take_workspace(plan *out, const cuda_workspace *w) {
 static int32_t consider_any(const problem *p, plan *out) {
     static const int32_t archs[] = DLATTN_ARCHS;
     for (size_t n = 0; n < sizeof archs / sizeof archs[0]; n++) {
-        const cuda_device device = dlattn__cuda_device_like(archs[n]);
-        cuda_schedule best;
-        DLATTN_TRY(dlattn__schedule(&best, p, NULL, &device, UINT64_MAX, out->note, sizeof out->note));
-        take_workspace(out, &best.workspace);
+        cuda_workspace bound;
+        DLATTN_TRY(dlattn__schedule_bound(&bound, p, archs[n], out->note, sizeof out->note));
+        take_workspace(out, &bound);
     }
     return DLATTN_OK;
 }
@@ -68,8 +67,11 @@ static void cuda_tell(plan *out) {
     text t = {out->note, sizeof out->note};
     dlattn__text_add(&t, "sm_%d, keys in %d pieces:", (int)device.arch, (int)s.splits);
     for (int32_t n = 0; n < s.step_count; n++) dlattn__text_add(&t, " %s", s.steps[n].request.entry);
-    if (s.main)
-        dlattn__text_add(&t, "; tile %d x %d, %d warps", (int)s.main->rows, (int)s.main->keys, (int)s.main->warps);
+    if (s.main) {
+        char name[DLATTN_VARIANT_NAME];
+        dlattn__variant_name(name, s.main);
+        dlattn__text_add(&t, "; tile %d x %d, %d warps (%s)", (int)s.main->rows, (int)s.main->keys, (int)s.main->warps, name);
+    }
 }
 
 static int32_t run_in_context(const problem *p, const buffers *x, const cuda_schedule *s, const cuda_scope *scope,
@@ -98,15 +100,15 @@ static __attribute__((noinline, cold)) int32_t fail_room(const problem *p, const
 
 static int32_t cuda_run(const plan *plan, const dlattn_exec *exec) {
     const problem *p = plan->problem;
-    const uint64_t room = exec->workspace ? exec->workspace_bytes : 0;
+    const uint64_t there = exec->workspace ? exec->workspace_bytes : 0;
     cuda_device device;
     cuda_schedule s;
     cuda_scope scope;
     char note[256];
     DLATTN_TRY(dlattn__cuda_device(&device, p->device_id));
-    int32_t status = dlattn__schedule(&s, p, plan->buffers, &device, room, note, sizeof note);
+    int32_t status = dlattn__schedule(&s, p, plan->buffers, &device, exec->workspace_bytes, note, sizeof note);
     if (status != DLATTN_OK) return dlattn__fail_refused(status, plan->backend, note);
-    if (s.workspace.total > room) return fail_room(p, &device, &s, exec);
+    if (s.workspace.total > there) return fail_room(p, &device, &s, exec);
     DLATTN_TRY(dlattn__cuda_enter(&scope, p->device_id, exec->stream));
     status = run_in_context(p, plan->buffers, &s, &scope, exec);
     dlattn__cuda_leave(&scope);

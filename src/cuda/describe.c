@@ -11,6 +11,7 @@
 #include "explain.h"
 #include "nvrtc_copies.h"
 #include "options.h"
+#include "variants.h"
 
 static double mebibytes(uint64_t bytes) { return (double)bytes / (1 << 20); }
 
@@ -63,6 +64,21 @@ static void add_kernels(text *t) {
                          mebibytes((uint64_t)(dlattn__embedded.end - dlattn__embedded.begin)));
 }
 
+/* What the option cuda_variant can force, in the order in which rows are asked. */
+static void add_rows(text *t) {
+    dlattn__text_add(t, "forward kernels (rows x keys x warps x stages, to head size):");
+    const char *before = " ";
+    for (int32_t n = 0; dlattn__variant_row(n); n++) {
+        char name[DLATTN_VARIANT_NAME];
+        const variant *v = dlattn__variant_row(n);
+        if (v->kernel != DLATTN_KERNEL_FORWARD) continue;
+        dlattn__variant_name(name, v);
+        dlattn__text_add(t, "%s%s to %d", before, name, (int)v->head);
+        before = ", ";
+    }
+    dlattn__text_add(t, "\n");
+}
+
 void dlattn__cuda_describe(char *out, int64_t out_bytes) {
     text t = {out, out_bytes};
     int count = 0;
@@ -76,4 +92,5 @@ void dlattn__cuda_describe(char *out, int64_t out_bytes) {
     for (int32_t id = 0; id < count; id++) add_device(&t, id);
     add_compilers(&t);
     add_kernels(&t);
+    add_rows(&t);
 }

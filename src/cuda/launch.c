@@ -41,8 +41,8 @@ static void lay_out(dlattn_params *params, const cuda_schedule *s, void *workspa
     params->finished = base + s->workspace.finished;
     params->partial_out = base + s->workspace.partial_out;
     params->partial_lse = base + s->workspace.partial_lse;
-    params->row_segments = base + s->workspace.row_segments;
-    params->key_segments = base + s->workspace.key_segments;
+    params->row_segments = s->spans ? base + s->workspace.row_segments : 0;
+    params->key_segments = s->spans ? base + s->workspace.key_segments : 0;
     params->next_tile = s->counts ? base + s->workspace.next_tile : 0;
     params->row_count = s->row_count;
     params->head_rows = s->head_rows;
@@ -58,7 +58,7 @@ static int32_t clear_counter(const dlattn_params *params, CUstream stream) {
 int32_t dlattn__launch_steps(const CUfunction *functions, const cuda_schedule *s, dlattn_params *params,
                              dlattn_maps *maps, void *workspace, CUstream stream) {
     lay_out(params, s, workspace);
-    if (s->counts) DLATTN_TRY(clear_counter(params, stream));
+    if (s->counts && !s->spans) DLATTN_TRY(clear_counter(params, stream));
     for (int32_t n = 0; n < s->step_count; n++) {
         params->row_tiles = s->steps[n].row_tiles;
         params->key_tiles = s->steps[n].key_tiles;

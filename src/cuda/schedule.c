@@ -6,12 +6,10 @@
 #include <string.h>
 
 #include "arguments.h"
+#include "error.h"
+#include "tiling.h"
 
-enum {
-    MAX_SPLITS = 64,
-    SPLIT_KEYS = 256,       /* fewer keys are not worth a part of their own */
-    FEWEST_SPLIT_KEYS = 1024 /* fewer keys take less time than joining parts */
-};
+enum { MAX_SPLITS = 64 }; /* of the pairs that add to a dbias */
 static const int64_t most_blocks = INT32_MAX;
 
 static int64_t divide_up(int64_t a, int64_t b) { return (a + b - 1) / b; }
@@ -90,37 +88,9 @@ static void add_blank(making *m) {
     if (query || key) add_step(m, dlattn__plain_request("blank.cu", "blank"), PLAIN_WARPS, blocks, 0, 0);
 }
 
-/* Few query rows on shared keys: the heads of a group go into one tile, which then is less empty. */
-static bool should_pack(const making *m, const variant *v) {
-    const uint32_t packable = DLATTN_FEATURE_INTERVAL | DLATTN_FEATURE_SOFTCAP;
-    return v->tuned && !v->tensor_maps && m->p->H > m->p->G && m->p->M < v->rows && !(m->how.features & ~packable);
-}
-
-/* How the rows of a forward are cut: tiles of one (sequence, head), and how many heads there are then. */
-typedef struct row_cut {
-    int64_t tiles, heads;
-} row_cut;
-
-static row_cut cut_rows(const making *m, const variant *v) {
-    const problem *p = m->p;
-    if (m->how.packed) return (row_cut){divide_up(p->M * (p->H / p->G), v->rows), p->G};
-    return (row_cut){divide_up(p->M, v->rows), p->H};
-}
-
-/* Tiles that hold rows, all sequences and heads together; with packed rows an estimate from above. */
-static int64_t busy_tiles(const making *m, const variant *v, row_cut cut) {
-    const problem *p = m->p;
-    int64_t tiles = p->B * cut.tiles;
-    if (p->packed_q) tiles = smaller(tiles, divide_up(p->q.extent[1] * (p->H / cut.heads), v->rows) + p->B);
-    return tiles * cut.heads;
-}
-
-static int64_t choose_splits(const making *m, const variant *v, row_cut cut) {
-    const problem *p = m->p;
-    const int64_t tiles = p->H > 0 ? busy_tiles(m, v, cut) : 0, slots = (int64_t)m->device->multiprocessors * v->residents;
-    if (v->tensor_maps || tiles == 0 || 2 * tiles > slots || p->N < FEWEST_SPLIT_KEYS) return 1;
-    int64_t splits = smaller(smaller(slots / tiles, p->N / SPLIT_KEYS), MAX_SPLITS);
-    const uint64_t each = (uint64_t)m->s->row_count * (uint64_t)(p->E + 1) * 4 + 512, most = m->room / each;
+/* The pieces of keys that are worth it, or as many as the workspace has room for. */
+static int64_t limit_splits(const making *m, int64_t splits) {
+    const uint64_t each = (uint64_t)m->s->row_count * (uint64_t)(m->p->E + 1) * 4 + 512, most = m->room / each;
     if (most < (uint64_t)splits) splits = (int64_t)most;
     return splits < 2 ? 1 : splits;
 }
@@ -130,7 +100,8 @@ static int64_t choose_splits(const making *m, const variant *v, row_cut cut) {
  * hands out a block for each tile. */
 static int64_t persistent_blocks(making *m, const variant *v, int64_t tiles) {
     if (!v->tensor_maps || tiles <= m->device->multiprocessors) return tiles;
-    if (m->how.features & DLATTN_FEATURE_INTERVAL || has_rows_outside(m->p, true) || has_rows_outside(m->p, false)) {
+    const bool unequal = (m->how.features & (DLATTN_FEATURE_INTERVAL | DLATTN_FEATURE_SEGMENTS)) != 0;
+    if (unequal || has_rows_outside(m->p, true) || has_rows_outside(m->p, false)) {
         if (m->s->workspace.total + 256 > m->room) return tiles;
         m->s->workspace.next_tile = reserve(&m->s->workspace, 1);
         m->s->counts = true;
@@ -138,22 +109,48 @@ static int64_t persistent_blocks(making *m, const variant *v, int64_t tiles) {
     return m->device->multiprocessors;
 }
 
+/* May the newest step begin before the one in front of it has ended? Both kernels know how. */
+static bool follows_closely(const making *m) {
+    return m->device->arch >= 90 && m->s->step_count > 1 && m->s->steps[m->s->step_count - 2].blocks > 0;
+}
+
+/* A forward with tensor maps is told which tiles of keys its rows may see by segments: 16 bytes for 64 rows or a tile of keys.
+ * False: there is no room for that. */
+static bool add_segments(making *m, const variant *v) {
+    const int64_t rows = divide_up(m->p->M, v->rows) * (v->rows / 64), keys = divide_up(m->p->N, v->keys), count = m->p->B * (rows + keys);
+    cuda_workspace after = m->s->workspace;
+    if (!v->tensor_maps || !(m->how.features & DLATTN_FEATURE_SEGMENTS) || count == 0) return true;
+    after.row_segments = reserve(&after, m->p->B * rows * 4);
+    after.key_segments = reserve(&after, m->p->B * keys * 4);
+    if (after.total > m->room) return false;
+    m->s->workspace = after;
+    m->s->spans = true;
+    add_step(m, dlattn__segments_request(v), PLAIN_WARPS, divide_up(count, PLAIN_WARPS), rows, keys);
+    return true;
+}
+
 static int32_t schedule_forward(making *m) {
     const problem *p = m->p;
     cuda_schedule *s = m->s;
     const variant *v = s->main = dlattn__variant_for(DLATTN_KERNEL_FORWARD, p, &m->how, m->device, m->note, m->note_bytes);
     if (!v) return DLATTN_ERR_UNSUPPORTED;
-    m->how.packed = should_pack(m, v);
-    const row_cut cut = cut_rows(m, v);
-    s->splits = (int32_t)choose_splits(m, v, cut);
+    add_blank(m);
+    if (!add_segments(m, v)) { /* without, it would look at all keys */
+        m->how.cramped = true;
+        v = s->main = dlattn__variant_for(DLATTN_KERNEL_FORWARD, p, &m->how, m->device, m->note, m->note_bytes);
+        if (!v) return DLATTN_ERR_UNSUPPORTED;
+    }
+    const tiling cut = dlattn__tile(v, p, &m->how, m->device);
+    m->how.packed = cut.packed;
+    s->splits = (int32_t)limit_splits(m, cut.splits);
     m->how.split = s->splits > 1;
     if (m->how.split) {
         s->workspace.partial_out = reserve(&s->workspace, s->splits * s->row_count * p->E);
         s->workspace.partial_lse = reserve(&s->workspace, s->splits * s->row_count);
     }
-    add_blank(m);
     const int64_t blocks = persistent_blocks(m, v, cut.tiles * s->splits * cut.heads * p->B);
     add_step(m, request_of(m, v), v->warps, blocks, cut.tiles, divide_up(p->N, v->keys));
+    s->steps[s->step_count - 1].early = s->spans && follows_closely(m);
     if (m->how.split)
         add_step(m, dlattn__plain_request("combine.cu", "combine"), PLAIN_WARPS,
                  divide_up(p->M, PLAIN_WARPS) * p->H * p->B, cut.tiles, 0);
@@ -177,12 +174,10 @@ static bool should_write_dbias(const making *m, const variant *v, const buffers 
            rows_are_aligned(o, x ? x->dbias : NULL);
 }
 
-/* May the newest step begin before the one in front of it has ended? Both kernels know how. Where all blocks of the main pass
- * fit on the device at once, there is no last wave to share, and such launches only cost time: on an H100 a backward of 512
- * tokens, replayed from a graph, took 25 us with them and 21 without. */
+/* Where all blocks of the main pass fit on the device at once, there is no last wave to share, and early launches only cost
+ * time: on an H100 a backward of 512 tokens, replayed from a graph, took 25 us with them and 21 without. */
 static bool begins_early(const making *m, int64_t main_blocks) {
-    return m->device->arch >= 90 && m->s->step_count > 1 && m->s->steps[m->s->step_count - 2].blocks > 0 &&
-           main_blocks > 2 * m->device->multiprocessors;
+    return follows_closely(m) && main_blocks > 2 * m->device->multiprocessors;
 }
 
 static int32_t add_main(making *m, const buffers *x) {
@@ -257,6 +252,7 @@ static int32_t schedule_backward(making *m, const buffers *x) {
     if (p->q_segments.dtype) { /* two int64 for 32 rows */
         w->row_segments = reserve(w, p->B * m->s->head_rows / 8);
         w->key_segments = reserve(w, p->B * round_up(p->N, DLATTN_ROW_ALIGNMENT) / 8);
+        m->s->spans = true;
     }
     w->least = w->total;
     add_blank(m);
@@ -286,19 +282,40 @@ static int32_t check_grids(const making *m) {
     return DLATTN_OK;
 }
 
+static specialisation read_problem(const problem *p, const buffers *x, const cuda_device *device) {
+    specialisation how = {.features = dlattn__features(p), .paged = p->page > 0, .bias = choose_bias(p, x ? x->bias : NULL)};
+    how.aligned = p->D % 8 == 0 && p->E % 8 == 0 && rows_are_aligned(&p->q, x ? x->q : NULL) &&
+                  rows_are_aligned(&p->k, x ? x->k : NULL) && rows_are_aligned(&p->v, x ? x->v : NULL) &&
+                  rows_are_aligned(&p->dout, x ? x->dout : NULL);
+    how.tf32 = device->arch >= 80 && p->dtype == DLATTN_T_F32 && p->flags & DLATTN_ALLOW_TF32;
+    return how;
+}
+
 int32_t dlattn__schedule(cuda_schedule *out, const problem *p, const buffers *x, const cuda_device *device, uint64_t room,
                          char *note, int64_t note_bytes) {
     making m = {.s = out, .p = p, .device = device, .room = room, .note = note, .note_bytes = note_bytes};
     memset(out, 0, offsetof(cuda_schedule, steps)); /* steps are written whole */
     out->splits = 1;
     count_rows(out, p);
-    m.how.features = dlattn__features(p);
-    m.how.aligned = p->D % 8 == 0 && p->E % 8 == 0 && rows_are_aligned(&p->q, x ? x->q : NULL) &&
-                    rows_are_aligned(&p->k, x ? x->k : NULL) && rows_are_aligned(&p->v, x ? x->v : NULL) &&
-                    rows_are_aligned(&p->dout, x ? x->dout : NULL);
-    m.how.bias = choose_bias(p, x ? x->bias : NULL);
-    m.how.paged = p->page > 0;
-    m.how.tf32 = device->arch >= 80 && p->dtype == DLATTN_T_F32 && p->flags & DLATTN_ALLOW_TF32;
+    m.how = read_problem(p, x, device);
     int32_t status = p->op == DLATTN_OP_BACKWARD ? schedule_backward(&m, x) : schedule_forward(&m);
     return status == DLATTN_OK ? check_grids(&m) : status;
+}
+
+int32_t dlattn__schedule_bound(cuda_workspace *out, const problem *p, int32_t arch, char *note, int64_t note_bytes) {
+    const cuda_device device = dlattn__cuda_device_like(arch);
+    cuda_schedule s;
+    DLATTN_TRY(dlattn__schedule(&s, p, NULL, &device, UINT64_MAX, note, note_bytes));
+    *out = s.workspace;
+    if (p->op == DLATTN_OP_BACKWARD) return DLATTN_OK;
+    const specialisation how = read_problem(p, NULL, &device);
+    const int64_t splits = dlattn__variants_most_splits(p, &how, &device);
+    cuda_workspace w = {.total = 0};
+    reserve(&w, 1); /* the counter of tiles */
+    if (splits > 1) {
+        reserve(&w, splits * s.row_count * p->E);
+        reserve(&w, splits * s.row_count);
+    }
+    if (w.total > out->total) out->total = w.total;
+    return DLATTN_OK;
 }

@@ -26,6 +26,7 @@ typedef struct cuda_schedule {
     int64_t row_count, head_rows;
     int32_t splits, step_count, dq_columns;
     bool counts; /* blocks take tiles of rows by a counter in the workspace, which is 0 at first */
+    bool spans;  /* the workspace tells of the segments; in a forward the step that writes this clears the counter too */
     cuda_workspace workspace;
     cuda_step steps[DLATTN_MAX_STEPS];
 } cuda_schedule;
@@ -35,5 +36,8 @@ typedef struct cuda_schedule {
  * no row of the table serves p; when nothing fits into `room`, the answer is the smallest there is. */
 int32_t dlattn__schedule(cuda_schedule *out, const problem *p, const buffers *x, const cuda_device *device, uint64_t room,
                          char *note, int64_t note_bytes);
+
+/* The workspace that suffices on every device of an architecture, whichever row is chosen there. */
+int32_t dlattn__schedule_bound(cuda_workspace *out, const problem *p, int32_t arch, char *note, int64_t note_bytes);
 
 #endif

@@ -21,11 +21,14 @@
     X(dbias_sm80_cu, "dbias_sm80.cu")                                  \
     X(dq_sum_cuh, "dq_sum.cuh")                                        \
     X(dropout_mask_cu, "dropout_mask.cu")                              \
+    X(early_cuh, "early.cuh")                                          \
     X(element_cuh, "element.cuh")                                      \
     X(forward_fetch_sm90_cuh, "forward_fetch_sm90.cuh")                \
+    X(forward_hide_sm90_cuh, "forward_hide_sm90.cuh")                  \
     X(forward_keys_sm80_cuh, "forward_keys_sm80.cuh")                  \
     X(forward_rows_sm80_cuh, "forward_rows_sm80.cuh")                  \
     X(forward_segments_sm80_cuh, "forward_segments_sm80.cuh")          \
+    X(forward_segments_sm90_cuh, "forward_segments_sm90.cuh")          \
     X(forward_sm80_cu, "forward_sm80.cu")                              \
     X(forward_sm90_cu, "forward_sm90.cu")                              \
     X(generic_copy_cuh, "generic_copy.cuh")                            \
@@ -46,6 +49,8 @@
     X(scores_cuh, "scores.cuh")                                        \
     X(scores_sm80_cuh, "scores_sm80.cuh")                              \
     X(segment_ranges_sm80_cuh, "segment_ranges_sm80.cuh")              \
+    X(segment_spans_sm90_cuh, "segment_spans_sm90.cuh")                \
+    X(segments_sm90_cu, "segments_sm90.cu")                            \
     X(sequence_cuh, "sequence.cuh")                                    \
     X(shared_cache_params, "shared/cache_params.h")                    \
     X(shared_block_window, "shared/masks/block_window.h")              \

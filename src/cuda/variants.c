@@ -1,12 +1,15 @@
 /* variants.c: the table of kernels, and who of it serves a problem on a device.
  *
- * The first row that accepts a problem computes it; so the table goes from the fastest to the most capable. */
+ * The first row that accepts a problem computes it; so the table goes from the fastest to the most capable. Only Hopper's forwards
+ * are chosen by their estimated times (estimate.h). */
 #include "variants.h"
 
 #include <stdio.h>
 #include <string.h>
 
 #include "arguments.h"
+#include "estimate.h"
+#include "estimate.h"
 #include "maps.h"
 #include "options.h"
 
@@ -27,11 +30,11 @@ static int32_t forward_sm80_smem(const variant *v, int64_t head_d, int64_t head_
     return 2 * v->rows * head_e > tiles ? INT32_MAX : (int32_t)bytes;
 }
 
-/* Q, the ring of K and V, limits and ranges of rows, facts, barriers. The result leaves through the memory of Q. */
+/* Rings of Q, K and V, two jobs, barriers. The result leaves through the memory of Q. */
 static int32_t forward_sm90_smem(const variant *v, int64_t head_d, int64_t head_e, const specialisation *how) {
-    const int64_t tiles = 2 * v->rows * head_d + 2 * choice(v, "STAGES", 2) * v->keys * (head_d + head_e);
+    const int64_t tiles = 2 * choice(v, "Q_STAGES", 1) * v->rows * head_d + 2 * choice(v, "STAGES", 2) * v->keys * (head_d + head_e);
     (void)how;
-    return head_e > head_d ? INT32_MAX : (int32_t)(tiles + 8 * v->rows + (16 + 128) * (v->warps - 4) + 256);
+    return head_e > head_d ? INT32_MAX : (int32_t)(tiles + 2 * (224 + 8 * v->rows + 16 * (v->warps - 4)) + 288);
 }
 
 /* K and V, the ring of Q and dout, dS, P where warps share rows, statistics of the rows, segments, the bias, addresses. */
@@ -71,11 +74,13 @@ static int32_t dbias_sm80_smem(const variant *v, int64_t head_d, int64_t head_e,
 
 #define FORWARD(...) FORWARD_STAGED(1, 0, __VA_ARGS__)
 
-/* What is not an interval mask or a softcap is computed by others. */
-#define HOPPER(head, small, rows, keys, warps, stages, bench)                                                      \
+#define HOPPER(head, small, also, rows, keys, warps, stages, q_stages, bench)                                      \
     {"sm90", "forward_sm90.cu", "forward_sm90", DLATTN_KERNEL_FORWARD, 90, 90, HALVES, head, small,               \
-     ~(DLATTN_FEATURE_INTERVAL | DLATTN_FEATURE_SOFTCAP), rows, keys, warps, 1, {{"STAGES", stages}, {"TURNS", 1}}, \
-     forward_sm90_smem, true, bench, 0, 0, false, true}
+     ~(DLATTN_FEATURE_INTERVAL | DLATTN_FEATURE_SOFTCAP | (also)), rows, keys, warps, 1,                          \
+     {{"STAGES", stages}, {"Q_STAGES", q_stages}, {"TURNS", 1}}, forward_sm90_smem, true, bench, 0, 0, false, true}
+
+/* What is looked at element by element: three consumers have too few registers for it. */
+#define PICKED (DLATTN_FEATURE_SEGMENTS | DLATTN_FEATURE_MASK)
 
 #define BACKWARD_FOR(needed, avoided, first, last, types, head, small, rows, keys, warps, bench, stack, ...)         \
     {"sm80", "backward_sm80.cu", "backward_sm80", DLATTN_KERNEL_BACKWARD, first, last, types, head, small, avoided,  \
@@ -101,11 +106,13 @@ static int32_t dbias_sm80_smem(const variant *v, int64_t head_d, int64_t head_e,
 static const variant table[] = {
     FORWARD(80, NEWEST, HALVES, 64, true, 0, 64, 128, 4, 2, H100),
     FORWARD(80, NEWEST, HALVES, 128, true, 0, 64, 64, 4, 2, H100),
-    HOPPER(64, false, 192, 128, 16, 4, H100),
-    HOPPER(128, true, 128, 128, 12, 2, H100),
-    HOPPER(128, false, 192, 80, 16, 3, H100),
-    HOPPER(192, false, 128, 112, 12, 2, NONE),
-    HOPPER(256, false, 128, 80, 12, 2, H100),
+    HOPPER(64, false, 0, 192, 128, 16, 4, 2, H100),
+    HOPPER(64, false, PICKED, 128, 128, 12, 4, 2, H100),
+    HOPPER(128, true, PICKED, 128, 128, 12, 2, 2, H100),
+    HOPPER(128, false, 0, 192, 80, 16, 3, 2, H100),
+    HOPPER(128, false, PICKED, 128, 128, 12, 2, 2, H100),
+    HOPPER(192, false, PICKED, 128, 112, 12, 2, 1, NONE),
+    HOPPER(256, false, PICKED, 128, 80, 12, 2, 1, H100),
     /* Where two blocks of 100 KB fit. With nothing but an interval mask: biases and segments would need the space. */
     FORWARD_STAGED(2, DLATTN_FEATURE_INTERVAL, 90, 119, HALVES, 64, false, ~DLATTN_FEATURE_INTERVAL, 128, 128, 4, 2, H100),
     FORWARD_STAGED(2, DLATTN_FEATURE_INTERVAL, 90, 119, HALVES, 128, false, ~DLATTN_FEATURE_INTERVAL, 128, 64, 4, 2, H100),
@@ -155,6 +162,13 @@ int32_t dlattn__variant_home(const variant *v) { return v->bench[0] ? 90 : v->fi
 
 const variant *dlattn__variant_row(int32_t n) { return n < NUM_VARIANTS ? &table[n] : NULL; }
 
+int64_t dlattn__variant_stages(const variant *v) { return choice(v, "STAGES", 1); }
+
+void dlattn__variant_name(char out[DLATTN_VARIANT_NAME], const variant *v) {
+    snprintf(out, DLATTN_VARIANT_NAME, "%s:%dx%dx%dx%d", v->name, (int)v->rows, (int)v->keys, (int)v->warps,
+             (int)dlattn__variant_stages(v));
+}
+
 /* ---- the choice ------------------------------------------------------------------------------------------------------- */
 
 /* Few sizes, so that few kernels are compiled. Warps of the backward that share keys take 16 columns each, or twice. */
@@ -162,18 +176,12 @@ int64_t dlattn__padded_head(const variant *v, int64_t size) {
     const int64_t shared = v->kernel == DLATTN_KERNEL_BACKWARD ? 16 * choice(v, "ROW_WARPS", 1) : 0;
     const int64_t unit = v->tensor_maps ? 64 : shared > 32 ? shared : 32;
     if (v->kernel != DLATTN_KERNEL_FORWARD && size > 128) return size > 192 ? 256 : 192;
-    return (size + unit - 1) / unit * unit;
+    return (size + unit - 1) & -unit; /* a power of two */
 }
 
 int32_t dlattn__variant_smem(const variant *v, int64_t D, int64_t E, const specialisation *how) {
     if (!v->smem_bytes) return 0;
     return v->smem_bytes(v, dlattn__padded_head(v, D), dlattn__padded_head(v, E), how);
-}
-
-/* Do this row's tiles leave at least a twelfth less empty at the ends of sequences than those of half as many rows again? */
-static bool fills_better(const variant *v, const problem *p) {
-    const int64_t larger = v->rows * 3 / 2, own = (p->M + v->rows - 1) / v->rows * v->rows;
-    return 12 * ((p->M + larger - 1) / larger * larger) >= 13 * own;
 }
 
 /* Decoding, where the heads of a group share a tile; or so few tiles of twice the rows, or in the backward four times the
@@ -182,7 +190,6 @@ static bool is_small(const variant *v, const problem *p, const cuda_device *devi
     if (v->kernel == DLATTN_KERNEL_BACKWARD)
         return 2 * p->B * p->G * ((p->N + 4 * v->keys - 1) / (4 * v->keys)) <= device->multiprocessors;
     const int64_t tiles = p->B * p->H * ((p->M + 2 * v->rows - 1) / (2 * v->rows));
-    if (v->tensor_maps && fills_better(v, p)) return true;
     return (p->G > 0 && p->M * (p->H / p->G) <= v->rows) || 2 * tiles <= device->multiprocessors;
 }
 
@@ -191,6 +198,7 @@ static const char *refusal_of_maps(const problem *p, const specialisation *how, 
     if (!device->tensor_maps) return "a driver without tensor maps";
     if (!how->aligned) return "rows that are not aligned";
     if (!(p->scale > 0)) return "a scale that is not positive";
+    if (how->cramped) return "too little workspace for segments";
     return dlattn__maps_refusal(p);
 }
 
@@ -200,8 +208,6 @@ static const char *refusal(const variant *v, const problem *p, const specialisat
     if (!(v->types & 1u << p->dtype)) return "another type";
     if (p->D > v->head || p->E > v->head) return "a larger head size";
     if (how->features & v->avoided) return "a feature that is slow in it";
-    if (v->needed & ~how->features) return "no feature that it is for";
-    if (v->small && !is_small(v, p, device)) return "a larger problem";
     if (p->page && !v->pages) return "paged keys";
     if (v->tensor_maps) {
         const char *reason = refusal_of_maps(p, how, device);
@@ -213,15 +219,105 @@ static const char *refusal(const variant *v, const problem *p, const specialisat
     return NULL;
 }
 
+/* Why another row is better for the problem, though this one could compute it; NULL when it is not. */
+static const char *reluctance(const variant *v, const problem *p, const specialisation *how, const cuda_device *device) {
+    if (v->needed & ~how->features) return "no feature that it is for";
+    if (v->small && !is_small(v, p, device)) return "a larger problem";
+    return NULL;
+}
+
+/* Does the option name the row: its family, or a tile too? A name ends where a number does. */
+static bool is_named(const variant *v, const char *option) {
+    char name[DLATTN_VARIANT_NAME];
+    const size_t length = strlen(option);
+    if (strcmp(option, v->name) == 0) return true; /* most often, and at once */
+    if (strncmp(option, v->name, strlen(v->name)) != 0) return false;
+    dlattn__variant_name(name, v);
+    return strncmp(name, option, length) == 0 && strchr(":x", name[length]);
+}
+
+/* Of the tuned rows that serve a forward the one that is estimated to take the least time; NULL when there is none. Rows for much
+ * larger heads are not asked: all they could do is waste. */
+static const variant *find_fastest(const problem *p, const specialisation *how, const cuda_device *device) {
+    const int64_t size = p->D > p->E ? p->D : p->E, most = (size + 63) / 64 * 64 + 64;
+    const variant *best = NULL;
+    double shortest = 0;
+    for (const variant *v = table; v < table + NUM_VARIANTS; v++) {
+        if (v->kernel != DLATTN_KERNEL_FORWARD || !v->tuned || v->head > most || refusal(v, p, how, device)) continue;
+        const double time = dlattn__estimate(v, p, how, device);
+        if (!best || time < shortest) best = v, shortest = time;
+    }
+    return best;
+}
+
+/* All that find_fastest depends on. */
+typedef struct choice_key {
+    int64_t sizes[14];
+    uint32_t flags;
+    int32_t dtype;
+    cuda_device device;
+    specialisation how;
+    bool packed, paged, mapped, placed; /* q is packed; keys lie in pages; tensor maps serve; positions are tensors */
+} choice_key;
+
+static void fill_key(choice_key *key, const problem *p, const specialisation *how, const cuda_device *device) {
+    memset(key, 0, sizeof *key); /* the padding too */
+    const int64_t sizes[14] = {p->B, p->H, p->G, p->M, p->N, p->D, p->E, p->window_left, p->window_right, p->block_size, p->block_count,
+                               p->q_start, p->k_start, p->q.extent[1]};
+    memcpy(key->sizes, sizes, sizeof sizes);
+    key->flags = p->flags;
+    key->dtype = p->dtype;
+    key->device = *device;
+    key->how = *how;
+    key->packed = p->packed_q;
+    key->paged = p->page > 0;
+    key->mapped = !refusal_of_maps(p, how, device);
+    key->placed = p->q_starts.dtype || p->k_starts.dtype;
+}
+
+/* Estimates take most of a microsecond together, so each thread remembers its last few. They follow from the key alone. */
+static const variant *fastest(const problem *p, const specialisation *how, const cuda_device *device) {
+    enum { REMEMBERED = 4 };
+    static _Thread_local struct {
+        choice_key key;
+        const variant *found;
+    } recent[REMEMBERED];
+    static _Thread_local uint32_t next;
+    choice_key key;
+    fill_key(&key, p, how, device);
+    for (int32_t n = 0; n < REMEMBERED; n++)
+        if (recent[n].found && memcmp(&recent[n].key, &key, sizeof key) == 0) return recent[n].found;
+    const variant *found = find_fastest(p, how, device);
+    recent[next % REMEMBERED].found = found;
+    recent[next++ % REMEMBERED].key = key;
+    return found;
+}
+
+int64_t dlattn__variants_most_splits(const problem *p, const specialisation *how, const cuda_device *device) {
+    int64_t most = 1;
+    for (const variant *v = table; v < table + NUM_VARIANTS; v++) {
+        if (v->kernel != DLATTN_KERNEL_FORWARD || refusal(v, p, how, device)) continue;
+        const tiling t = dlattn__tile(v, p, how, device);
+        if (t.splits > most) most = t.splits;
+    }
+    return most;
+}
+
 const variant *dlattn__variant_for(int32_t kernel, const problem *p, const specialisation *how,
                                    const cuda_device *device, char *note, int64_t note_bytes) {
     const char *forced = dlattn__option("cuda_variant");
     if (forced && strcmp(forced, "auto") == 0) forced = NULL;
+    const bool by_tile = forced && strchr(forced, ':');
     const char *reason = "no kernel of this name";
+    if (!forced && kernel == DLATTN_KERNEL_FORWARD && device->arch == 90) {
+        const variant *best = fastest(p, how, device);
+        if (best) return best;
+    }
     for (int32_t n = 0; n < NUM_VARIANTS; n++) {
         const variant *v = &table[n];
-        if (v->kernel != kernel || (forced && (v->small || strcmp(v->name, forced) != 0))) continue;
+        if (v->kernel != kernel || (forced && ((v->small && !by_tile) || !is_named(v, forced)))) continue;
         reason = refusal(v, p, how, device);
+        if (!reason && !by_tile) reason = reluctance(v, p, how, device);
         if (!reason) return v;
     }
     snprintf(note, (size_t)note_bytes, "%s: no kernel for it: %s", forced ? forced : "auto", reason);
@@ -245,6 +341,12 @@ kernel_request dlattn__plain_request(const char *file, const char *entry) {
 kernel_request dlattn__convert_request(int64_t head_d) {
     kernel_request r = dlattn__plain_request("convert_dq.cu", "convert_dq");
     define(&r, "HEAD_D", head_d);
+    return r;
+}
+
+kernel_request dlattn__segments_request(const variant *v) {
+    kernel_request r = dlattn__plain_request("segments_sm90.cu", "segments_sm90");
+    define(&r, "BN", v->keys);
     return r;
 }
 

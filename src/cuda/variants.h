@@ -32,6 +32,7 @@ typedef struct specialisation {
     bool dbias;     /* backward: dbias is written by the main pass */
     bool tf32;      /* readable kernels: products on tensor cores */
     bool paged;     /* forward: keys lie in pages */
+    bool cramped;   /* forward: no room for what kernels with tensor maps are told of segments */
     int32_t bias;   /* DLATTN_BIAS_BY_X */
     uint32_t features; /* DLATTN_FEATURE_X */
 } specialisation;
@@ -40,13 +41,14 @@ enum { DLATTN_MAX_CHOICES = 6 };
 
 /* One row: a kernel with the tile that was best. Its launches have 32 * warps threads. */
 typedef struct variant {
-    const char *name;  /* what the option "cuda_variant" forces; several rows share it */
+    const char *name;  /* the family that the option "cuda_variant" forces; several rows share it */
     const char *file, *entry;
     int32_t kernel;    /* DLATTN_KERNEL_X */
     int32_t first_arch, last_arch;
     uint32_t types;    /* of q, one bit per DLATTN_T_X */
     int32_t head;      /* the largest D and E */
-    bool small;        /* only where its tile holds all rows of a key head, or larger tiles would be too few */
+    bool small;        /* only where its tile holds all rows of a key head, or larger tiles would be too few; not where rows are chosen
+                          by estimated times, and not by the name of its family alone */
     uint32_t avoided;  /* DLATTN_FEATURE_X that another row computes faster */
     int32_t rows, keys, warps;
     int32_t residents; /* blocks that share a multiprocessor */
@@ -61,9 +63,18 @@ typedef struct variant {
     bool tensor_maps;  /* fetches tiles by the copy engine; then it neither packs rows nor splits keys */
 } variant;
 
-/* The first row that computes `kernel` of p on the device, or NULL with the reasons in `note`. */
+/* The row that computes `kernel` of p on the device, or NULL with the reasons in `note`: the first one that does; of the forward on
+ * Hopper, where all rows have been timed, the one that is estimated to be the fastest (estimate.h). */
 const variant *dlattn__variant_for(int32_t kernel, const problem *p, const specialisation *how,
                                    const cuda_device *device, char *note, int64_t note_bytes);
+
+/* The most pieces of keys that any row makes of a forward on the device. */
+int64_t dlattn__variants_most_splits(const problem *p, const specialisation *how, const cuda_device *device);
+
+/* The row's name for people and for the option: FAMILY:ROWSxKEYSxWARPSxSTAGES. The option forces every row whose name begins
+ * as it does; rows of one name differ in their largest head size alone. */
+enum { DLATTN_VARIANT_NAME = 64 };
+void dlattn__variant_name(char out[DLATTN_VARIANT_NAME], const variant *v);
 
 /* The request of a row. D and E are those of the problem. */
 kernel_request dlattn__variant_request(const variant *v, int32_t type, int64_t D, int64_t E, const specialisation *how);
@@ -74,6 +85,9 @@ int32_t dlattn__variants_requests(kernel_request *out, const variant **rows, int
 
 /* D or E as the row's kernel computes it. */
 int64_t dlattn__padded_head(const variant *v, int64_t size);
+
+/* How many tiles of keys are in shared memory at once. */
+int64_t dlattn__variant_stages(const variant *v);
 
 /* Bytes of dynamic shared memory of the row for head sizes D and E. */
 int32_t dlattn__variant_smem(const variant *v, int64_t D, int64_t E, const specialisation *how);
@@ -86,6 +100,9 @@ const variant *dlattn__variant_row(int32_t n);
 
 /* Requests of the kernels that have no variants (blank, combine and so on), by entry. */
 kernel_request dlattn__plain_request(const char *file, const char *entry);
+
+/* What tells a forward with tensor maps of the segments, by 64 rows and by the row's tiles of keys. */
+kernel_request dlattn__segments_request(const variant *v);
 
 /* What turns the sum of dq into dq, for the padded head size of the kernel that summed. */
 kernel_request dlattn__convert_request(int64_t head_d);

@@ -74,6 +74,10 @@ int32_t dlattn__variants_requests(kernel_request *out, const variant **rows, int
     }
     for (int32_t n = 0; (v = dlattn__variant_row(n)); n++) {
         if (arch < v->first_arch || arch > v->last_arch) continue;
+        if (v->tensor_maps && !(v->avoided & DLATTN_FEATURE_SEGMENTS)) {
+            kernel_request r = dlattn__segments_request(v);
+            add(&list, &r, NULL);
+        }
         for (int32_t type = DLATTN_T_F16; type <= DLATTN_T_F32; type++)
             if (v->types & 1u << type)
                 add_row(&list, v, type, v->tuned && arch == dlattn__variant_home(v) && type == DLATTN_T_BF16);

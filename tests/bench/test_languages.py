@@ -54,6 +54,8 @@ def test_every_language_writes_the_same_schema(document, cases):
         assert all(isinstance(result[name], (int, float)) and result[name] > 0 for name in NUMBERS), result
         assert isinstance(result["repeats"], int) and result["repeats"] >= 5 and result["threads"] == 2
         assert result["problem"] == cases[result["case"]]
+        by_tiles = result["isa"] == "amx" and result["dtype"] == "bf16"
+        assert (result["peak_isa"] == "amx") == by_tiles and result["gflops"] < 1.1 * result["peak_gflops"], result
 
 
 def test_every_language_runs_every_case(document):

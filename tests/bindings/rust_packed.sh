@@ -5,6 +5,7 @@
 # usage: rust_packed.sh <folder> <folder that holds dlpack/dlpack.h>     a skip (77) without cargo, as rust.sh
 set -euo pipefail
 cd "$(dirname "$0")/../.."
+top=$PWD
 skip() {
     echo "skipped: $*"
     [ -n "${DLATTN_NO_SKIP:-}" ] && exit 1 || exit 77
@@ -32,7 +33,12 @@ ndarray = "*"
 [patch.crates-io]
 dlattn-sys = { path = "../dlattn-sys-0.1.0" }
 EOF
-cat >program/src/main.rs <<'EOF'
+{ # README.md's lines as they stand
+    echo 'fn readme(q: Array4<f32>, k: Array4<f32>, v: Array4<f32>, dout: Array4<f32>) -> dlattn::Result<()> {'
+    "$top"/tests/bindings/readme_block.sh rust
+    echo 'assert_eq!((gradients.dq.shape(), gradients.dv.shape()), (q.shape(), v.shape())); Ok(()) }'
+} >program/src/main.rs
+cat >>program/src/main.rs <<'EOF'
 use ndarray::Array4;
 
 fn main() -> dlattn::Result<()> {
@@ -41,6 +47,7 @@ fn main() -> dlattn::Result<()> {
     let forward = attention.forward()?;
     assert_eq!(forward.out[[0, 0, 0, 0]], 1.0);
     assert_eq!(attention.backward(&forward, &q)?.dq.shape(), q.shape());
+    readme(q.clone(), q.clone(), q.clone(), q.clone())?;
     assert!(dlattn::explain().contains("backend: cuda"), "the CUDA backend travels in the library");
     println!("libdlattn {}", dlattn::version());
     Ok(())

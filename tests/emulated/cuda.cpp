@@ -192,6 +192,9 @@ int cuMemAlloc_v2(u64 *address, size_t bytes) {
 int cuMemFree_v2(u64 address) { return free((void *)(uintptr_t)address), 0; }
 int cuMemcpyHtoDAsync_v2(u64 to, const void *from, size_t bytes, void *) { return memcpy((void *)(uintptr_t)to, from, bytes), 0; }
 int cuMemcpyDtoHAsync_v2(void *to, u64 from, size_t bytes, void *) { return memcpy(to, (void *)(uintptr_t)from, bytes), 0; }
+int cuMemcpyDtoDAsync_v2(u64 to, u64 from, size_t bytes, void *) {
+    return record([=] { return memcpy((void *)(uintptr_t)to, (const void *)(uintptr_t)from, bytes), 0; });
+}
 int cuMemsetD8Async(u64 to, unsigned char value, size_t bytes, void *) {
     return record([=] { return memset((void *)(uintptr_t)to, value, bytes), 0; });
 }

@@ -55,6 +55,12 @@ static inline float __fdividef(float a, float b) { return a / b; }
 static inline int __popc(unsigned x) { return __builtin_popcount(x); }
 static inline int __ffs(int x) { return __builtin_ffs(x); }
 static inline int __clz(int x) { return x ? __builtin_clz((unsigned)x) : 32; }
+static inline unsigned __byte_perm(unsigned x, unsigned y, unsigned which) {
+    const uint64_t both = (uint64_t)y << 32 | x;
+    unsigned r = 0;
+    for (int n = 0; n < 4; n++) r |= (unsigned)(both >> (which >> 4 * n & 7) * 8 & 255) << 8 * n;
+    return r;
+}
 
 static inline float half_as_float(unsigned short h) {
     const unsigned sign = (h & 0x8000u) << 16, magnitude = h & 0x7fffu;

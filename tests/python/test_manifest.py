@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import dlattn
+import pytest
 from dlattn import _library, _raw
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -19,7 +20,8 @@ def test_generated_files_are_not_stale():
     assert result.returncode == 0, result.stdout + result.stderr
 
 
-def test_a_stale_file_is_noticed(tmp_path):
+@pytest.mark.parametrize("new", ["int64_t num_threads;", "int32_t num_threads, reserved0;\n    int64_t added;"])
+def test_a_stale_file_is_noticed(new, tmp_path):
     generated = ("bindings/abi.json", "bindings/python/src/dlattn/_raw.py", "tests/abi/manifest.h",
                  "bindings/julia/DLAttn/src/raw.jl", "bindings/rust/dlattn-sys/src/raw.rs")
     for part in ("bindings/manifest.py", "bindings/emit.py", "bindings/emit_julia.py", "bindings/emit_rust.py",
@@ -28,7 +30,7 @@ def test_a_stale_file_is_noticed(tmp_path):
         target.parent.mkdir(parents=True, exist_ok=True)
         target.write_text((ROOT / part).read_text())
     header = tmp_path / "include/dlattn/dlattn.h"
-    header.write_text(header.read_text().replace("int32_t num_threads, reserved0;", "int64_t num_threads;"))
+    header.write_text(header.read_text().replace("int32_t num_threads, reserved0;", new))
     result = subprocess.run([sys.executable, tmp_path / "bindings/manifest.py", "--check"], capture_output=True,
                             text=True)
     assert result.returncode == 1

@@ -148,11 +148,45 @@ def test_bad_input():
         attention(q, k, v, dropout=0.5, seed=2**64)
     with pytest.raises(dlattn.ArgumentError, match="alibi_slopes requires grad"):
         attention(q, k, v, alibi_slopes=torch.ones(4, requires_grad=True))
-    with pytest.raises(dlattn.ArgumentError, match="k: Tensor gives no DLPack tensor"):
+    with pytest.raises(dlattn.ArgumentError, match="k: Tensor gives no DLPack tensor.*[^\n]$"):
         attention(q, k.to_sparse(), v)
+    for name, others in (("q", (q.numpy(), k, v)), ("k", (q, k.numpy(), v)), ("v", (q, k, None))):
+        with pytest.raises(dlattn.ArgumentError, match=f"{name} is of type .*; expected a torch.Tensor"):
+            attention(*others)
+    with pytest.raises(dlattn.ArgumentError, match="bias is of type ndarray; expected a torch.Tensor"):
+        attention(q, k, v, bias=q.numpy())
+    for name, value in (("softcap", "much"), ("scale", "much"), ("num_threads", 1.5), ("out_dtype", "float64")):
+        with pytest.raises(dlattn.ArgumentError, match=f"{name} is {value!r}"):
+            attention(q, k, v, **{name: value})
+    for shape in ((), (8,), (2, 8), (5, 2, 8), (1, 1, 5, 2, 8)):
+        x = torch.ones(shape, dtype=q.dtype, requires_grad=True)
+        with pytest.raises(dlattn.ShapeError, match=f"q has rank {len(shape)}, expected 4"):
+            attention(x, x, x)
     with pytest.raises(dlattn.ArgumentError, match="window"):
         attention(q, k, v, window=2**70)
     assert torch.isfinite(attention(q, k, v)).all(), "refused calls leave nothing behind"
+
+
+def test_negative_views():
+    """torch keeps the sign of such a view to itself; DLPack would hand the numbers over without it."""
+    negative = normal(1, 5, 2, 8, dtype=torch.complex128).conj().imag.requires_grad_()
+    positive, others = negative.detach().resolve_neg().requires_grad_(), [normal(1, 5, 2, 8) for _ in range(2)]
+    assert negative.is_neg() and not positive.is_neg()
+    grads = [torch.autograd.grad(attention(x, *others, causal=True).square().sum(), x)[0] for x in (negative, positive)]
+    assert torch.equal(*grads)
+    assert torch.equal(*(attention(others[0], x.detach(), others[1]) for x in (negative, positive)))
+    bias = negative.detach()[0, :, 0, :5]
+    assert torch.equal(*(attention(*others, others[0], bias=x) for x in (bias, bias.resolve_neg())))
+    with pytest.raises(dlattn.ArgumentError, match="k is a negative view; expected k.resolve_neg"):
+        dlattn.attention(others[0], negative.detach(), others[1])
+
+
+def test_numbers_as_tensors():
+    q, k, v, *_ = (x.detach() for x in small())
+    for name, number, given in (("positions", (7, 4), (torch.tensor(7), torch.tensor(4))), ("scale", 0.5, torch.tensor(0.5)),
+                                ("seed", 2**63 - 1, torch.tensor(2**63 - 1))):
+        options = dict(causal=True, dropout=0.5 if name == "seed" else 0.0)
+        assert torch.equal(*(attention(q, k, v, **options, **{name: value}) for value in (number, given)))
 
 
 def test_options_of_one_call_are_not_those_of_the_next():

@@ -117,6 +117,9 @@ Test(cuda_backend, a_forward_is_one_launch_with_the_callers_addresses) {
     cr_expect(p->heads_per_group == H / G && p->splits == 1 && p->row_tiles == 1 && p->features == 0);
     cr_expect_eq(seen.grid[0], (unsigned int)(B * H));
     cr_expect(seen.pushes == 0, "the current context is the right one");
+    c.exec.workspace_bytes = UINT64_MAX; /* that is not there: nor does this call need it */
+    expect(dlattn_forward(c.a, c.o, &c.exec), DLATTN_OK, "");
+    cr_expect_eq(seen.launches, 2);
 }
 
 Test(cuda_backend, the_other_device_gets_its_own_context) {
@@ -150,6 +153,8 @@ Test(cuda_backend, a_backward_needs_the_workspace_it_asks_for) {
     begin(0);
     expect(dlattn_backward_workspace(c.a, c.g, NULL, &bytes, &least), DLATTN_OK, "");
     cr_assert(bytes >= least && least > 0 && bytes <= sizeof workspace);
+    expect(dlattn_backward(c.a, c.g, &c.exec), DLATTN_ERR_WORKSPACE, "workspace is NULL, expected at least");
+    c.exec.workspace_bytes = UINT64_MAX;
     expect(dlattn_backward(c.a, c.g, &c.exec), DLATTN_ERR_WORKSPACE, "workspace is NULL, expected at least");
     c.exec.workspace = workspace;
     c.exec.workspace_bytes = least - 1;

@@ -3,6 +3,7 @@
 #include <string.h>
 
 #include "arguments.h"
+#include "options.h"
 #include "schedule.h"
 
 static const int32_t archs[] = DLATTN_ARCHS;
@@ -104,12 +105,13 @@ Test(cuda_schedule, keys_in_pages_take_the_same_tiles) {
 Test(cuda_schedule, blocks_of_the_hopper_forward_stay) {
     problem p = make_forward(DLATTN_T_BF16, 1, 16, 4, 16384, 16384, 128);
     cuda_schedule s = made(&p, 90, UINT64_MAX);
-    const int64_t multiprocessors = dlattn__cuda_device_like(90).multiprocessors, tiles = (16384 + s.main->rows - 1) / s.main->rows * 16;
+    const int64_t multiprocessors = dlattn__cuda_device_like(90).multiprocessors;
     cr_expect(launches(&s, "forward_sm90") && s.steps[0].blocks == multiprocessors && !s.counts && s.workspace.total == 0);
     p.flags = DLATTN_CAUSAL;
     s = made(&p, 90, UINT64_MAX);
     cr_expect(launches(&s, "forward_sm90") && s.steps[0].blocks == multiprocessors && s.counts && s.workspace.total == 256);
     s = made(&p, 90, 0);
+    const int64_t tiles = (16384 + s.main->rows - 1) / s.main->rows * 16;
     cr_expect(launches(&s, "forward_sm90") && s.steps[0].blocks == tiles && !s.counts && s.workspace.total == 0);
 }
 
@@ -151,6 +153,43 @@ Test(cuda_schedule, the_hopper_forward_takes_what_tensor_maps_describe) {
     old.tensor_maps = false;
     cr_assert_eq(dlattn__schedule(&s, &plain, NULL, &old, UINT64_MAX, note, sizeof note), DLATTN_OK);
     cr_expect(launches(&s, "forward_sm80"));
+}
+
+/* Every row of the table can be asked for by its name, is then taken or refuses, and says who it is. */
+Test(cuda_schedule, a_row_that_is_forced_is_taken_or_refuses) {
+    problem problems[] = {make_forward(DLATTN_T_BF16, 2, 16, 4, 4096, 4096, 64), make_forward(DLATTN_T_F16, 1, 8, 8, 1, 8192, 128),
+                          make_forward(DLATTN_T_BF16, 1, 4, 4, 100, 300, 192), make_forward(DLATTN_T_BF16, 2, 4, 4, 1000, 1000, 128)};
+    problems[3].bias = dense(DLATTN_T_BF16, 1, 1, 1000, 1000);
+    const cuda_device device = dlattn__cuda_device_like(90);
+    int taken = 0, refused = 0;
+    for (int32_t n = 0; dlattn__variant_row(n); n++) {
+        char name[DLATTN_VARIANT_NAME], found[DLATTN_VARIANT_NAME], note[256];
+        dlattn__variant_name(name, dlattn__variant_row(n));
+        if (dlattn__variant_row(n)->kernel != DLATTN_KERNEL_FORWARD) continue;
+        cr_assert_eq(dlattn__option_set("cuda_variant", name), DLATTN_OK, "%s", name);
+        for (size_t m = 0; m < sizeof problems / sizeof problems[0]; m++) {
+            cuda_schedule s;
+            if (dlattn__schedule(&s, &problems[m], NULL, &device, UINT64_MAX, note, sizeof note) == DLATTN_OK) {
+                dlattn__variant_name(found, s.main);
+                cr_expect_str_eq(found, name);
+                cr_expect(s.main->head >= problems[m].D && s.main->first_arch <= 90 && s.main->last_arch >= 90, "%s", name);
+                cr_expect(!problems[m].bias.dtype || !s.main->tensor_maps || !(s.main->avoided & DLATTN_FEATURE_BIAS), "%s", name);
+                taken++;
+            } else {
+                cr_expect(strncmp(note, name, strlen(name)) == 0 && strstr(note, "no kernel for it"), "%s", note);
+                refused++;
+            }
+        }
+    }
+    cr_assert(taken > 20 && refused > 10, "%d, %d", taken, refused);
+    cuda_schedule s;
+    char note[256];
+    cr_assert_eq(dlattn__option_set("cuda_variant", "sm80:64x48"), DLATTN_OK);
+    cr_expect_eq(dlattn__schedule(&s, &problems[0], NULL, &device, UINT64_MAX, note, sizeof note), DLATTN_ERR_UNSUPPORTED);
+    cr_expect(strstr(note, "sm80:64x48: no kernel for it: no kernel of this name"), "%s", note);
+    cr_assert_eq(dlattn__option_set("cuda_variant", "sm80:128x6"), DLATTN_OK, "the beginning of a number");
+    cr_expect_eq(dlattn__schedule(&s, &problems[0], NULL, &device, UINT64_MAX, note, sizeof note), DLATTN_ERR_UNSUPPORTED);
+    dlattn__option_set("cuda_variant", NULL);
 }
 
 Test(cuda_schedule, dq_is_reduced_when_there_is_room_and_order_is_free) {
@@ -227,11 +266,11 @@ Test(cuda_schedule, rows_outside_sequences_are_blanked) {
 
 Test(cuda_schedule, unaligned_rows_take_the_unaligned_kernel) {
     problem p = make_forward(DLATTN_T_BF16, 1, 4, 4, 1024, 1024, 64);
-    cuda_schedule s = made(&p, 90, UINT64_MAX);
+    cuda_schedule s = made(&p, 80, UINT64_MAX);
     if (!s.main->tuned) return;
     cr_expect_eq(defined(&s.steps[0].request, "ALIGNED"), 1);
     p.k.stride[1] += 1;
-    s = made(&p, 90, UINT64_MAX);
+    s = made(&p, 80, UINT64_MAX);
     cr_expect_eq(defined(&s.steps[0].request, "ALIGNED"), 0);
 }
 
@@ -252,18 +291,38 @@ Test(cuda_schedule, packed_rows_have_tiles_of_their_own) {
 }
 
 Test(cuda_schedule, a_bound_covers_every_device) {
-    const problem p = make_forward(DLATTN_T_F16, 1, 8, 8, 16, 65536, 128);
-    for (int n = 0; n < NUM_ARCHS; n++) {
-        const cuda_schedule bound = made(&p, archs[n], UINT64_MAX);
+    problem problems[] = {make_forward(DLATTN_T_F16, 1, 8, 8, 16, 65536, 128), make_forward(DLATTN_T_BF16, 2, 16, 4, 1, 8192, 64),
+                          make_forward(DLATTN_T_BF16, 1, 4, 4, 300, 4096, 192), make_backward(DLATTN_T_F16, 2, 8, 2, 512, 512, 128)};
+    problems[1].flags = DLATTN_CAUSAL | DLATTN_WINDOW, problems[1].window_left = 2047, problems[1].window_right = -1;
+    for (int n = 0; n < NUM_ARCHS * 4; n++) {
+        const problem *p = &problems[n % 4];
+        cuda_workspace bound;
+        char note[256];
+        cr_assert_eq(dlattn__schedule_bound(&bound, p, archs[n / 4], note, sizeof note), DLATTN_OK, "%s", note);
         for (int32_t multiprocessors = 1; multiprocessors <= 200; multiprocessors += 13) {
-            cuda_device device = dlattn__cuda_device_like(archs[n]);
+            cuda_device device = dlattn__cuda_device_like(archs[n / 4]);
             cuda_schedule s;
-            char note[256];
             device.multiprocessors = multiprocessors;
-            cr_assert_eq(dlattn__schedule(&s, &p, NULL, &device, UINT64_MAX, note, sizeof note), DLATTN_OK);
-            cr_expect(s.workspace.total <= bound.workspace.total);
+            cr_assert_eq(dlattn__schedule(&s, p, NULL, &device, UINT64_MAX, note, sizeof note), DLATTN_OK);
+            cr_expect(s.workspace.total <= bound.total && s.workspace.least <= bound.least, "problem %d, sm_%d with %d", n % 4,
+                      (int)archs[n / 4], (int)multiprocessors);
         }
     }
+}
+
+/* A window's short piece of long keys is not cut into pieces that hold nothing. */
+Test(cuda_schedule, pieces_are_of_the_keys_that_are_seen) {
+    problem p = make_forward(DLATTN_T_BF16, 1, 8, 8, 1, 65536, 64);
+    const cuda_schedule whole = made(&p, 80, UINT64_MAX);
+    p.flags = DLATTN_CAUSAL | DLATTN_WINDOW, p.window_left = 2047, p.window_right = -1;
+    const cuda_schedule window = made(&p, 80, UINT64_MAX);
+    cr_expect(whole.splits > 8 && window.splits == 8, "%d, %d", (int)whole.splits, (int)window.splits);
+    p.window_left = 255;
+    cr_expect_eq(made(&p, 80, UINT64_MAX).splits, 1);
+    p.window_left = INT64_MAX;
+    cr_expect_eq(made(&p, 80, UINT64_MAX).splits, whole.splits);
+    p.flags = DLATTN_BLOCK_WINDOW, p.block_size = 512, p.block_count = 4;
+    cr_expect_eq(made(&p, 80, UINT64_MAX).splits, 8);
 }
 
 Test(cuda_schedule, unequal_head_sizes_fit_the_warps) {

@@ -122,6 +122,17 @@ Test(options, bad_names_and_values) {
     expect_option("log", "yes", DLATTN_ERR_ARGUMENT, "log is \"yes\", expected 0 or 1");
 }
 
+Test(options, kernels_are_named_by_family_and_tile) {
+    static const char *const good[] = {"auto", "generic", "sm80", "sm90", "sm80:128x64", "sm90:192x80x16", "sm90:192x80x16x3"};
+    static const char *const bad[] = {"", "sm", "sm8", "sm800", "sm80:", "sm80:128", "sm80:128x", "sm80:x64", "sm80:128x64x4x1x1",
+                                      "sm80:128x64 ", "sm80:12800x64", "sm80:-1x64", "auto:128x64", "SM80"};
+    for (size_t n = 0; n < sizeof good / sizeof good[0]; n++) expect_option("cuda_variant", good[n], DLATTN_OK, "");
+    for (size_t n = 0; n < sizeof bad / sizeof bad[0]; n++)
+        expect_option("cuda_variant", bad[n], DLATTN_ERR_ARGUMENT, "expected auto, generic, sm80 or sm90, or one of these with a tile");
+    cr_expect_str_eq(dlattn__option("cuda_variant"), "sm90:192x80x16x3", "a bad value changes nothing");
+    expect_option("cuda_variant", NULL, DLATTN_OK, "");
+}
+
 Test(options, missing_instruction_set_is_unsupported) {
 #if defined(__x86_64__)
     expect_option("cpu_isa", "neon", DLATTN_ERR_UNSUPPORTED, "cpu_isa is neon, which this machine or this build lacks");

@@ -26,6 +26,29 @@ if CUDA.functional()
         check_problem(T, (2, 5, 7, 4, 2, 8, 8); to=CUDA.CuArray, causal=true, sinks=true)
         check_problem(T, (1, 17, 33, 2, 2, 16, 8); to=CUDA.CuArray, window=(2, 1), bias=(33, 17, 2, 1))
     end
+    @testset "permuted arrays and gradients through views on the device" begin
+        q, k, v = randn(Float32, 8, 5, 2, 1), randn(Float32, 8, 9, 2, 2), randn(Float32, 8, 9, 2, 2) # (D, tokens, heads, B)
+        dout, dlse = randn(Float32, 8, 2, 5, 1), randn(Float32, 5, 2, 1)
+        turned(x) = PermutedDimsArray(x, (1, 3, 2, 4))
+        part(x) = view(turned(x), :, :, 2:8, 2:2) # keys 2 to 8 of the second sequence
+        arguments(to) = turned(to(q)), part(to(k)), part(to(v))
+        function all_of(to)
+            out, lse = attention(arguments(to)...; causal=true, return_lse=true)
+            g = attention_backward(to(dout), arguments(to)..., out, lse; dlse=to(dlse), causal=true)
+            return map(Array, (out, lse, g.dq, g.dk, g.dv))
+        end
+        for (found, wanted) in zip(all_of(CUDA.CuArray), all_of(identity))
+            @test found ≈ wanted rtol = 256 * eps(Float32)
+        end
+        value, pull = rrule(attention, arguments(CUDA.CuArray)...; causal=true, return_lse=true)
+        expected, back = rrule(attention, arguments(identity)...; causal=true, return_lse=true)
+        for (found, wanted) in zip(pull((ZeroTangent(), CUDA.CuArray(dlse)))[2:4], back((ZeroTangent(), dlse))[2:4])
+            @test Array(unthunk(found)) ≈ unthunk(wanted) rtol = 256 * eps(Float32)
+        end
+        into = CUDA.CuArray(zeros(Float32, 8, 5, 2, 1))
+        @test attention(arguments(CUDA.CuArray)...; causal=true, out=turned(into)) isa PermutedDimsArray
+        @test Array(into) ≈ PermutedDimsArray(expected[1], (1, 3, 2, 4)) rtol = 64 * eps(Float32)
+    end
     @testset "views, rules and messages on the device" begin
         q, k, dout = randn(Float32, 8, 2, 6, 1), randn(Float32, 8, 2, 9, 1), randn(Float32, 8, 2, 6, 1)
         Q, K, Dout = map(CUDA.CuArray, (q, k, dout))

@@ -16,6 +16,7 @@ ATTENTION = struct.Struct(f"=qQQQ{sizeof(_raw.dlattn_attention) - 32}x")
 OUTPUTS = struct.Struct(f"=qQ{sizeof(_raw.dlattn_outputs) - 16}x")
 GRADIENTS = struct.Struct(f"=q9Q{sizeof(_raw.dlattn_gradients) - 80}x")
 EXEC = struct.Struct(f"=qQQQ{sizeof(_raw.dlattn_exec) - 32}x")
+PROMISED = 2**64 - 1  # bytes of a workspace that is not there yet: a call on CUDA refuses if it would use any
 
 
 class Slot:
@@ -33,7 +34,7 @@ class Loans(list):
 
     Its C structs are filled anew for each call: to make them would take a third of the time before the launch."""
 
-    __slots__ = ("run", "slots", "used", "attention", "outputs", "gradients", "exec", "needed")
+    __slots__ = ("run", "slots", "used", "attention", "outputs", "gradients", "exec", "needed", "asks")
 
     def __init__(self):
         self.run: Optional[Run] = None
@@ -41,6 +42,7 @@ class Loans(list):
         self.attention, self.outputs, self.exec = _raw.dlattn_attention(), _raw.dlattn_outputs(), _raw.dlattn_exec()
         self.gradients = _raw.dlattn_gradients()
         self.needed = ctypes.c_uint64()  # bytes of workspace
+        self.asks: set = set()  # functions whose last call on CUDA used a workspace: they ask for its size first
 
     @staticmethod
     def take() -> Loans:
@@ -82,23 +84,37 @@ class Loans(list):
         run = self.run
         if run is None:
             status = function(subject, result, exec_)
+        elif workspace is None:
+            status = function(subject, result, self.exec)
         else:
-            exec_ = self.exec
-            if workspace is not None:
-                status = workspace(subject, result, exec_, self.needed, None)
-                if status:
-                    check(status)
-                size = self.needed.value
-                if size:
-                    owner, address = run.framework.workspace(size, run.device, run.stream)
-                    EXEC.pack_into(exec_, 0, EXEC.size, run.stream, address, size)
-                    self.append(owner)
-            status = function(subject, result, exec_)
+            status = self._launch_with(workspace, function, subject, result)
         if status:
             check(status)
         if run is not None and (run.others or run.waits):
             run.finish()
         self.release()
+
+
+    def _launch_with(self, workspace, function, subject, result) -> int:
+        """On CUDA, with the workspace that the call uses, if any: it tries without one where it did without the last time."""
+        exec_, run = self.exec, self.run
+        if function not in self.asks:
+            EXEC.pack_into(exec_, 0, EXEC.size, run.stream, 0, PROMISED)
+            status = function(subject, result, exec_)
+            if status != _raw.DLATTN_ERR_WORKSPACE:
+                return status
+            self.asks.add(function)
+        status = workspace(subject, result, exec_, self.needed, None)
+        if status:
+            return status
+        size = self.needed.value
+        if size:
+            owner, address = run.framework.workspace(size, run.device, run.stream)
+            EXEC.pack_into(exec_, 0, EXEC.size, run.stream, address, size)
+            self.append(owner)
+        else:
+            self.asks.discard(function)
+        return function(subject, result, exec_)
 
 
 class Run:

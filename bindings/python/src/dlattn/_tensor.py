@@ -147,6 +147,8 @@ def _borrower_of_torch(framework, export) -> Borrower:
                 raise argument_error(f"{name} requires grad, and this call records nothing for autograd; expected "
                                      f"{name}.detach(), or a call under torch.no_grad()")
             array = array.detach()
+        if array.is_neg():  # the sign is torch's secret: DLPack would tell the numbers without it
+            raise argument_error(f"{name} is a negative view; expected {name}.resolve_neg()")
         try:
             if export is None:  # before 2.10
                 capsule = torch.utils.dlpack.to_dlpack(array)
@@ -162,7 +164,8 @@ def _borrower_of_torch(framework, export) -> Borrower:
                 loans.append(array)
                 address = slot.address
         except (BufferError, RuntimeError, TypeError, ValueError) as reason:
-            raise argument_error(f"{name}: {type(array).__name__} gives no DLPack tensor: {reason}") from reason
+            first = str(reason).partition("\n")[0]  # torch adds a trace of its C++ frames
+            raise argument_error(f"{name}: {type(array).__name__} gives no DLPack tensor: {first}") from reason
         run = loans.run
         if run is not None and run.framework is not framework and array.is_cuda:
             run.admit(framework)

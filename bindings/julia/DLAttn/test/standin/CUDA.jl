@@ -1,5 +1,6 @@
 # The few names of CUDA.jl that the extension and its tests use, over the driver itself: arrays in a device's memory where
-# there is a driver with a device; else arrays that only say so.
+# there is a driver with a device; else arrays that only say so. Names and meanings are those of CUDA.jl 5 and 6, which export
+# CuArray, stream, device and deviceid, have unsafe_free! and functional as public names, and CuArray below DenseArray.
 module CUDA
 
 using Libdl
@@ -27,8 +28,17 @@ function __init__()
     works[] = true
 end
 
+struct CuDevice
+    handle::Cint
+end
+deviceid(device::CuDevice) = Int(device.handle)
+
+struct CuStream
+    handle::Ptr{Cvoid}
+end
+
 functional() = works[]
-stream() = (handle=current_stream[],)
+stream() = CuStream(current_stream[])
 synchronize() = @driver(:cuStreamSynchronize, (Ptr{Cvoid},), current_stream[])
 
 struct CuPtr{T}
@@ -73,7 +83,15 @@ Base.pointer(x::CuArray{T}) where {T} = CuPtr{T}(x.address)
 Base.similar(x::CuArray, ::Type{T}, dims::Dims{N}) where {T,N} =
     x.address == 0x1000 ? CuArray{T,N}(x.id, dims) : CuArray{T}(undef, dims...)
 
-device(x::CuArray) = x.id
-deviceid(id) = id
+device(x::CuArray) = CuDevice(x.id)
+
+"Of one byte each, which a zero of any type is made of."
+function Base.fill!(x::CuArray{T}, value) where {T}
+    iszero(value) || error("the stand-in fills with zeros alone")
+    @driver(:cuMemcpyHtoDAsync_v2, (UInt64, Ptr{Cvoid}, Csize_t, Ptr{Cvoid}), x.address, zeros(UInt8, prod(x.dims) * sizeof(T)),
+            prod(x.dims) * sizeof(T), current_stream[])
+    synchronize()
+    return x
+end
 
 end

@@ -22,29 +22,35 @@ if TYPE_CHECKING:
 
 _PLAIN = frozenset((torch.Tensor, torch.nn.Parameter))
 _SLOPES = TENSORS.index("alibi_slopes") - 3  # behind q, k, v
+# Functions of C, by one name each: every lookup and every wrapper in Python is a tenth of a microsecond.
+_compiling = getattr(torch.compiler, "is_dynamo_compiling", torch.compiler.is_compiling)
+_recording = torch.is_grad_enabled
+_deterministic = torch.are_deterministic_algorithms_enabled
 _modes = torch._C._len_torch_dispatch_stack
+_transforms = torch._C._functorch.peek_interpreter_stack
 _any_autocast = getattr(torch._C, "_is_any_autocast_enabled", lambda: True)
 
 
 def is_plain(q, k, v, others=()) -> bool:
     """Whether nothing but the C library needs to see a call with these tensors."""
-    if torch.compiler.is_compiling() or _modes() or _operators.transforms() or forward_ad._current_level >= 0 or q.is_meta:
+    if _compiling() or _modes() or _transforms() is not None or forward_ad._current_level >= 0:
         return False
     if type(q) not in _PLAIN or type(k) not in _PLAIN or type(v) not in _PLAIN:
         return False
+    if q.is_meta or q.is_neg() or k.is_neg() or v.is_neg():  # DLPack would hand a negative view over with the wrong sign
+        return False
     for x in others:
-        if x is not None and type(x) not in _PLAIN:
+        if x is not None and (type(x) not in _PLAIN or x.is_neg()):
             return False
     return True
 
 
 class _Attention(torch.autograd.Function):
-    """Gives out, or (out, lse) with return_lse: each result costs a microsecond."""
+    """Records a call whose results are already there: on CUDA the kernel runs while the graph is made."""
 
     @staticmethod
-    def forward(ctx, call, *tensors):
-        fields, wide, num_threads, return_lse = ctx.call = call  # one argument: each costs something
-        out, lse = _native.forward(tensors, fields, wide, num_threads)
+    def forward(ctx, done, *tensors):
+        out, lse, return_lse, *ctx.call = done  # one argument: each costs something, and each result a microsecond
         ctx.save_for_backward(out, lse, *tensors)
         if not return_lse:
             return out
@@ -54,7 +60,7 @@ class _Attention(torch.autograd.Function):
     @staticmethod
     def backward(ctx, dout, dlse=None):
         out, lse, *tensors = ctx.saved_tensors
-        fields, _, num_threads, _ = ctx.call
+        fields, num_threads = ctx.call
         wanted = _operators.wanted_of(ctx.needs_input_grad[1:])
         if dout is None and dlse is None:
             return (None,) * (1 + len(tensors))
@@ -108,28 +114,37 @@ def attention(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, *, return_lse: 
     """
     wide = out_dtype is not None and out_dtype != q.dtype
     if wide and out_dtype != torch.float32:
-        raise argument_error(f"out_dtype is {out_dtype}; expected None, {q.dtype} or torch.float32")
+        raise argument_error(f"out_dtype is {out_dtype!r}; expected None, torch.float32 or the dtype of q")
     tensors, fields, threads = (), {}, 0
-    if options or torch.are_deterministic_algorithms_enabled():
+    if options or _deterministic():
         tensors, fields, threads = _keywords.read(q, options)
     if _any_autocast():
         q, k, v, tensors = _autocast(q, k, v, tensors)
     if not is_plain(q, k, v, tensors):
+        _require_tensors(q, k, v, *tensors)
         _refuse_slopes(tensors)
         fields.update(wide=wide, num_threads=threads)
         out, lse = _operators.attention(q, k, v, *tensors, **fields)
-    elif torch.is_grad_enabled() and (q.requires_grad or k.requires_grad or v.requires_grad
-                                      or any(x is not None and x.requires_grad for x in tensors)):
-        _refuse_slopes(tensors)
-        return _apply((fields, wide, threads, return_lse), q, k, v, *tensors)
+    elif _recording() and (q.requires_grad or k.requires_grad or v.requires_grad
+                           or (tensors and any(x is not None and x.requires_grad for x in tensors))):
+        if tensors:
+            _refuse_slopes(tensors)
+        tensors = (q, k, v, *tensors)
+        return _apply((*_native.forward(tensors, fields, wide, threads), return_lse, fields, threads), *tensors)
     else:
         out, lse = _native.forward((q, k, v, *tensors), fields, wide, threads, return_lse)
     return (out, lse) if return_lse else out
 
 
+def _require_tensors(*tensors) -> None:
+    for place, x in enumerate(tensors):
+        if not isinstance(x, torch.Tensor) and (x is not None or place < 3):
+            raise argument_error(f"{TENSORS[place]} is of type {type(x).__name__}; expected a torch.Tensor")
+
+
 def _refuse_slopes(tensors) -> None:
     slopes = tensors[_SLOPES] if len(tensors) > _SLOPES else None
-    if slopes is not None and slopes.requires_grad and torch.is_grad_enabled():
+    if slopes is not None and slopes.requires_grad and _recording():
         raise argument_error("alibi_slopes requires grad, and the library gives no gradient of it; expected "
                              "alibi_slopes.detach()")
 

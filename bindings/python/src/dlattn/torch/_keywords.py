@@ -5,7 +5,7 @@ import torch
 
 from .. import _raw
 from .._errors import argument_error
-from .._options import FLAGS, Options, layout_code, pair
+from .._options import FLAGS, Options, integer, layout_code, number, pair
 from ._native import SCALARS, TENSORS
 
 PLACES = {name: place for place, name in enumerate(TENSORS)}
@@ -20,6 +20,8 @@ _DETERMINISTIC = _raw.DLATTN_DETERMINISTIC
 
 def _signed(value: int) -> int:
     """A 64-bit seed as the int64 that an operator's argument is."""
+    if isinstance(value, torch.Tensor):
+        value = int(value)
     if not 0 <= value < 2 * LARGEST:
         raise argument_error(f"seed or offset is {value}; expected 0 to {2 * LARGEST - 1}")
     return value - 2 * LARGEST if value >= LARGEST else value
@@ -47,7 +49,7 @@ def read(q, options: dict):
         elif name in PLACES:
             put(name, value)
         elif name in _NUMBERS:
-            fields[name] = float(value)
+            fields[name] = number(name, value)
         elif name in _LENGTHS:
             fields[name] = value
         elif name in _SEEDS:
@@ -55,7 +57,7 @@ def read(q, options: dict):
         elif name == "layout":
             fields["layout"] = layout_code(value)
         elif name == "scale":
-            fields["scale"] = float(value)
+            fields["scale"] = number("scale", value)
             flags |= _SCALE
         elif name == "window":
             left, right = pair("window", value) if isinstance(value, (tuple, list)) else (value, value)
@@ -71,13 +73,15 @@ def read(q, options: dict):
             put("kv_segments", sides[1])
         elif name == "positions":
             for side, start in zip("qk", pair("positions", value)):
+                if isinstance(start, torch.Tensor) and start.dim() == 0 and q.dim() == 4:  # one for all
+                    start = start.expand(q.shape[0])
                 if isinstance(start, (torch.Tensor, list, tuple)):
                     put(f"{side}_starts", start)
                 elif start is not None:
                     fields[f"{side}_start"] = start
             flags |= _POSITIONS
         elif name == "num_threads":
-            threads = value
+            threads = integer("num_threads", value, -2**31, 2**31)
         else:
             raise TypeError(f"unknown option {name!r}; expected one of {', '.join(Options.__annotations__)}")
     if options.get("deterministic") is None and torch.are_deterministic_algorithms_enabled():

@@ -13,6 +13,7 @@ import torch
 from .. import _exchange, _nvrtc, _raw
 from .._errors import argument_error
 from .._library import check, library
+from .._run import PROMISED
 
 TENSORS = ("q", "k", "v", "bias", "mask", "alibi_slopes", "sinks", "q_segments", "kv_segments", "cu_seqlens_q",
            "cu_seqlens_k", "seqlens_q", "seqlens_k", "block_table", "q_starts", "k_starts", "rng_state")
@@ -59,7 +60,7 @@ class Frame:
     """The C structs of one call. Its DLTensors never move, so most addresses in the structs are written once."""
 
     __slots__ = ("slots", "q", "k", "v", "out", "lse", "addresses", "attention", "fields", "outputs", "gradients", "exec",
-                 "needed", "used")
+                 "needed", "used", "asks", "stream")
     spare: list = []
 
     def __init__(self):
@@ -79,13 +80,16 @@ class Frame:
         self.fields = None  # SCALARS that the struct holds
         self.needed = ctypes.c_uint64()
         self.used: list = []  # optional tensors whose address the struct holds
+        self.stream = None  # that exec holds, beside a workspace that is not there
+        self.asks: set = set()  # functions whose last call on CUDA used a workspace: they ask for its size first
 
     def put(self, name: str, tensor) -> int:
         """Describes a tensor in its slot."""
         try:
             _export(tensor, self.slots[name])
         except (BufferError, RuntimeError, TypeError, ValueError) as reason:
-            raise argument_error(f"{name}: {type(tensor).__name__} gives no DLPack tensor: {reason}") from reason
+            first = str(reason).partition("\n")[0]  # torch adds a trace of its C++ frames
+            raise argument_error(f"{name}: {type(tensor).__name__} gives no DLPack tensor: {first}") from reason
         return self.addresses[name]
 
     def fill(self, tensors: tuple, fields: dict) -> None:
@@ -116,26 +120,43 @@ class Frame:
             self.fields = dict(fields)
 
     def launch(self, function, result, workspace, q, num_threads: int) -> None:
-        """On CUDA the call is queued on the current stream of q's device, with a workspace from torch's allocator."""
-        exec_ = None
-        owner = None
+        """On CUDA the call is queued on the current stream of q's device, with a workspace from torch's allocator if it uses
+        any: it tries without one where it did without the last time."""
+        exec_ = owner = None
         if q.is_cuda:
             exec_ = self.exec
-            _nvrtc.announce()
-            _EXEC.pack_into(exec_, _EXEC_AT, _stream(q.get_device()), 0, 0)
-            status = workspace(self.attention, result, exec_, self.needed, None)
-            if status:
-                check(status)
-            size = self.needed.value
-            if size:
-                owner = torch.empty(size, dtype=torch.uint8, device=q.device)
-                exec_.workspace, exec_.workspace_bytes = owner.data_ptr(), size
+            if not _nvrtc.decided:
+                _nvrtc.announce()
+            stream = _stream(q.get_device())
+            if stream != self.stream:
+                _EXEC.pack_into(exec_, _EXEC_AT, stream, 0, PROMISED)
+                self.stream = stream
+            if function in self.asks:
+                owner = self.bring(function, workspace, result, q)
         elif num_threads:
             exec_ = _raw.dlattn_exec(_sizeof(_raw.dlattn_exec))
             exec_.num_threads = num_threads
         status = function(self.attention, result, exec_)
+        if status == _raw.DLATTN_ERR_WORKSPACE and q.is_cuda and owner is None:
+            owner = self.bring(function, workspace, result, q)
+            status = function(self.attention, result, exec_)
         if status:
             check(status)
+
+    def bring(self, function, workspace, result, q):
+        """The workspace that a call of the function asks for, already in its exec; None where it uses none."""
+        status = workspace(self.attention, result, self.exec, self.needed, None)
+        if status:
+            check(status)
+        size = self.needed.value
+        if not size:
+            self.asks.discard(function)
+            return None
+        self.asks.add(function)
+        owner = torch.empty(size, dtype=torch.uint8, device=q.device)
+        self.stream = None
+        self.exec.workspace, self.exec.workspace_bytes = owner.data_ptr(), size
+        return owner
 
 
 def _frame() -> Frame:
@@ -147,17 +168,26 @@ def _frame() -> Frame:
 
 def empty_out(q, v, wide: bool = False):
     """out of a problem: q's order of dimensions in memory where it has q's shape, else compact."""
-    dtype = torch.float32 if wide else q.dtype
-    if q.size(-1) == v.size(-1):
-        return torch.empty_like(q, dtype=dtype) if wide else torch.empty_like(q)
-    return q.new_empty((*q.shape[:-1], v.shape[-1]), dtype=dtype)
+    try:
+        same = q.shape[-1] == v.shape[-1]
+    except IndexError:  # a number, for the library to refuse
+        same = True
+    if same:
+        return torch.empty_like(q, dtype=torch.float32) if wide else torch.empty_like(q)
+    return q.new_empty((*q.shape[:-1], v.shape[-1]), dtype=torch.float32 if wide else q.dtype)
 
 
 def empty_lse(q, layout: int):
-    """[B,H,M], packed [H,T], compact."""
-    *batch, one, other, _ = q.shape
+    """[B,H,M], packed [H,T], compact; of a q that the library refuses, anything."""
     dtype = _DOUBLE if q.dtype == _DOUBLE else _FLOAT
-    return q.new_empty(*batch, one, other, dtype=dtype) if layout else q.new_empty(*batch, other, one, dtype=dtype)
+    shape = q.shape
+    if len(shape) == 4:
+        batch, one, other, _ = shape  # sizes one by one: new_empty takes a tuple of them for half as long again
+        return q.new_empty(batch, one, other, dtype=dtype) if layout else q.new_empty(batch, other, one, dtype=dtype)
+    if len(shape) != 3:
+        return q.new_empty(0, dtype=dtype)
+    one, other, _ = shape
+    return q.new_empty(one, other, dtype=dtype) if layout else q.new_empty(other, one, dtype=dtype)
 
 
 def forward(tensors: tuple, fields: dict, wide: bool = False, num_threads: int = 0, lse=True):
