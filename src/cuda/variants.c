@@ -37,7 +37,7 @@ static int32_t forward_sm90_smem(const variant *v, int64_t head_d, int64_t head_
     return head_e > head_d ? INT32_MAX : (int32_t)(tiles + 2 * (224 + 8 * v->rows + 16 * (v->warps - 4)) + 288);
 }
 
-/* K and V, the ring of Q and dout, dS, P where warps share rows, statistics of the rows, segments, the bias. */
+/* K and V, the ring of Q and dout, dS, P where warps share rows, statistics of the rows, segments, the bias, addresses. */
 static int32_t backward_sm80_smem(const variant *v, int64_t head_d, int64_t head_e, const specialisation *how) {
     const int64_t stages = choice(v, "STAGES", 2), square = 2 * v->rows * v->keys;
     int64_t bytes = 2 * (v->keys + stages * v->rows) * (head_d + head_e) + choice(v, "DS_STAGES", 1) * square;
@@ -45,6 +45,7 @@ static int32_t backward_sm80_smem(const variant *v, int64_t head_d, int64_t head
     bytes += stages * v->rows * 12 + 80;
     if (how->features & DLATTN_FEATURE_SEGMENTS) bytes += stages * v->rows * 8 + v->keys * 8 + 16;
     if (how->bias == DLATTN_BIAS_BY_TILES) bytes = (bytes + 127) / 128 * 128 + stages * square;
+    if (choice(v, "CURSORS", 0)) bytes += 32 * 32 * v->warps; /* 32 for each thread */
     return (int32_t)bytes;
 }
 
@@ -81,10 +82,11 @@ static int32_t dbias_sm80_smem(const variant *v, int64_t head_d, int64_t head_e,
 /* What is looked at element by element: three consumers have too few registers for it. */
 #define PICKED (DLATTN_FEATURE_SEGMENTS | DLATTN_FEATURE_MASK)
 
-#define BACKWARD_ON(first, last, types, head, small, rows, keys, warps, bench, stack, ...)                                \
-    {"sm80", "backward_sm80.cu", "backward_sm80", DLATTN_KERNEL_BACKWARD, first, last, types, head, small, 0, rows, keys, \
-     warps, 1, {__VA_ARGS__}, backward_sm80_smem, true, bench, stack, 0, false, false}
+#define BACKWARD_FOR(needed, avoided, first, last, types, head, small, rows, keys, warps, bench, stack, ...)         \
+    {"sm80", "backward_sm80.cu", "backward_sm80", DLATTN_KERNEL_BACKWARD, first, last, types, head, small, avoided,  \
+     rows, keys, warps, 1, {__VA_ARGS__}, backward_sm80_smem, true, bench, stack, needed, false, false}
 
+#define BACKWARD_ON(...) BACKWARD_FOR(0, 0, __VA_ARGS__)
 #define BACKWARD(...) BACKWARD_ON(80, NEWEST, HALVES, __VA_ARGS__)
 
 #define DQ(first, last, types, head, rows, keys, warps, stages)                                                              \
@@ -114,6 +116,8 @@ static const variant table[] = {
     /* Where two blocks of 100 KB fit. With nothing but an interval mask: biases and segments would need the space. */
     FORWARD_STAGED(2, DLATTN_FEATURE_INTERVAL, 90, 119, HALVES, 64, false, ~DLATTN_FEATURE_INTERVAL, 128, 128, 4, 2, H100),
     FORWARD_STAGED(2, DLATTN_FEATURE_INTERVAL, 90, 119, HALVES, 128, false, ~DLATTN_FEATURE_INTERVAL, 128, 64, 4, 2, H100),
+    /* A softcap takes registers: 128 keys spill. */
+    FORWARD_STAGED(1, DLATTN_FEATURE_SOFTCAP, 80, NEWEST, HALVES, 64, false, ~DLATTN_FEATURE_SOFTCAP, 128, 96, 4, 2, H100),
     FORWARD(80, NEWEST, HALVES, 64, false, 0, 128, 128, 4, 2, H100),
     FORWARD(80, NEWEST, HALVES, 128, false, 0, 128, 64, 4, 2, H100),
     FORWARD(80, NEWEST, HALVES, 192, false, 0, 128, 64, 8, 1, NONE),
@@ -127,8 +131,13 @@ static const variant table[] = {
     FORWARD(75, 79, F16, 192, false, 0, 64, 32, 4, 1, NONE),
     BACKWARD(128, true, 64, 32, 4, H100, 0, {"ROW_WARPS", 2}, {"DS_STAGES", 2}),
     BACKWARD(32, false, 32, 128, 4, NONE, 0, {"ROW_WARPS", 1}, {"BLOCKS", 2}, {"DQ_COLUMN_WARPS", 2}),
+    BACKWARD_FOR(0, ~0u, 80, NEWEST, HALVES, 64, false, 32, 128, 4, H100, 0, {"ROW_WARPS", 1}, {"BLOCKS", 2}, {"DS_STAGES", 2},
+                 {"CURSORS", 1}),
     BACKWARD(64, false, 32, 128, 4, H100, 0, {"ROW_WARPS", 1}, {"BLOCKS", 2}, {"DS_STAGES", 2}),
     BACKWARD(96, false, 64, 64, 8, NONE, 0, {"ROW_WARPS", 2}),
+    BACKWARD_FOR(0, ~0u, 90, NEWEST, HALVES, 128, false, 64, 128, 8, H100, 0, {"ROW_WARPS", 2}, {"LATE", 1}, {"CURSORS", 1}),
+    BACKWARD_FOR(DLATTN_FEATURE_INTERVAL, ~DLATTN_FEATURE_INTERVAL, 90, NEWEST, HALVES, 128, false, 64, 128, 8, H100, 0,
+                 {"ROW_WARPS", 2}, {"CURSORS", 1}),
     BACKWARD(128, false, 64, 128, 8, H100, 0, {"ROW_WARPS", 2}, {"LATE", 1}),
     BACKWARD(256, false, 64, 64, 8, H100, 0, {"ROW_WARPS", 4}),
     BACKWARD(256, false, 64, 64, 8, NONE, 0, {"ROW_WARPS", 4}, {"STAGES", 1}), /* for less shared memory */
