@@ -191,17 +191,6 @@ DEVICE void scout(const dlattn_params &p, unsigned char *memory) {
 // Has the tensor tokens behind this sequence's keys?
 DEVICE bool tokens_follow(const dlattn_params &p, const sequence &s) { return s.k_begin + s.N < p.tokens_k; }
 
-// Rows of a tensor to panels of shared memory.
-template <int ROWS, int COLS>
-DEVICE void fetch_rows(u32 to, const tensor_map *map, const dlattn_view &view, i64 row, int head, int b, u32 barrier) {
-    const int batch = view.stride[0] ? b : 0; // a repeated dimension has one place
-    if (view.stride[2] == 0) head = 0;
-    barrier_expect(barrier, ROWS * COLS * 2);
-#pragma unroll
-    for (int column = 0; column < COLS; column += PANEL)
-        fetch_box(to + column / PANEL * (ROWS * PANEL_ROW), map, column, (int)row, head, batch, barrier);
-}
-
 // One warp: fetches what the consumers will need, in their order, as soon as there is room.
 DEVICE void fetch_tiles(const dlattn_params &p, const dlattn_maps &maps, unsigned char *memory) {
     const u32 base = shared_address(memory);

@@ -109,10 +109,6 @@ DEVICE void clear_rows_past(u32 v_tile, int rows, int g) {
     meet<128>(OWN_BARRIER(g));
 }
 
-DEVICE void release(u32 barrier) {
-    if (lane_id() == 0) barrier_arrive(barrier);
-}
-
 // What is known of a tile when it is compiled.
 template <bool VALUE>
 struct flag {

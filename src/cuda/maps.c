@@ -1,4 +1,4 @@
-/* maps.c: tensor maps of q, k and v for kernels that fetch tiles by the copy engine. */
+/* maps.c: tensor maps of q, k, v and dout for kernels that fetch tiles by the copy engine. */
 #include "maps.h"
 
 #include "dlattn/dlattn.h"
@@ -16,7 +16,8 @@ static bool fits(const operand *o) {
 }
 
 const char *dlattn__maps_refusal(const problem *p) {
-    return fits(&p->q) && fits(&p->k) && fits(&p->v) ? NULL : "strides that no tensor map has, or an empty tensor";
+    const bool described = fits(&p->q) && fits(&p->k) && fits(&p->v) && (!p->dout.dtype || fits(&p->dout));
+    return described ? NULL : "strides that no tensor map has, or an empty tensor";
 }
 
 /* Dimensions from the inside: columns, rows, heads, batch. One of stride 0 has one place, and a stride that is never used. */
@@ -36,7 +37,9 @@ static int32_t fill(tensor_map *out, const operand *o, const void *data, int64_t
 }
 
 int32_t dlattn__maps_fill(dlattn_maps *out, const problem *p, const buffers *x, const variant *v) {
-    DLATTN_TRY(fill(&out->q, &p->q, x->q, CONSUMER_ROWS, "q"));
+    const int64_t rows = v->kernel == DLATTN_KERNEL_BACKWARD ? v->rows : CONSUMER_ROWS;
+    DLATTN_TRY(fill(&out->q, &p->q, x->q, rows, "q"));
+    if (v->kernel == DLATTN_KERNEL_BACKWARD) DLATTN_TRY(fill(&out->dout, &p->dout, x->dout, rows, "dout"));
     DLATTN_TRY(fill(&out->k, &p->k, x->k, v->keys, "k"));
     return fill(&out->v, &p->v, x->v, v->keys, "v");
 }

@@ -37,6 +37,15 @@ static int32_t forward_sm90_smem(const variant *v, int64_t head_d, int64_t head_
     return head_e > head_d ? INT32_MAX : (int32_t)(tiles + 2 * (224 + 8 * v->rows + 16 * (v->warps - 4)) + 288);
 }
 
+/* K and V, the ring of Q and dout, two tiles of dS, statistics of the rows, barriers. Each consumer has 64 rows and a panel of dq:
+ * there must be as many. */
+static int32_t backward_sm90_smem(const variant *v, int64_t head_d, int64_t head_e, const specialisation *how) {
+    const int64_t rows = choice(v, "STAGES", 2) * v->rows;
+    (void)how;
+    if (v->rows / 64 * (head_d / 64) != v->warps / 4 - 1) return INT32_MAX;
+    return (int32_t)(2 * (v->keys + rows) * (head_d + head_e) + 4 * v->rows * v->keys + 12 * rows + 256);
+}
+
 /* K and V, the ring of Q and dout, dS, P where warps share rows, statistics of the rows, segments, the bias, addresses. */
 static int32_t backward_sm80_smem(const variant *v, int64_t head_d, int64_t head_e, const specialisation *how) {
     const int64_t stages = choice(v, "STAGES", 2), square = 2 * v->rows * v->keys;
@@ -81,6 +90,11 @@ static int32_t dbias_sm80_smem(const variant *v, int64_t head_d, int64_t head_e,
 
 /* What is looked at element by element: three consumers have too few registers for it. */
 #define PICKED (DLATTN_FEATURE_SEGMENTS | DLATTN_FEATURE_MASK)
+
+/* What is not an interval mask, and heads whose E is padded to more than D, are computed by others. The stack is the producer's. */
+#define HOPPER_BACKWARD(head, rows, bench)                                                                    \
+    {"sm90", "backward_sm90.cu", "backward_sm90", DLATTN_KERNEL_BACKWARD, 90, 90, HALVES, head, false,     \
+     ~DLATTN_FEATURE_INTERVAL, rows, 128, 12, 1, {{"STAGES", 2}}, backward_sm90_smem, true, bench, 80, 0, false, true}
 
 #define BACKWARD_FOR(needed, avoided, first, last, types, head, small, rows, keys, warps, bench, stack, ...)         \
     {"sm80", "backward_sm80.cu", "backward_sm80", DLATTN_KERNEL_BACKWARD, first, last, types, head, small, avoided,  \
@@ -131,9 +145,11 @@ static const variant table[] = {
     FORWARD(75, 79, F16, 192, false, 0, 64, 32, 4, 1, NONE),
     BACKWARD(128, true, 64, 32, 4, H100, 0, {"ROW_WARPS", 2}, {"DS_STAGES", 2}),
     BACKWARD(32, false, 32, 128, 4, NONE, 0, {"ROW_WARPS", 1}, {"BLOCKS", 2}, {"DQ_COLUMN_WARPS", 2}),
+    HOPPER_BACKWARD(64, 128, H100),
     BACKWARD_FOR(0, ~0u, 80, NEWEST, HALVES, 64, false, 32, 128, 4, H100, 0, {"ROW_WARPS", 1}, {"BLOCKS", 2}, {"DS_STAGES", 2},
                  {"CURSORS", 1}),
     BACKWARD(64, false, 32, 128, 4, H100, 0, {"ROW_WARPS", 1}, {"BLOCKS", 2}, {"DS_STAGES", 2}),
+    HOPPER_BACKWARD(128, 64, H100),
     BACKWARD(96, false, 64, 64, 8, NONE, 0, {"ROW_WARPS", 2}),
     BACKWARD_FOR(0, ~0u, 90, NEWEST, HALVES, 128, false, 64, 128, 8, H100, 0, {"ROW_WARPS", 2}, {"LATE", 1}, {"CURSORS", 1}),
     BACKWARD_FOR(DLATTN_FEATURE_INTERVAL, ~DLATTN_FEATURE_INTERVAL, 90, NEWEST, HALVES, 128, false, 64, 128, 8, H100, 0,
@@ -194,10 +210,10 @@ static bool is_small(const variant *v, const problem *p, const cuda_device *devi
 }
 
 /* Why a kernel that fetches tiles by tensor maps does not serve the problem. */
-static const char *refusal_of_maps(const problem *p, const specialisation *how, const cuda_device *device) {
+static const char *refusal_of_maps(int32_t kernel, const problem *p, const specialisation *how, const cuda_device *device) {
     if (!device->tensor_maps) return "a driver without tensor maps";
     if (!how->aligned) return "rows that are not aligned";
-    if (!(p->scale > 0)) return "a scale that is not positive";
+    if (kernel == DLATTN_KERNEL_FORWARD && !(p->scale > 0)) return "a scale that is not positive";
     if (how->cramped) return "too little workspace for segments";
     return dlattn__maps_refusal(p);
 }
@@ -210,7 +226,7 @@ static const char *refusal(const variant *v, const problem *p, const specialisat
     if (how->features & v->avoided) return "a feature that is slow in it";
     if (p->page && !v->pages) return "paged keys";
     if (v->tensor_maps) {
-        const char *reason = refusal_of_maps(p, how, device);
+        const char *reason = refusal_of_maps(v->kernel, p, how, device);
         if (reason) return reason;
     }
     if (dlattn__variant_smem(v, p->D, p->E, how) > device->smem_bytes) return "too little shared memory";
@@ -271,7 +287,7 @@ static void fill_key(choice_key *key, const problem *p, const specialisation *ho
     key->how = *how;
     key->packed = p->packed_q;
     key->paged = p->page > 0;
-    key->mapped = !refusal_of_maps(p, how, device);
+    key->mapped = !refusal_of_maps(DLATTN_KERNEL_FORWARD, p, how, device);
     key->placed = p->q_starts.dtype || p->k_starts.dtype;
 }
 
@@ -368,6 +384,7 @@ kernel_request dlattn__variant_request(const variant *v, int32_t type, int64_t D
     define(&r, "WARPS", v->warps);
     for (int32_t n = 0; n < DLATTN_MAX_CHOICES && v->choices[n].name; n++) r.defines[r.count++] = v->choices[n];
     define(&r, "FEATURES", how->features);
+    if (v->tensor_maps && v->kernel == DLATTN_KERNEL_BACKWARD) define(&r, "DQ", how->reduce_dq);
     if (v->tensor_maps) return r; /* rows are aligned, neither packed nor are their keys split */
     define(&r, "ALIGNED", how->aligned);
     switch (v->kernel) {

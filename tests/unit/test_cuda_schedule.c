@@ -155,6 +155,48 @@ Test(cuda_schedule, the_hopper_forward_takes_what_tensor_maps_describe) {
     cr_expect(launches(&s, "forward_sm80"));
 }
 
+static void expect_other_backward(const problem *p, const char *why) {
+    const cuda_schedule s = made(p, 90, UINT64_MAX);
+    cr_expect(launches(&s, "backward_sm80") && !launches(&s, "backward_sm90"), "%s", why);
+}
+
+Test(cuda_schedule, the_hopper_backward_takes_intervals_and_what_tensor_maps_describe) {
+    const problem plain = make_backward(DLATTN_T_F16, 2, 16, 4, 4096, 4096, 128);
+    cuda_schedule s = made(&plain, 90, UINT64_MAX);
+    cr_assert(launches(&s, "backward_sm90") && launches(&s, "convert_dq") && s.dq_columns == 128);
+    s = made(&plain, 80, UINT64_MAX);
+    cr_expect(launches(&s, "backward_sm80"));
+    problem p = plain;
+    p.flags = DLATTN_CAUSAL;
+    s = made(&p, 90, UINT64_MAX);
+    cr_expect(launches(&s, "backward_sm90"), "causal");
+    p = plain;
+    p.flags = DLATTN_DETERMINISTIC;
+    s = made(&p, 90, UINT64_MAX);
+    cr_expect(launches(&s, "backward_sm90") && launches(&s, "backward_dq_sm80"), "without sums of dq");
+    p = plain;
+    p.scale = -1;
+    s = made(&p, 90, UINT64_MAX);
+    cr_expect(launches(&s, "backward_sm90"), "any scale");
+    p = plain;
+    p.dout.stride[1] += 4;
+    expect_other_backward(&p, "rows at multiples of 8 bytes");
+    p = plain;
+    p.dout.stride[2] = -p.dout.stride[2];
+    expect_other_backward(&p, "a negative stride");
+    p = plain;
+    p.softcap = 30;
+    expect_other_backward(&p, "a softcap");
+    p = plain;
+    p.bias = dense(DLATTN_T_F16, 1, 1, 4096, 4096);
+    expect_other_backward(&p, "a bias");
+    p = make_backward(DLATTN_T_F16, 2, 16, 4, 4096, 4096, 256);
+    expect_other_backward(&p, "large heads");
+    p = make_backward(DLATTN_T_F16, 2, 16, 4, 4096, 4096, 128);
+    p.D = 64, p.q = dense(DLATTN_T_F16, 2, 4096, 16, 64), p.k = dense(DLATTN_T_F16, 2, 4096, 4, 64);
+    expect_other_backward(&p, "values longer than keys");
+}
+
 /* Every row of the table can be asked for by its name, is then taken or refuses, and says who it is. */
 Test(cuda_schedule, a_row_that_is_forced_is_taken_or_refuses) {
     problem problems[] = {make_forward(DLATTN_T_BF16, 2, 16, 4, 4096, 4096, 64), make_forward(DLATTN_T_F16, 1, 8, 8, 1, 8192, 128),
