@@ -83,13 +83,21 @@ static int32_t dbias_sm80_smem(const variant *v, int64_t head_d, int64_t head_e,
 
 #define FORWARD(...) FORWARD_STAGED(1, 0, __VA_ARGS__)
 
-#define HOPPER(head, small, also, rows, keys, warps, stages, q_stages, bench)                                      \
+/* What is not an interval mask or a softcap is computed by others. */
+#define HOPPER(head, small, rows, keys, warps, stages, q_stages, bench)                                            \
     {"sm90", "forward_sm90.cu", "forward_sm90", DLATTN_KERNEL_FORWARD, 90, 90, HALVES, head, small,               \
-     ~(DLATTN_FEATURE_INTERVAL | DLATTN_FEATURE_SOFTCAP | (also)), rows, keys, warps, 1,                          \
+     ~(DLATTN_FEATURE_INTERVAL | DLATTN_FEATURE_SOFTCAP), rows, keys, warps, 1,                                   \
      {{"STAGES", stages}, {"Q_STAGES", q_stages}, {"TURNS", 1}}, forward_sm90_smem, true, bench, 0, 0, false, true}
 
-/* What is looked at element by element: three consumers have too few registers for it. */
-#define PICKED (DLATTN_FEATURE_SEGMENTS | DLATTN_FEATURE_MASK)
+/* Segments and the mask tensor need registers: fewer consumers, or fewer keys a tile. Whole tiles of 64 or 128 keys also meet
+ * more segments at their ends: d128 with four segments of 1024 keys has 551 TFLOP/s on 128 x 128, 506 on 192 x 80. */
+#define HOPPER_PICKED(served, head, rows, keys, warps, stages, q_stages, bench)                                    \
+    {"sm90", "forward_sm90.cu", "forward_sm90", DLATTN_KERNEL_FORWARD, 90, 90, HALVES, head, false, ~(served),    \
+     rows, keys, warps, 1, {{"STAGES", stages}, {"Q_STAGES", q_stages}, {"TURNS", 1}}, forward_sm90_smem, true,   \
+     bench, 0, 0, false, true}
+
+#define SEGMENTED (DLATTN_FEATURE_INTERVAL | DLATTN_FEATURE_SEGMENTS)
+#define PICKED (SEGMENTED | DLATTN_FEATURE_SOFTCAP | DLATTN_FEATURE_MASK)
 
 /* What is not an interval mask, and heads whose E is padded to more than D, are computed by others. The stack is the producer's. */
 #define HOPPER_BACKWARD(head, rows, bench)                                                                    \
@@ -120,13 +128,16 @@ static int32_t dbias_sm80_smem(const variant *v, int64_t head_d, int64_t head_e,
 static const variant table[] = {
     FORWARD(80, NEWEST, HALVES, 64, true, 0, 64, 128, 4, 2, H100),
     FORWARD(80, NEWEST, HALVES, 128, true, 0, 64, 64, 4, 2, H100),
-    HOPPER(64, false, 0, 192, 128, 16, 4, 2, H100),
-    HOPPER(64, false, PICKED, 128, 128, 12, 4, 2, H100),
-    HOPPER(128, true, PICKED, 128, 128, 12, 2, 2, H100),
-    HOPPER(128, false, 0, 192, 80, 16, 3, 2, H100),
-    HOPPER(128, false, PICKED, 128, 128, 12, 2, 2, H100),
-    HOPPER(192, false, PICKED, 128, 112, 12, 2, 1, NONE),
-    HOPPER(256, false, PICKED, 128, 80, 12, 2, 1, H100),
+    HOPPER(64, false, 192, 128, 16, 4, 2, H100),
+    HOPPER(128, true, 128, 128, 12, 2, 2, H100),
+    HOPPER(128, false, 192, 80, 16, 3, 2, H100),
+    HOPPER(192, false, 128, 112, 12, 2, 1, NONE),
+    HOPPER(256, false, 128, 80, 12, 2, 1, H100),
+    HOPPER_PICKED(SEGMENTED, 64, 192, 128, 16, 4, 2, H100),
+    HOPPER_PICKED(PICKED, 64, 128, 128, 12, 4, 2, H100),
+    HOPPER_PICKED(PICKED, 128, 128, 128, 12, 2, 2, H100),
+    HOPPER_PICKED(PICKED, 192, 128, 112, 12, 2, 1, NONE),
+    HOPPER_PICKED(PICKED, 256, 128, 64, 12, 2, 1, H100),
     /* Where two blocks of 100 KB fit. With nothing but an interval mask: biases and segments would need the space. */
     FORWARD_STAGED(2, DLATTN_FEATURE_INTERVAL, 90, 119, HALVES, 64, false, ~DLATTN_FEATURE_INTERVAL, 128, 128, 4, 2, H100),
     FORWARD_STAGED(2, DLATTN_FEATURE_INTERVAL, 90, 119, HALVES, 128, false, ~DLATTN_FEATURE_INTERVAL, 128, 64, 4, 2, H100),
@@ -214,6 +225,7 @@ static const char *refusal_of_maps(int32_t kernel, const problem *p, const speci
     if (!device->tensor_maps) return "a driver without tensor maps";
     if (!how->aligned) return "rows that are not aligned";
     if (kernel == DLATTN_KERNEL_FORWARD && !(p->scale > 0)) return "a scale that is not positive";
+    if (p->mask.dtype && !how->mask_pieces) return "a mask whose rows are not 16-byte pieces";
     if (how->cramped) return "too little workspace for segments";
     return dlattn__maps_refusal(p);
 }
