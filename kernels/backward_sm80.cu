@@ -11,7 +11,8 @@
 // -D: TYPE, HEAD_D, HEAD_E (D, E rounded up to 16), BM, BN, WARPS, ROW_WARPS, FEATURES, ALIGNED (16-byte rows of q, k, v, dout).
 // Optional: STAGES (tiles of q and dout under way: 2, or 1), DS_STAGES (2: dq follows one tile later, one barrier less),
 // LATE (1: the next tile is asked for after the first product, not before), FRESH (1: lanes' addresses are made anew for each
-// tile), DQ_COLUMN_WARPS (warps side by side in dq), BLOCKS (per multiprocessor), DQ, DK, DV (0: not wanted),
+// tile), CURSORS (1: addresses of copies and sums wait in shared memory and move from tile to tile), DQ_COLUMN_WARPS (warps side
+// by side in dq), BLOCKS (per multiprocessor), DQ, DK, DV (0: not wanted),
 // BIAS_TILE (1: a 16-bit bias with unit key stride and 16-byte aligned rows comes through shared memory), DBIAS (1: dbias has
 // an element for every score, of q's type, with unit key stride and 16-byte aligned rows: all of it is written here).
 #include "backward_sm80.cuh"
@@ -46,8 +47,14 @@
 #ifndef DBIAS
 #define DBIAS 0
 #endif
+#ifndef CURSORS
+#define CURSORS 0
+#endif
 
 #define THREADS (32 * WARPS)
+// Does each thread copy in one column, at constant steps?
+#define COPIES_BY_COLUMN(cols) (THREADS % ((cols) / 8) == 0 && THREADS / ((cols) / 8) % 8 == 0 && BM % (THREADS / ((cols) / 8)) == 0)
+#define ADDRESSES_MOVE (CURSORS && ALIGNED && COPIES_BY_COLUMN(HEAD_D) && COPIES_BY_COLUMN(HEAD_E))
 #define KEY_WARPS (WARPS / ROW_WARPS)
 #define WARP_KEYS (BN / KEY_WARPS)
 #define WARP_ROWS (BM / ROW_WARPS)
@@ -72,6 +79,7 @@ static_assert(WARPS % ROW_WARPS == 0 && BN % (16 * KEY_WARPS) == 0 && BM % (16 *
 static_assert(HEAD_D % (16 * ROW_WARPS) == 0 && HEAD_E % (16 * ROW_WARPS) == 0, "columns of dk and dv");
 static_assert(WARPS % DQ_COLUMN_WARPS == 0 && DQ_ROWS % 16 == 0 && DQ_COLUMNS % 16 == 0, "dq");
 static_assert(!DBIAS || ((FEATURES) & (DLATTN_FEATURE_SOFTCAP | DLATTN_FEATURE_SEGMENTS)) == 0, "ds is dbias, all rows are visited");
+static_assert(!CURSORS || !(BIAS_TILE || (FEATURES) & DLATTN_FEATURE_SEGMENTS), "tiles that follow each other");
 static_assert(DLATTN_ROW_ALIGNMENT % BM == 0 && BN <= 256 && BN % 16 == 0 && WARPS >= 2 && THREADS >= BM, "tiles");
 
 // Shared memory, in bytes from its start.
@@ -92,6 +100,7 @@ static_assert(DLATTN_ROW_ALIGNMENT % BM == 0 && BN <= 256 && BN % 16 == 0 && WAR
 #define WALK_AT (K_SEGMENTS_AT + ((FEATURES) & DLATTN_FEATURE_SEGMENTS ? BN * 8 : 0))
 #define END_AT (WALK_AT + ((FEATURES) & DLATTN_FEATURE_SEGMENTS ? 16 : 0))
 #define BIAS_AT ((END_AT + 127) / 128 * 128)  // STAGES * BM * BN * 2 bytes
+#define CURSORS_AT ((END_AT + 15) / 16 * 16)  // four of 8 bytes for each thread, if they are kept
 
 extern __shared__ __align__(128) unsigned char shared_bytes[];
 
@@ -109,39 +118,7 @@ DEVICE void keep_context(const dlattn_params &p, const sequence &s) {
 
 #include "backward_view_sm80.cuh"
 
-// A tile of rows, into stage `stage`: q, and all else that its scores need.
-DEVICE void load_q(const dlattn_params &p, const backward_context &c, u32 shared, row_tile tile, int stage) {
-    tile_source q = tile_source_of(p.q, c.s.b, c.s.q_begin, tile.h, c.s.M, p.D);
-    load_tile_in_steps<BM, HEAD_D, THREADS, ALIGNED>(shared + Q_AT + stage * BM * HEAD_D * 2, q, tile.i0);
-}
-
-DEVICE void load_terms(const dlattn_params &p, const backward_context &c, u32 shared, row_tile tile, int stage) {
-    tile_source dout = tile_source_of(p.dout, c.s.b, c.s.q_begin, tile.h, c.s.M, p.E);
-    load_tile_in_steps<BM, HEAD_E, THREADS, ALIGNED>(shared + DOUT_AT + stage * BM * HEAD_E * 2, dout, tile.i0);
-    if (BIAS_TILE) {
-        tile_source bias = {(const u16 *)p.bias.data + at(p.bias, c.s.b, tile.h, 0, c.j0), p.bias.stride[2], 1, c.s.M, c.s.N - c.j0};
-        load_tile_in_steps<BM, BN, THREADS, true>(shared + BIAS_AT + stage * BM * BN * 2, bias, tile.i0);
-    }
-    i64 row = row_of(p, c.s, tile.h, tile.i0);
-    int n = thread_anew();
-    if (n < BM / 4) copy_async(shared + LSE_AT + stage * BM * 4 + n * 16, (const float *)p.lse2 + row + 4 * n, 16);
-    else if (n < BM / 2) {
-        n -= BM / 4;
-        copy_async(shared + DELTA_AT + stage * BM * 4 + n * 16, (const float *)p.delta + row + 4 * n, 16);
-    }
-    n = thread_anew();
-    if (n >= BM || sees_all<BM, BN>(p, c, tile, 0, 0)) return;
-    ((u32 *)(shared_bytes + LIMITS_AT))[stage * BM + n] = limits_of_row(p, c, tile, n);
-    if (HAS(p, DLATTN_FEATURE_SEGMENTS) && tile.i0 + n < c.s.M)
-        ((i64 *)(shared_bytes + Q_SEGMENTS_AT))[stage * BM + n] =
-            load_int(p.q_segments, at(p.q_segments, c.s.b, tile.i0 + n));
-}
-
-DEVICE void load_rows(const dlattn_params &p, const backward_context &c, u32 shared, row_tile tile, int stage) {
-    load_q(p, c, shared, tile, stage);
-    load_terms(p, c, shared, tile, stage);
-}
-
+#include "backward_rows_sm80.cuh"
 #include "backward_scores_sm80.cuh"
 #include "backward_walk_sm80.cuh"
 #include "backward_dbias_sm80.cuh"
@@ -225,11 +202,14 @@ DEVICE void add_dq(const dlattn_params &p, const backward_context &c, u32 shared
         }
         if (step >= 0) multiply<RT, PAIRS>(dq, a[step & 1], b[step & 1], step == 0);
     }
-    float *sums = dq_sum_block(p, row_of(p, c.s, tile.h, tile.i0) + row, col, HEAD_D);
+    const auto own_sums = [&] {
+        return (u64)(dq_sum_block(p, row_of(p, c.s, tile.h, tile.i0) + row, col, HEAD_D) + dq_sum_index(lane, 0));
+    };
+    float *sums = (float *)cursor<SUMS>(c, tile, BM * HEAD_D * 4, own_sums);
 #pragma unroll
     for (int m = 0; m < RT; m++)
 #pragma unroll
-        for (int n = 0; n < 2 * PAIRS; n++) dq_sum_add(sums + m * (16 * HEAD_D) + n * 128, lane, dq[m][n]);
+        for (int n = 0; n < 2 * PAIRS; n++) dq_sum_add(sums + m * (16 * HEAD_D) + n * 128, dq[m][n]);
 }
 
 // This warp's columns of a tile of dout or q: those of its part of dv or dk.
@@ -275,7 +255,8 @@ extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS) backward_sm80(cons
     clear<MT, E_PART / 8>(dv);
     int first_tile = rows.first / BM, tiles = rows.end > rows.first ? (rows.end + BM - 1) / BM - first_tile : 0;
     int count = tiles * p.heads_per_group;
-    row_tile tile = {c.g * p.heads_per_group, first_tile * BM, false};
+    c.first_row = first_tile * BM;
+    row_tile tile = {c.g * p.heads_per_group, c.first_row, false};
     int last_row = (first_tile + tiles - 1) * BM;
     segment_walk walk = {first_tile, first_tile + tiles, 0, 0};
 
@@ -310,7 +291,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS) backward_sm80(cons
         } else if (tile.i0 < last_row) {
             next.i0 += BM;
         } else {
-            next.i0 = first_tile * BM, next.h++;
+            next.i0 = c.first_row, next.h++;
         }
         if (STAGES == 1) {
             if (n > 0) __syncthreads();

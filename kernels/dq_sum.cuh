@@ -15,23 +15,32 @@ DEVICE float *dq_sum_block(const dlattn_params &p, i64 row, int col, int cols) {
     return (float *)p.dq_sum + (row * cols + col * 16);
 }
 
-// Lane's four floats.
-DEVICE float4 dq_sum_read(const float *block, int lane) {
+DEVICE int dq_sum_index(int lane, int c) {
 #if __CUDA_ARCH__ >= 900
-    return ((const float4 *)block)[lane];
+    return lane * 4 + c;
 #else
-    return make_float4(block[lane], block[32 + lane], block[64 + lane], block[96 + lane]);
+    return c * 32 + lane;
 #endif
 }
 
-DEVICE void dq_sum_add(float *block, int lane, const float x[4]) {
+DEVICE float4 dq_sum_read(const float *block, int lane) {
+    const float *own = block + dq_sum_index(lane, 0);
+#if __CUDA_ARCH__ >= 900
+    return *(const float4 *)own;
+#else
+    return make_float4(own[0], own[32], own[64], own[96]);
+#endif
+}
+
+// own: block + dq_sum_index(lane, 0)
+DEVICE void dq_sum_add(float *own, const float x[4]) {
 #if __CUDA_ARCH__ >= 900
     asm volatile("red.global.add.v4.f32 [%0], {%1,%2,%3,%4};"
-                 :: "l"(__cvta_generic_to_global(block + lane * 4)), "f"(x[0]), "f"(x[1]), "f"(x[2]), "f"(x[3]) : "memory");
+                 :: "l"(__cvta_generic_to_global(own)), "f"(x[0]), "f"(x[1]), "f"(x[2]), "f"(x[3]) : "memory");
 #else
 #pragma unroll
     for (int c = 0; c < 4; c++)
-        asm volatile("red.global.add.f32 [%0], %1;" :: "l"(__cvta_generic_to_global(block + c * 32 + lane)), "f"(x[c]) : "memory");
+        asm volatile("red.global.add.f32 [%0], %1;" :: "l"(__cvta_generic_to_global(own + c * 32)), "f"(x[c]) : "memory");
 #endif
 }
 

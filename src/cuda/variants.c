@@ -46,7 +46,7 @@ static int32_t backward_sm90_smem(const variant *v, int64_t head_d, int64_t head
     return (int32_t)(2 * (v->keys + rows) * (head_d + head_e) + 4 * v->rows * v->keys + 12 * rows + 256);
 }
 
-/* K and V, the ring of Q and dout, dS, P where warps share rows, statistics of the rows, segments, the bias. */
+/* K and V, the ring of Q and dout, dS, P where warps share rows, statistics of the rows, segments, the bias, addresses. */
 static int32_t backward_sm80_smem(const variant *v, int64_t head_d, int64_t head_e, const specialisation *how) {
     const int64_t stages = choice(v, "STAGES", 2), square = 2 * v->rows * v->keys;
     int64_t bytes = 2 * (v->keys + stages * v->rows) * (head_d + head_e) + choice(v, "DS_STAGES", 1) * square;
@@ -54,6 +54,7 @@ static int32_t backward_sm80_smem(const variant *v, int64_t head_d, int64_t head
     bytes += stages * v->rows * 12 + 80;
     if (how->features & DLATTN_FEATURE_SEGMENTS) bytes += stages * v->rows * 8 + v->keys * 8 + 16;
     if (how->bias == DLATTN_BIAS_BY_TILES) bytes = (bytes + 127) / 128 * 128 + stages * square;
+    if (choice(v, "CURSORS", 0)) bytes += 32 * 32 * v->warps; /* 32 for each thread */
     return (int32_t)bytes;
 }
 
@@ -82,23 +83,32 @@ static int32_t dbias_sm80_smem(const variant *v, int64_t head_d, int64_t head_e,
 
 #define FORWARD(...) FORWARD_STAGED(1, 0, __VA_ARGS__)
 
-#define HOPPER(head, small, also, rows, keys, warps, stages, q_stages, bench)                                      \
+/* What is not an interval mask or a softcap is computed by others. */
+#define HOPPER(head, small, rows, keys, warps, stages, q_stages, bench)                                            \
     {"sm90", "forward_sm90.cu", "forward_sm90", DLATTN_KERNEL_FORWARD, 90, 90, HALVES, head, small,               \
-     ~(DLATTN_FEATURE_INTERVAL | DLATTN_FEATURE_SOFTCAP | (also)), rows, keys, warps, 1,                          \
+     ~(DLATTN_FEATURE_INTERVAL | DLATTN_FEATURE_SOFTCAP), rows, keys, warps, 1,                                   \
      {{"STAGES", stages}, {"Q_STAGES", q_stages}, {"TURNS", 1}}, forward_sm90_smem, true, bench, 0, 0, false, true}
 
-/* What is looked at element by element: three consumers have too few registers for it. */
-#define PICKED (DLATTN_FEATURE_SEGMENTS | DLATTN_FEATURE_MASK)
+/* Segments and the mask tensor need registers: fewer consumers, or fewer keys a tile. Whole tiles of 64 or 128 keys also meet
+ * more segments at their ends: d128 with four segments of 1024 keys has 551 TFLOP/s on 128 x 128, 506 on 192 x 80. */
+#define HOPPER_PICKED(served, head, rows, keys, warps, stages, q_stages, bench)                                    \
+    {"sm90", "forward_sm90.cu", "forward_sm90", DLATTN_KERNEL_FORWARD, 90, 90, HALVES, head, false, ~(served),    \
+     rows, keys, warps, 1, {{"STAGES", stages}, {"Q_STAGES", q_stages}, {"TURNS", 1}}, forward_sm90_smem, true,   \
+     bench, 0, 0, false, true}
+
+#define SEGMENTED (DLATTN_FEATURE_INTERVAL | DLATTN_FEATURE_SEGMENTS)
+#define PICKED (SEGMENTED | DLATTN_FEATURE_SOFTCAP | DLATTN_FEATURE_MASK)
 
 /* What is not an interval mask, and heads whose E is padded to more than D, are computed by others. The stack is the producer's. */
 #define HOPPER_BACKWARD(head, rows, bench)                                                                    \
     {"sm90", "backward_sm90.cu", "backward_sm90", DLATTN_KERNEL_BACKWARD, 90, 90, HALVES, head, false,     \
      ~DLATTN_FEATURE_INTERVAL, rows, 128, 12, 1, {{"STAGES", 2}}, backward_sm90_smem, true, bench, 80, 0, false, true}
 
-#define BACKWARD_ON(first, last, types, head, small, rows, keys, warps, bench, stack, ...)                                \
-    {"sm80", "backward_sm80.cu", "backward_sm80", DLATTN_KERNEL_BACKWARD, first, last, types, head, small, 0, rows, keys, \
-     warps, 1, {__VA_ARGS__}, backward_sm80_smem, true, bench, stack, 0, false, false}
+#define BACKWARD_FOR(needed, avoided, first, last, types, head, small, rows, keys, warps, bench, stack, ...)         \
+    {"sm80", "backward_sm80.cu", "backward_sm80", DLATTN_KERNEL_BACKWARD, first, last, types, head, small, avoided,  \
+     rows, keys, warps, 1, {__VA_ARGS__}, backward_sm80_smem, true, bench, stack, needed, false, false}
 
+#define BACKWARD_ON(...) BACKWARD_FOR(0, 0, __VA_ARGS__)
 #define BACKWARD(...) BACKWARD_ON(80, NEWEST, HALVES, __VA_ARGS__)
 
 #define DQ(first, last, types, head, rows, keys, warps, stages)                                                              \
@@ -118,16 +128,21 @@ static int32_t dbias_sm80_smem(const variant *v, int64_t head_d, int64_t head_e,
 static const variant table[] = {
     FORWARD(80, NEWEST, HALVES, 64, true, 0, 64, 128, 4, 2, H100),
     FORWARD(80, NEWEST, HALVES, 128, true, 0, 64, 64, 4, 2, H100),
-    HOPPER(64, false, 0, 192, 128, 16, 4, 2, H100),
-    HOPPER(64, false, PICKED, 128, 128, 12, 4, 2, H100),
-    HOPPER(128, true, PICKED, 128, 128, 12, 2, 2, H100),
-    HOPPER(128, false, 0, 192, 80, 16, 3, 2, H100),
-    HOPPER(128, false, PICKED, 128, 128, 12, 2, 2, H100),
-    HOPPER(192, false, PICKED, 128, 112, 12, 2, 1, NONE),
-    HOPPER(256, false, PICKED, 128, 80, 12, 2, 1, H100),
+    HOPPER(64, false, 192, 128, 16, 4, 2, H100),
+    HOPPER(128, true, 128, 128, 12, 2, 2, H100),
+    HOPPER(128, false, 192, 80, 16, 3, 2, H100),
+    HOPPER(192, false, 128, 112, 12, 2, 1, NONE),
+    HOPPER(256, false, 128, 80, 12, 2, 1, H100),
+    HOPPER_PICKED(SEGMENTED, 64, 192, 128, 16, 4, 2, H100),
+    HOPPER_PICKED(PICKED, 64, 128, 128, 12, 4, 2, H100),
+    HOPPER_PICKED(PICKED, 128, 128, 128, 12, 2, 2, H100),
+    HOPPER_PICKED(PICKED, 192, 128, 112, 12, 2, 1, NONE),
+    HOPPER_PICKED(PICKED, 256, 128, 64, 12, 2, 1, H100),
     /* Where two blocks of 100 KB fit. With nothing but an interval mask: biases and segments would need the space. */
     FORWARD_STAGED(2, DLATTN_FEATURE_INTERVAL, 90, 119, HALVES, 64, false, ~DLATTN_FEATURE_INTERVAL, 128, 128, 4, 2, H100),
     FORWARD_STAGED(2, DLATTN_FEATURE_INTERVAL, 90, 119, HALVES, 128, false, ~DLATTN_FEATURE_INTERVAL, 128, 64, 4, 2, H100),
+    /* A softcap takes registers: 128 keys spill. */
+    FORWARD_STAGED(1, DLATTN_FEATURE_SOFTCAP, 80, NEWEST, HALVES, 64, false, ~DLATTN_FEATURE_SOFTCAP, 128, 96, 4, 2, H100),
     FORWARD(80, NEWEST, HALVES, 64, false, 0, 128, 128, 4, 2, H100),
     FORWARD(80, NEWEST, HALVES, 128, false, 0, 128, 64, 4, 2, H100),
     FORWARD(80, NEWEST, HALVES, 192, false, 0, 128, 64, 8, 1, NONE),
@@ -142,9 +157,14 @@ static const variant table[] = {
     BACKWARD(128, true, 64, 32, 4, H100, 0, {"ROW_WARPS", 2}, {"DS_STAGES", 2}),
     BACKWARD(32, false, 32, 128, 4, NONE, 0, {"ROW_WARPS", 1}, {"BLOCKS", 2}, {"DQ_COLUMN_WARPS", 2}),
     HOPPER_BACKWARD(64, 128, H100),
+    BACKWARD_FOR(0, ~0u, 80, NEWEST, HALVES, 64, false, 32, 128, 4, H100, 0, {"ROW_WARPS", 1}, {"BLOCKS", 2}, {"DS_STAGES", 2},
+                 {"CURSORS", 1}),
     BACKWARD(64, false, 32, 128, 4, H100, 0, {"ROW_WARPS", 1}, {"BLOCKS", 2}, {"DS_STAGES", 2}),
-    BACKWARD(96, false, 64, 64, 8, NONE, 0, {"ROW_WARPS", 2}),
     HOPPER_BACKWARD(128, 64, H100),
+    BACKWARD(96, false, 64, 64, 8, NONE, 0, {"ROW_WARPS", 2}),
+    BACKWARD_FOR(0, ~0u, 90, NEWEST, HALVES, 128, false, 64, 128, 8, H100, 0, {"ROW_WARPS", 2}, {"LATE", 1}, {"CURSORS", 1}),
+    BACKWARD_FOR(DLATTN_FEATURE_INTERVAL, ~DLATTN_FEATURE_INTERVAL, 90, NEWEST, HALVES, 128, false, 64, 128, 8, H100, 0,
+                 {"ROW_WARPS", 2}, {"CURSORS", 1}),
     BACKWARD(128, false, 64, 128, 8, H100, 0, {"ROW_WARPS", 2}, {"LATE", 1}),
     BACKWARD(256, false, 64, 64, 8, H100, 0, {"ROW_WARPS", 4}),
     BACKWARD(256, false, 64, 64, 8, NONE, 0, {"ROW_WARPS", 4}, {"STAGES", 1}), /* for less shared memory */
@@ -205,6 +225,7 @@ static const char *refusal_of_maps(int32_t kernel, const problem *p, const speci
     if (!device->tensor_maps) return "a driver without tensor maps";
     if (!how->aligned) return "rows that are not aligned";
     if (kernel == DLATTN_KERNEL_FORWARD && !(p->scale > 0)) return "a scale that is not positive";
+    if (p->mask.dtype && !how->mask_pieces) return "a mask whose rows are not 16-byte pieces";
     if (how->cramped) return "too little workspace for segments";
     return dlattn__maps_refusal(p);
 }

@@ -32,6 +32,7 @@ typedef struct specialisation {
     bool dbias;     /* backward: dbias is written by the main pass */
     bool tf32;      /* readable kernels: products on tensor cores */
     bool paged;     /* forward: keys lie in pages */
+    bool mask_pieces; /* rows of the mask tensor are 16-byte pieces */
     bool cramped;   /* forward: no room for what kernels with tensor maps are told of segments */
     int32_t bias;   /* DLATTN_BIAS_BY_X */
     uint32_t features; /* DLATTN_FEATURE_X */

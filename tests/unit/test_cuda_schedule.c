@@ -334,20 +334,23 @@ Test(cuda_schedule, packed_rows_have_tiles_of_their_own) {
 
 Test(cuda_schedule, a_bound_covers_every_device) {
     problem problems[] = {make_forward(DLATTN_T_F16, 1, 8, 8, 16, 65536, 128), make_forward(DLATTN_T_BF16, 2, 16, 4, 1, 8192, 64),
-                          make_forward(DLATTN_T_BF16, 1, 4, 4, 300, 4096, 192), make_backward(DLATTN_T_F16, 2, 8, 2, 512, 512, 128)};
+                          make_forward(DLATTN_T_BF16, 1, 4, 4, 300, 4096, 192), make_backward(DLATTN_T_F16, 2, 8, 2, 512, 512, 128),
+                          make_forward(DLATTN_T_BF16, 2, 8, 8, 700, 2048, 64)};
+    enum { PROBLEMS = (int)(sizeof problems / sizeof problems[0]) };
+    problems[4].q_segments = dense(DLATTN_T_I32, 2, 700, 1, 1), problems[4].kv_segments = dense(DLATTN_T_I32, 2, 2048, 1, 1);
     problems[1].flags = DLATTN_CAUSAL | DLATTN_WINDOW, problems[1].window_left = 2047, problems[1].window_right = -1;
-    for (int n = 0; n < NUM_ARCHS * 4; n++) {
-        const problem *p = &problems[n % 4];
+    for (int n = 0; n < NUM_ARCHS * PROBLEMS; n++) {
+        const problem *p = &problems[n % PROBLEMS];
         cuda_workspace bound;
         char note[256];
-        cr_assert_eq(dlattn__schedule_bound(&bound, p, archs[n / 4], note, sizeof note), DLATTN_OK, "%s", note);
+        cr_assert_eq(dlattn__schedule_bound(&bound, p, archs[n / PROBLEMS], note, sizeof note), DLATTN_OK, "%s", note);
         for (int32_t multiprocessors = 1; multiprocessors <= 200; multiprocessors += 13) {
-            cuda_device device = dlattn__cuda_device_like(archs[n / 4]);
+            cuda_device device = dlattn__cuda_device_like(archs[n / PROBLEMS]);
             cuda_schedule s;
             device.multiprocessors = multiprocessors;
             cr_assert_eq(dlattn__schedule(&s, p, NULL, &device, UINT64_MAX, note, sizeof note), DLATTN_OK);
-            cr_expect(s.workspace.total <= bound.total && s.workspace.least <= bound.least, "problem %d, sm_%d with %d", n % 4,
-                      (int)archs[n / 4], (int)multiprocessors);
+            cr_expect(s.workspace.total <= bound.total && s.workspace.least <= bound.least, "problem %d, sm_%d with %d", n % PROBLEMS,
+                      (int)archs[n / PROBLEMS], (int)multiprocessors);
         }
     }
 }
