@@ -1,4 +1,4 @@
-// tensor_maps.h: how the copy engine (TMA) of Hopper finds q, k and v: three tensor maps, passed by value beside the params.
+// tensor_maps.h: how the copy engine (TMA) of Hopper finds q, k, v and the bias: tensor maps, passed by value beside the params.
 #ifndef DLATTN_SHARED_TENSOR_MAPS_H
 #define DLATTN_SHARED_TENSOR_MAPS_H
 
@@ -15,9 +15,10 @@ typedef struct tensor_map {
 } tensor_map;
 
 // Dimensions, inner first: column, row or token, head, batch; one that the tensor repeats (stride 0) has extent 1. A box is 64
-// columns by as many rows as the kernel takes at once: of q 64, of k and v a tile of keys. What lies outside is read as 0.
+// columns by as many rows as the kernel takes at once: of q and the bias 64, of k and v a tile of keys. What lies outside is read
+// as 0. Without a bias its map is never looked at.
 typedef struct dlattn_maps {
-    tensor_map q, k, v;
+    tensor_map q, k, v, bias;
 } dlattn_maps;
 
 #endif

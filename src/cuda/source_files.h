@@ -45,6 +45,7 @@
     X(scores_cuh, "scores.cuh")                                        \
     X(scores_sm80_cuh, "scores_sm80.cuh")                              \
     X(segment_ranges_sm80_cuh, "segment_ranges_sm80.cuh")              \
+    X(scores_sm90_cuh, "scores_sm90.cuh")                              \
     X(sequence_cuh, "sequence.cuh")                                    \
     X(shared_cache_params, "shared/cache_params.h")                    \
     X(shared_block_window, "shared/masks/block_window.h")              \

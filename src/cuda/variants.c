@@ -27,11 +27,11 @@ static int32_t forward_sm80_smem(const variant *v, int64_t head_d, int64_t head_
     return 2 * v->rows * head_e > tiles ? INT32_MAX : (int32_t)bytes;
 }
 
-/* Rings of Q, K and V, two jobs, barriers. The result leaves through the memory of Q. */
+/* Rings of Q, K, V and the bias, two jobs, barriers. The result leaves through the memory of Q. */
 static int32_t forward_sm90_smem(const variant *v, int64_t head_d, int64_t head_e, const specialisation *how) {
     const int64_t tiles = 2 * choice(v, "Q_STAGES", 1) * v->rows * head_d + 2 * choice(v, "STAGES", 2) * v->keys * (head_d + head_e);
-    (void)how;
-    return head_e > head_d ? INT32_MAX : (int32_t)(tiles + 2 * (192 + 8 * v->rows + 16 * (v->warps - 4)) + 288);
+    const int64_t bias = how->features & DLATTN_FEATURE_BIAS ? 2 * choice(v, "BIAS_STAGES", 0) * v->rows * v->keys : 0;
+    return head_e > head_d ? INT32_MAX : (int32_t)(tiles + bias + 2 * (192 + 8 * v->rows + 16 * (v->warps - 4)) + 288);
 }
 
 /* K and V, the ring of Q and dout, dS, P where warps share rows, statistics of the rows, segments, the bias. */
@@ -70,11 +70,19 @@ static int32_t dbias_sm80_smem(const variant *v, int64_t head_d, int64_t head_e,
 
 #define FORWARD(...) FORWARD_STAGED(1, 0, __VA_ARGS__)
 
-/* What is not an interval mask or a softcap is computed by others. */
-#define HOPPER(head, small, rows, keys, warps, stages, q_stages, bench)                                            \
-    {"sm90", "forward_sm90.cu", "forward_sm90", DLATTN_KERNEL_FORWARD, 90, 90, HALVES, head, small,               \
-     ~(DLATTN_FEATURE_INTERVAL | DLATTN_FEATURE_SOFTCAP), rows, keys, warps, 1,                                   \
-     {{"STAGES", stages}, {"Q_STAGES", q_stages}, {"TURNS", 1}}, forward_sm90_smem, true, bench, 0, 0, false, true}
+/* The mask tensor and segments are computed by others. A bias needs panels of 64 keys, dropout blocks of 32, and the bias its
+ * place in memory, so both have rows of their own. */
+#define HOPPER_WITH(needed, avoided, head, small, rows, keys, warps, stages, q_stages, bias_stages, bench)                    \
+    {"sm90", "forward_sm90.cu", "forward_sm90", DLATTN_KERNEL_FORWARD, 90, 90, HALVES, head, small,                          \
+     DLATTN_FEATURE_MASK | DLATTN_FEATURE_SEGMENTS | (avoided), rows, keys, warps, 1,                                        \
+     {{"STAGES", stages}, {"Q_STAGES", q_stages}, {"TURNS", 1}, {"BIAS_STAGES", bias_stages}}, forward_sm90_smem, true, bench, \
+     0, needed, false, true}
+
+#define DENSE (DLATTN_FEATURE_BIAS | DLATTN_FEATURE_DROPOUT)
+#define HOPPER(head, small, rows, keys, warps, stages, q_stages, bench) \
+    HOPPER_WITH(0, DENSE, head, small, rows, keys, warps, stages, q_stages, 0, bench)
+#define HOPPER_DENSE(head, rows, keys, warps, stages, bias_stages, bench) \
+    HOPPER_WITH(DENSE, 0, head, false, rows, keys, warps, stages, 1, bias_stages, bench)
 
 #define BACKWARD_ON(first, last, types, head, small, rows, keys, warps, bench, stack, ...)                                \
     {"sm80", "backward_sm80.cu", "backward_sm80", DLATTN_KERNEL_BACKWARD, first, last, types, head, small, 0, rows, keys, \
@@ -104,6 +112,9 @@ static const variant table[] = {
     HOPPER(128, false, 192, 80, 16, 3, 2, H100),
     HOPPER(192, false, 128, 112, 12, 2, 1, NONE),
     HOPPER(256, false, 128, 80, 12, 2, 1, H100),
+    HOPPER_DENSE(64, 192, 128, 16, 2, 2, H100),
+    HOPPER_DENSE(128, 128, 128, 12, 2, 2, H100),
+    HOPPER_DENSE(256, 128, 64, 12, 2, 2, H100),
     /* Where two blocks of 100 KB fit. With nothing but an interval mask: biases and segments would need the space. */
     FORWARD_STAGED(2, DLATTN_FEATURE_INTERVAL, 90, 119, HALVES, 64, false, ~DLATTN_FEATURE_INTERVAL, 128, 128, 4, 2, H100),
     FORWARD_STAGED(2, DLATTN_FEATURE_INTERVAL, 90, 119, HALVES, 128, false, ~DLATTN_FEATURE_INTERVAL, 128, 64, 4, 2, H100),
@@ -182,6 +193,8 @@ static const char *refusal_of_maps(const problem *p, const specialisation *how, 
     if (!device->tensor_maps) return "a driver without tensor maps";
     if (!how->aligned) return "rows that are not aligned";
     if (!(p->scale > 0)) return "a scale that is not positive";
+    if (p->bias.dtype && how->bias != DLATTN_BIAS_BY_TILES) return "a bias of another type, or rows of it that are not aligned";
+    if (p->dropout_threshold && p->flags & DLATTN_POSITIONS) return "dropout that is counted from positions";
     return dlattn__maps_refusal(p);
 }
 
@@ -191,7 +204,7 @@ static const char *refusal(const variant *v, const problem *p, const specialisat
     if (!(v->types & 1u << p->dtype)) return "another type";
     if (p->D > v->head || p->E > v->head) return "a larger head size";
     if (how->features & v->avoided) return "a feature that is slow in it";
-    if (v->needed & ~how->features) return "no feature that it is for";
+    if (v->needed && !(v->needed & how->features)) return "no feature that it is for";
     if (v->small && !is_small(v, p, device)) return "a larger problem";
     if (p->page && !v->pages) return "paged keys";
     if (v->tensor_maps) {
