@@ -28,7 +28,8 @@
 #define ALIBI (((FEATURES) & DLATTN_FEATURE_ALIBI) != 0)
 #define BIASED (((FEATURES) & DLATTN_FEATURE_BIAS) != 0)
 #define DROPPED (((FEATURES) & DLATTN_FEATURE_DROPOUT) != 0)
-#define TERMS (ALIBI || BIASED) // scores are in natural units
+#define TERMS (ALIBI || BIASED)
+#define RAW (!BIASED && !CAPPED) // scores are weighed as q k^T gives them; else they are natural, or only capped, powers of two
 #define SPLIT 0
 #define PACKED 0
 #define ALIGNED 1
@@ -136,6 +137,7 @@ DEVICE void consume(const dlattn_params &p, unsigned char *memory, int g) {
     ring<Q_STAGES> queries = {0, 0};
     ring<STAGES> keys = {0, 0}, values = {0, 0};
     ring<BIASED ? BIAS_STAGES : 1> biases = {0, 0};
+    const float unit = ALIBI && RAW ? p.scale : 1.0f; // of scores, in natural ones
     const int warp_row = 64 * g + (int)threadIdx.x % 128 / 32 * 16;
     if (g == CONSUMERS - 1) pass_turn(g); // the first turn is the first consumer's
 
@@ -154,6 +156,7 @@ DEVICE void consume(const dlattn_params &p, unsigned char *memory, int g) {
 
         float o[MT][ET][4] = {}, scores[MT][NT][4], m[MT][2] = {{-INFINITE, -INFINITE}}, l[MT][2] = {}, ratio[MT][2];
         u32 weights[BN / 16][4];
+        slope_line line;
 
         // The scores of tile n of keys to weights. Must o be multiplied by the ratio before their product is added?
         // partly: may some be hidden?
@@ -166,22 +169,26 @@ DEVICE void consume(const dlattn_params &p, unsigned char *memory, int g) {
                 return false;
             }
             if (CAPPED) cap_tile(scores, p.scale, p.softcap, TERMS ? 1.0f : LOG2_E);
-            const float scale = CAPPED ? 1.0f : p.scale;
             float offset[2] = {0.0f, 0.0f};
             if (BIASED) {
                 barrier_wait(base + BIAS_FULL(g, biases.stage), biases.lap);
-                add_bias(scores[0], base + BIAS_TILE(g, biases.stage) + warp_row % 64 * PANEL_ROW, scale);
-                keep(scores[0]); // it has been read
-                __syncwarp();
-                release(base + BIAS_EMPTY(g, biases.stage));
-                biases.next();
+                add_bias(scores[0], base + BIAS_TILE(g, biases.stage) + warp_row % 64 * PANEL_ROW, CAPPED ? 1.0f : p.scale);
             }
-            if (ALIBI) add_slopes(scores[0], offset, facts->context, facts->row0 + warp_row, j0, BIASED ? 1.0f : scale);
+            if (ALIBI) add_slopes(scores[0], offset, line, 1.0f / unit);
             if (hides) {
                 if (INTERVAL) hide_ends(scores, own, j0);
                 else hide_past(scores, j0 + lane_id() % 4 * 2, facts->s.N);
             }
-            return weigh_scores<ALIBI>(scores, m, l, ratio, factor, offset);
+            const bool raised = weigh_scores<ALIBI>(scores, m, l, ratio, factor, offset, unit);
+            if (BIASED) { // Only now, behind a branch on all scores: an arrival overtakes loads that wait for shared memory.
+                release(base + BIAS_EMPTY(g, biases.stage));
+                biases.next();
+            }
+            return raised;
+        };
+        // What tile n needs beside its products, found while they are under way.
+        const auto prepare = [&](int n) {
+            if (ALIBI) line = line_of(facts->context, facts->row0 + warp_row, n * BN);
         };
         const auto drop = [&](int n) {
             if (DROPPED)
@@ -203,6 +210,7 @@ DEVICE void consume(const dlattn_params &p, unsigned char *memory, int g) {
             multiply_values(o[0], weights, base + V_AT + values.stage * V_BYTES);
             products_commit();
             pass_turn(g);
+            prepare(n - 1);
             products_wait<1>();
             keep(scores[0]);
             release(base + K_EMPTY(keys.stage));
@@ -245,6 +253,7 @@ DEVICE void consume(const dlattn_params &p, unsigned char *memory, int g) {
                 barrier_wait(base + V_FULL(values.stage), values.lap);
                 clear_rows_past(base + V_AT + values.stage * V_BYTES, left, g);
             }
+            prepare(n);
             products_wait<0>();
             keep(scores[0]);
             release(base + K_EMPTY(keys.stage));

@@ -194,6 +194,7 @@ static const char *refusal_of_maps(const problem *p, const specialisation *how, 
     if (!how->aligned) return "rows that are not aligned";
     if (!(p->scale > 0)) return "a scale that is not positive";
     if (p->bias.dtype && how->bias != DLATTN_BIAS_BY_TILES) return "a bias of another type, or rows of it that are not aligned";
+    if (p->alibi_slopes.dtype && p->scale < 1e-6) return "a scale by which slopes cannot be divided";
     if (p->dropout_threshold && p->flags & DLATTN_POSITIONS) return "dropout that is counted from positions";
     return dlattn__maps_refusal(p);
 }
