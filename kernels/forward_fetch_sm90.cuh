@@ -16,9 +16,15 @@
 
 DEVICE u32 tile_count(const dlattn_params &p) { return (u32)p.row_tiles * (u32)p.H * (u32)p.B; }
 
-// Those that fit, the heads of a group sharing keys; but enough that all multiprocessors have tiles of about one length.
+// A few, so that the first reads of keys and values from memory come now and then, not many at once; they are slower than the
+// products. On an H100, causal, 1k keys: d64 296 -> 321, d128 394 -> 418, d256 395 -> 435; 16k the same.
 DEVICE u32 heads_together(const dlattn_params &p, u32 tiles, int fit) {
-    return (u32)larger(fit * p.heads_per_group, 256 / tiles + 1);
+    return (u32)larger(smaller(fit * p.heads_per_group, 8), 1);
+}
+
+// Enough that all multiprocessors end with short tiles.
+DEVICE u32 heads_at_end(const dlattn_params &p, u32 tiles) {
+    return (u32)larger(p.heads_per_group, 256 / tiles + 1);
 }
 
 // Tiles of keys that some row of a consumer sees, and those that all its rows see wholly: [first, last) each.
@@ -54,32 +60,85 @@ DEVICE u32 next_tile(const dlattn_params &p, u32 number) {
 
 // The scout -------------------------------------------------------------------------------------------------------------
 
+// What the ends of a tile's rows follow from: forward_keys_sm80's ends_of_row in 32 bits, since 64 and three divisions for each
+// row need more registers than a producer has, and time.
+typedef struct row_law {
+    int lo, hi, least;        // the first row's ends, between -BM and N, which rise by one from row to row; no lo is below least
+    int next;                 // rows until the next block of positions
+    i64 block_lo, block_hi;   // the first row's block window
+} row_law;
+
+DEVICE int end_between(i64 end, int N) { return (int)clamp_to(end, -BM, N); }
+
+DEVICE row_law law_of_rows(const dlattn_params &p, const sequence &s, int row0) {
+    const i64 position = dlattn_add_sat(s.q_position, row0), local = dlattn_sub_sat(position, s.k_position);
+    row_law law = {-BM, s.N, 0, 0, 0, 0};
+    if (p.mask_kinds & DLATTN_MASK_CAUSAL) law.hi = end_between(dlattn_add_sat(local, 1), s.N);
+    if (p.mask_kinds & DLATTN_MASK_WINDOW) {
+        if (p.window_left >= 0) law.lo = end_between(dlattn_sub_sat(local, p.window_left), s.N);
+        if (p.window_right >= 0) law.hi = smaller(law.hi, end_between(dlattn_add_sat(dlattn_add_sat(local, p.window_right), 1), s.N));
+    }
+    if (p.mask_kinds & DLATTN_MASK_POSITIVE) law.least = larger(end_between(dlattn_sub_sat(0, s.k_position), s.N), 0);
+    if (p.mask_kinds & DLATTN_MASK_BLOCK_WINDOW) {
+        const i64 size = p.block_size;
+        i64 rest;
+        if (((position | size) >> 32) == 0) {
+            rest = (u32)position % (u32)size;
+        } else {
+            rest = position % size;
+            if (rest < 0) rest += size;
+        }
+        law.next = (int)clamp_to(size - rest, 0, BM);
+        law.block_hi = dlattn_add_sat(local, size - rest);
+        const bool all = (float)p.block_count * (float)size > 4e18f; // more than there are numbers
+        law.block_lo = all ? DLATTN_I64_MIN : dlattn_sub_sat(law.block_hi, p.block_count * size);
+    }
+    return law;
+}
+
+// `end` and `rows` more, at most N.
+DEVICE int end_after(int end, int rows, int N) { return (u32)rows < (u32)N - (u32)end ? end + rows : N; }
+
+DEVICE limits ends_by_law(const row_law &law, const dlattn_params &p, int N, int r) {
+    limits ends = {larger(end_after(law.lo, r, N), law.least), larger(end_after(law.hi, r, N), 0)};
+    if (p.mask_kinds & DLATTN_MASK_BLOCK_WINDOW) {
+        i64 past = 0;
+        if (r >= law.next) past = p.block_size >= BM ? p.block_size : ((r - law.next) / (int)p.block_size + 1) * p.block_size;
+        ends.lo = larger(ends.lo, (int)clamp_to(dlattn_add_sat(law.block_lo, past), 0, N));
+        ends.hi = smaller(ends.hi, (int)clamp_to(dlattn_add_sat(law.block_hi, past), 0, N));
+    }
+    return ends;
+}
+
 // The limits of the tile's rows and its warps' ranges to the job's memory, and its tiles of keys. The facts are read from there:
 // registers are scarce.
 DEVICE void find_keys(job *j, unsigned char *memory, const dlattn_params &p) {
     const int rows = smaller(BM, j->facts.rows - j->facts.row0), lane = lane_id();
     limits *const all = (limits *)(memory + LIMITS_AT);
+    const row_law law = law_of_rows(p, j->facts.s, j->facts.row0);
 #pragma unroll 1
     for (int r = lane; r < BM; r += 32) {
-        limits ends = {0, 0};
-        if (r < rows) ends = ends_of_row(mask_of(p, j->facts.s), j->facts.s, j->facts.row0 + r);
-        all[r] = ends;
-        const key_range range = range_of_lanes(ends, lane & 16, smaller(16, rows - (r & ~15)));
-        if (lane % 16 == 0) ((key_range *)(memory + RANGES_AT))[r / 16] = range;
+        const limits none = {0, 0};
+        all[r] = r < rows ? ends_by_law(law, p, j->facts.s.N, r) : none;
     }
     __syncwarp();
-    if (lane == 0) {
-        j->last = (all[rows - 1].hi + BN - 1) / BN;
-        j->first = smaller(all[0].lo / BN, j->last);
+    if (lane < CONSUMER_WARPS) {
+        const limits low = all[16 * lane], high = all[larger(smaller(16 * lane + 15, rows - 1), 0)];
+        const key_range own = {low.lo, high.hi, high.lo, low.hi}, nothing = {0x7fffffff, 0, 0, 0};
+        ((key_range *)(memory + RANGES_AT))[lane] = 16 * lane < rows ? own : nothing;
     }
-    __syncwarp();
-    if (lane < CONSUMERS && 64 * lane < rows) {
-        const limits low = all[64 * lane], high = all[smaller(64 * lane + 63, rows - 1)];
-        consumer_span &own = j->of[lane];
-        own.last = larger((high.hi + BN - 1) / BN, j->first);
-        own.first = smaller(larger(low.lo / BN, j->first), own.last);
-        own.whole_first = (high.lo + BN - 1) / BN;
-        own.whole_last = low.hi / BN;
+    if (lane < CONSUMERS) {
+        const int last = (all[rows - 1].hi + BN - 1) / BN, first = smaller(all[0].lo / BN, last);
+        j->last = last;
+        j->first = first;
+        if (64 * lane < rows) {
+            const limits low = all[64 * lane], high = all[smaller(64 * lane + 63, rows - 1)];
+            consumer_span &own = j->of[lane];
+            own.last = larger((high.hi + BN - 1) / BN, first);
+            own.first = smaller(larger(low.lo / BN, first), own.last);
+            own.whole_first = (high.lo + BN - 1) / BN;
+            own.whole_last = low.hi / BN;
+        }
     }
 }
 

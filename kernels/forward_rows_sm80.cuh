@@ -27,8 +27,10 @@ typedef struct block_place {
     int row0, split, h, b; // first row of the tile; h: kv head when PACKED
 } block_place;
 
-// Each kernel's own: of how many heads the tiles go together. fit: how many heads' keys and values L2 holds, about.
+// Each kernel's own: of how many heads the tiles go together, and those of how many of all at the very end. fit: how many heads'
+// keys and values L2 holds, about.
 DEVICE u32 heads_together(const dlattn_params &p, u32 tiles, int fit);
+DEVICE u32 heads_at_end(const dlattn_params &p, u32 tiles);
 
 // A kernel may set BATCHES_TOGETHER to 1, where sequences share the bias: a head's tiles of all of them follow each other.
 #ifndef BATCHES_TOGETHER
@@ -52,8 +54,9 @@ DEVICE block_place place_of(const dlattn_params &p, u32 block) {
         const u32 together = heads_together(p, tiles, (int)fit);
         u32 first = 0, count = heads;
         if (together < heads) {
-            first = block / (together * tiles) * together;
-            count = smaller(together, heads - first);
+            const u32 end = smaller(heads_at_end(p, tiles), heads), body = heads - end;
+            first = block < body * tiles ? block / (together * tiles) * together : body;
+            count = first < body ? smaller(together, body - first) : end;
         }
         const u32 rest = block - first * tiles;
         tile = rest / count;

@@ -52,6 +52,7 @@ static_assert(BM * HEAD_E * 2 <= BIAS_AT, "the result fits");
 
 // As many as fit or, sharing keys less well, 32.
 DEVICE u32 heads_together(const dlattn_params &p, u32 tiles, int fit) { return (u32)larger(32, fit); }
+DEVICE u32 heads_at_end(const dlattn_params &p, u32 tiles) { return 0; }
 
 // This thread's first row in the block's tile, its first key in a tile, and where its warp's bias lies.
 DEVICE int own_row() { return thread_anew() / 32 * (16 * MT) + thread_anew() % 32 / 4; }
