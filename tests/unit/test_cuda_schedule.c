@@ -171,7 +171,16 @@ Test(cuda_schedule, the_hopper_forward_takes_what_tensor_maps_describe) {
     expect_other_kernel(&p, "values longer than keys");
     p = plain;
     p.bias = dense(DLATTN_T_F16, 1, 1, 4096, 4096);
-    expect_other_kernel(&p, "a bias");
+    s = made(&p, 90, UINT64_MAX);
+    cr_expect(launches(&s, "forward_sm90"), "a bias");
+    p.bias.extent[2] = 1, p.bias.stride[2] = 0;
+    expect_other_kernel(&p, "a bias of keys alone");
+    p.bias = dense(DLATTN_T_F32, 1, 1, 4096, 4096);
+    expect_other_kernel(&p, "a bias of another type");
+    p = plain;
+    p.bias = dense(DLATTN_T_F16, 1, 1, 4096, 4096);
+    p.mask = dense(DLATTN_T_U8, 2, 1, 4096, 4096);
+    expect_other_kernel(&p, "a bias and a mask");
     p = make_forward(DLATTN_T_F16, 2, 16, 4, 4096, 0, 128);
     expect_other_kernel(&p, "no keys");
     cuda_device old = dlattn__cuda_device_like(90);
