@@ -15,17 +15,12 @@ typedef struct segment_walk {
     u32 meets, one_segment;
 } segment_walk;
 
-// By a whole warp: the bits of tiles [32 word, 32 word + 32). All that is read does not wait for each other.
+// By a whole warp: the bits of tiles [32 word, 32 word + 32).
 DEVICE void look_at_word(const dlattn_params &p, const backward_context &c, segment_walk *w, int word) {
     const int tile = 32 * word + lane_id(), inside = tile < w->first ? w->first : tile < w->end ? tile : w->end - 1;
-    const i64 *rows = (const i64 *)p.row_segments + (c.s.b * (p.head_rows / 32) + (i64)inside * (BM / 32)) * 2;
-    const i64 *keys = (const i64 *)p.key_segments + (c.s.b * segment_ranges(p.N) + c.j0 / 32) * 2;
-    i64 lo, hi, least, largest;
-    join_ranges(rows, BM / 32, &lo, &hi);
-    join_ranges(keys, BN / 32, &least, &largest);
-    const bool meets = tile == inside && lo <= largest && least <= hi;
-    w->meets = __ballot_sync(0xffffffffu, meets);
-    w->one_segment = __ballot_sync(0xffffffffu, meets && lo == hi && least == largest);
+    const segment_meeting own = meeting_of<BM, BN>(p, c.s.b, inside * BM, c.j0);
+    w->meets = __ballot_sync(0xffffffffu, tile == inside && own.meets);
+    w->one_segment = __ballot_sync(0xffffffffu, tile == inside && own.one_segment);
 }
 
 // To the next tile that meets the keys, of the next head after the last; there must be one.

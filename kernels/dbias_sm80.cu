@@ -57,7 +57,7 @@ DEVICE void advance(const dlattn_params &p, const bias_group &g, bias_pair *pair
         pair->s = read_sequence(p, b);
         const int rows = smaller(g.i0 + BM, pair->s.M);
         if (g.i0 >= pair->s.M || g.j0 >= pair->s.N) continue;
-        if (HAS(p, DLATTN_FEATURE_SEGMENTS) && !segments_may_meet<BM, BN>(p, b, g.i0, g.j0)) continue;
+        if (HAS(p, DLATTN_FEATURE_SEGMENTS) && !meeting_of<BM, BN>(p, b, g.i0, g.j0).meets) continue;
         pair->there = true;
         pair->full = !MASKED_BY_ELEMENT && g.i0 + BM <= pair->s.M && g.j0 + BN <= pair->s.N;
         if (!HAS(p, DLATTN_FEATURE_INTERVAL)) continue;

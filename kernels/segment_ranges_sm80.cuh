@@ -16,14 +16,21 @@ DEVICE void join_ranges(const i64 *ranges, int count, i64 *lo, i64 *hi) {
     }
 }
 
-// May rows [i0, i0 + ROWS) of sequence b share a segment with keys [j0, j0 + KEYS)?
+// May rows and keys share a segment? Are all of them of one?
+typedef struct segment_meeting {
+    bool meets, one_segment;
+} segment_meeting;
+
+// Of rows [i0, i0 + ROWS) of sequence b and keys [j0, j0 + KEYS). All that is read does not wait for each other.
 template <int ROWS, int KEYS>
-DEVICE bool segments_may_meet(const dlattn_params &p, int b, int i0, int j0) {
+DEVICE segment_meeting meeting_of(const dlattn_params &p, int b, int i0, int j0) {
     static_assert(ROWS % 32 == 0 && KEYS % 32 == 0, "ranges are those of 32");
     i64 lo, hi, least, largest;
     join_ranges((const i64 *)p.row_segments + (b * (p.head_rows / 32) + i0 / 32) * 2, ROWS / 32, &lo, &hi);
     join_ranges((const i64 *)p.key_segments + (b * segment_ranges(p.N) + j0 / 32) * 2, KEYS / 32, &least, &largest);
-    return lo <= largest && least <= hi;
+    const bool meets = lo <= largest && least <= hi;
+    const segment_meeting found = {meets, meets && lo == hi && least == largest};
+    return found;
 }
 
 // The first tile of keys in [tile, end) that may share a segment with the rows from i0 on, else `end`. By whole warps.
@@ -32,7 +39,7 @@ DEVICE int next_tile_that_meets(const dlattn_params &p, int b, int i0, int tile,
 #pragma unroll 1
     for (; tile < end; tile += 32) {
         const int own = tile + lane_id();
-        const u32 meets = __ballot_sync(0xffffffffu, own < end && segments_may_meet<ROWS, KEYS>(p, b, i0, own * KEYS));
+        const u32 meets = __ballot_sync(0xffffffffu, own < end && meeting_of<ROWS, KEYS>(p, b, i0, own * KEYS).meets);
         if (meets) return tile + __ffs((int)meets) - 1;
     }
     return end;

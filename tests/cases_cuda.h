@@ -88,8 +88,8 @@ CASE(gpu_blocks_across_tiles_bf16, .dtype = BF16, .H = 1, .M = 260, .N = 260, .D
      .block_size = 100, .block_count = 2)
 CASE(gpu_heads_of_a_group_d128_bf16, .dtype = BF16, .H = 4, .G = 2, .M = 200, .N = 140, .D = 128, .E = 128)
 CASE(gpu_heads_of_a_group_d64_f16, .dtype = F16, .H = 4, .G = 2, .M = 100, .N = 140, .D = 64, .E = 56)
-CASE(gpu_window_d128_bf16, .dtype = BF16, .H = 2, .G = 1, .M = 300, .N = 260, .D = 128, .E = 128, .flags = DLATTN_WINDOW, .window_left = 100,
-     .window_right = 41)
+CASE(gpu_window_d128_bf16, .dtype = BF16, .H = 2, .G = 1, .M = 300, .N = 260, .D = 128, .E = 128, .flags = DLATTN_WINDOW,
+     .window_left = 100, .window_right = 41)
 CASE(gpu_softcap_d64_bf16, .dtype = BF16, .H = 1, .M = 140, .N = 300, .D = 64, .E = 64, .softcap = 5)
 CASE(gpu_split_few_rows_bf16, .dtype = BF16, .H = 2, .G = 1, .M = 5, .N = 2000, .D = 32, .E = 32, .flags = DLATTN_CAUSAL)
 CASE(gpu_split_one_tile_of_rows_f16, .dtype = F16, .H = 1, .M = 64, .N = 600, .D = 32, .E = 32, .flags = DLATTN_CAUSAL)

@@ -52,6 +52,7 @@
     X(scores_cuh, "scores.cuh")                                        \
     X(scores_sm80_cuh, "scores_sm80.cuh")                              \
     X(segment_ranges_sm80_cuh, "segment_ranges_sm80.cuh")              \
+    X(scores_sm90_cuh, "scores_sm90.cuh")                              \
     X(segment_spans_sm90_cuh, "segment_spans_sm90.cuh")                \
     X(segments_sm90_cu, "segments_sm90.cu")                            \
     X(sequence_cuh, "sequence.cuh")                                    \

@@ -30,11 +30,11 @@ static int32_t forward_sm80_smem(const variant *v, int64_t head_d, int64_t head_
     return 2 * v->rows * head_e > tiles ? INT32_MAX : (int32_t)bytes;
 }
 
-/* Rings of Q, K and V, two jobs, barriers. The result leaves through the memory of Q. */
+/* Rings of Q, K, V and the bias, two jobs, barriers. The result leaves through the memory of Q. */
 static int32_t forward_sm90_smem(const variant *v, int64_t head_d, int64_t head_e, const specialisation *how) {
     const int64_t tiles = 2 * choice(v, "Q_STAGES", 1) * v->rows * head_d + 2 * choice(v, "STAGES", 2) * v->keys * (head_d + head_e);
-    (void)how;
-    return head_e > head_d ? INT32_MAX : (int32_t)(tiles + 2 * (224 + 8 * v->rows + 16 * (v->warps - 4)) + 288);
+    const int64_t bias = how->features & DLATTN_FEATURE_BIAS ? 2 * choice(v, "BIAS_STAGES", 0) * v->rows * v->keys : 0;
+    return head_e > head_d ? INT32_MAX : (int32_t)(tiles + bias + 2 * (224 + 8 * v->rows + 16 * (v->warps - 4)) + 288);
 }
 
 /* K and V, the ring of Q and dout, two tiles of dS, statistics of the rows, barriers. Each consumer has 64 rows and a panel of dq:
@@ -83,11 +83,19 @@ static int32_t dbias_sm80_smem(const variant *v, int64_t head_d, int64_t head_e,
 
 #define FORWARD(...) FORWARD_STAGED(1, 0, __VA_ARGS__)
 
-/* What is not an interval mask or a softcap is computed by others. */
-#define HOPPER(head, small, rows, keys, warps, stages, q_stages, bench)                                            \
-    {"sm90", "forward_sm90.cu", "forward_sm90", DLATTN_KERNEL_FORWARD, 90, 90, HALVES, head, small,               \
-     ~(DLATTN_FEATURE_INTERVAL | DLATTN_FEATURE_SOFTCAP), rows, keys, warps, 1,                                   \
-     {{"STAGES", stages}, {"Q_STAGES", q_stages}, {"TURNS", 1}}, forward_sm90_smem, true, bench, 0, 0, false, true}
+/* The mask tensor and segments have rows of their own below. A bias needs panels of 64 keys, dropout blocks of 32, and the bias its
+ * place in memory, so both have rows of their own. */
+#define HOPPER_WITH(needed, avoided, head, small, rows, keys, warps, stages, q_stages, bias_stages, bench)                    \
+    {"sm90", "forward_sm90.cu", "forward_sm90", DLATTN_KERNEL_FORWARD, 90, 90, HALVES, head, small,                          \
+     DLATTN_FEATURE_MASK | DLATTN_FEATURE_SEGMENTS | (avoided), rows, keys, warps, 1,                                        \
+     {{"STAGES", stages}, {"Q_STAGES", q_stages}, {"TURNS", 1}, {"BIAS_STAGES", bias_stages}}, forward_sm90_smem, true, bench, \
+     0, needed, false, true}
+
+#define DENSE (DLATTN_FEATURE_BIAS | DLATTN_FEATURE_DROPOUT)
+#define HOPPER(head, small, rows, keys, warps, stages, q_stages, bench) \
+    HOPPER_WITH(0, DENSE, head, small, rows, keys, warps, stages, q_stages, 0, bench)
+#define HOPPER_DENSE(head, rows, keys, warps, stages, bias_stages, bench) \
+    HOPPER_WITH(DENSE, 0, head, false, rows, keys, warps, stages, 1, bias_stages, bench)
 
 /* Segments and the mask tensor need registers: fewer consumers, or fewer keys a tile. Whole tiles of 64 or 128 keys also meet
  * more segments at their ends: d128 with four segments of 1024 keys has 551 TFLOP/s on 128 x 128, 506 on 192 x 80. */
@@ -138,6 +146,9 @@ static const variant table[] = {
     HOPPER_PICKED(PICKED, 128, 128, 128, 12, 2, 2, H100),
     HOPPER_PICKED(PICKED, 192, 128, 112, 12, 2, 1, NONE),
     HOPPER_PICKED(PICKED, 256, 128, 64, 12, 2, 1, H100),
+    HOPPER_DENSE(64, 192, 128, 16, 2, 2, H100),
+    HOPPER_DENSE(128, 128, 128, 12, 2, 2, H100),
+    HOPPER_DENSE(256, 128, 64, 12, 2, 2, H100),
     /* Where two blocks of 100 KB fit. With nothing but an interval mask: biases and segments would need the space. */
     FORWARD_STAGED(2, DLATTN_FEATURE_INTERVAL, 90, 119, HALVES, 64, false, ~DLATTN_FEATURE_INTERVAL, 128, 128, 4, 2, H100),
     FORWARD_STAGED(2, DLATTN_FEATURE_INTERVAL, 90, 119, HALVES, 128, false, ~DLATTN_FEATURE_INTERVAL, 128, 64, 4, 2, H100),
@@ -227,6 +238,9 @@ static const char *refusal_of_maps(int32_t kernel, const problem *p, const speci
     if (kernel == DLATTN_KERNEL_FORWARD && !(p->scale > 0)) return "a scale that is not positive";
     if (p->mask.dtype && !how->mask_pieces) return "a mask whose rows are not 16-byte pieces";
     if (how->cramped) return "too little workspace for segments";
+    if (p->bias.dtype && how->bias != DLATTN_BIAS_BY_TILES) return "a bias of another type, or rows of it that are not aligned";
+    if (p->alibi_slopes.dtype && p->scale < 1e-6) return "a scale by which slopes cannot be divided";
+    if (p->dropout_threshold && p->flags & DLATTN_POSITIONS) return "dropout that is counted from positions";
     return dlattn__maps_refusal(p);
 }
 
@@ -249,7 +263,7 @@ static const char *refusal(const variant *v, const problem *p, const specialisat
 
 /* Why another row is better for the problem, though this one could compute it; NULL when it is not. */
 static const char *reluctance(const variant *v, const problem *p, const specialisation *how, const cuda_device *device) {
-    if (v->needed & ~how->features) return "no feature that it is for";
+    if (v->needed && !(v->needed & how->features)) return "no feature that it is for";
     if (v->small && !is_small(v, p, device)) return "a larger problem";
     return NULL;
 }

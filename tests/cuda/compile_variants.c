@@ -71,8 +71,8 @@ static int64_t value_of(const kernel_request *r, const char *name) {
 }
 
 /* Does the kernel spill more than it may? Where its tile was timed, plain or with an interval mask, as most calls are, or on
- * Hopper with segments or the mask tensor alone, it may not, but for the debt that its row tells. With more features some values may have to wait in local memory; --verbose tells
- * how many. */
+ * Hopper with segments or the mask tensor alone, it may not, but for the debt that its row tells. With more features
+ * some values may have to wait in local memory; --verbose tells how many. */
 static bool spills(const kernel_request *r, const variant *row, const kernel_usage *use) {
     const int64_t features = value_of(r, "FEATURES");
     const bool picked = row && row->tensor_maps && (features == DLATTN_FEATURE_SEGMENTS || features == DLATTN_FEATURE_MASK);

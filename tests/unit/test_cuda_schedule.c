@@ -115,6 +115,32 @@ Test(cuda_schedule, blocks_of_the_hopper_forward_stay) {
     cr_expect(launches(&s, "forward_sm90") && s.steps[0].blocks == tiles && !s.counts && s.workspace.total == 0);
 }
 
+/* A small kernel finds their spans first, and clears the counter; without room for them another forward serves. */
+Test(cuda_schedule, the_hopper_forward_is_told_of_segments) {
+    problem p = make_forward(DLATTN_T_BF16, 4, 16, 16, 4096, 4096, 128);
+    p.q_segments = p.kv_segments = dense(DLATTN_T_I64, 4, 4096, 1, 1);
+    cuda_schedule s = made(&p, 90, UINT64_MAX);
+    cr_assert(s.step_count == 2 && launches(&s, "segments_sm90") && launches(&s, "forward_sm90") && s.spans && s.counts);
+    cr_expect(s.steps[1].early && defined(&s.steps[0].request, "BN") == defined(&s.steps[1].request, "BN"));
+    const int64_t spans = 4 * (s.steps[0].row_tiles + s.steps[0].key_tiles);
+    cr_expect(s.steps[0].row_tiles == 64 && 8 * s.steps[0].blocks >= spans && s.workspace.total == (uint64_t)spans * 16 + 256);
+    const cuda_schedule fits = made(&p, 90, s.workspace.total);
+    cr_expect(fits.spans && fits.workspace.total == s.workspace.total);
+    const cuda_schedule cramped = made(&p, 90, s.workspace.total - 257);
+    cr_expect(launches(&cramped, "forward_sm80") && !cramped.spans && !launches(&cramped, "segments_sm90"));
+}
+
+/* The mask tensor is read in pieces of 16 bytes. */
+Test(cuda_schedule, the_hopper_forward_reads_aligned_masks) {
+    problem p = make_forward(DLATTN_T_BF16, 4, 16, 16, 4096, 4096, 128);
+    p.mask = dense(DLATTN_T_U8, 4, 1, 4096, 4096);
+    cuda_schedule s = made(&p, 90, UINT64_MAX);
+    cr_expect(launches(&s, "forward_sm90") && s.step_count == 1);
+    p.mask.stride[2] = 4097;
+    s = made(&p, 90, UINT64_MAX);
+    cr_expect(launches(&s, "forward_sm80"));
+}
+
 static void expect_other_kernel(const problem *p, const char *why) {
     const cuda_schedule s = made(p, 90, UINT64_MAX);
     cr_expect_not(launches(&s, "forward_sm90"), "%s", why);
@@ -145,7 +171,16 @@ Test(cuda_schedule, the_hopper_forward_takes_what_tensor_maps_describe) {
     expect_other_kernel(&p, "values longer than keys");
     p = plain;
     p.bias = dense(DLATTN_T_F16, 1, 1, 4096, 4096);
-    expect_other_kernel(&p, "a bias");
+    s = made(&p, 90, UINT64_MAX);
+    cr_expect(launches(&s, "forward_sm90"), "a bias");
+    p.bias.extent[2] = 1, p.bias.stride[2] = 0;
+    expect_other_kernel(&p, "a bias of keys alone");
+    p.bias = dense(DLATTN_T_F32, 1, 1, 4096, 4096);
+    expect_other_kernel(&p, "a bias of another type");
+    p = plain;
+    p.bias = dense(DLATTN_T_F16, 1, 1, 4096, 4096);
+    p.mask = dense(DLATTN_T_U8, 2, 1, 4096, 4096);
+    expect_other_kernel(&p, "a bias and a mask");
     p = make_forward(DLATTN_T_F16, 2, 16, 4, 4096, 0, 128);
     expect_other_kernel(&p, "no keys");
     cuda_device old = dlattn__cuda_device_like(90);
