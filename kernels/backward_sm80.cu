@@ -105,22 +105,6 @@ static_assert(DLATTN_ROW_ALIGNMENT % BM == 0 && BN <= 256 && BN % 16 == 0 && WAR
 
 extern __shared__ __align__(128) unsigned char shared_bytes[];
 
-// What the whole block knows.
-typedef struct backward_context {
-    sequence s;
-    int g, j0;
-    int first_row;  // of the first tile of each head
-} backward_context;
-
-// What is rarely needed waits in shared memory: registers are dearer. The sequence with its positions:
-DEVICE sequence placed(const backward_context &c) {
-    const volatile i64 *positions = (const volatile i64 *)(shared_bytes + POSITIONS_AT);
-    sequence s = c.s;
-    s.q_position = positions[0];
-    s.k_position = positions[1];
-    return s;
-}
-
 DEVICE void keep_context(const dlattn_params &p, const sequence &s) {
     if (threadIdx.x != 0) return;
     ((i64 *)(shared_bytes + POSITIONS_AT))[0] = s.q_position;
@@ -133,18 +117,13 @@ DEVICE void keep_context(const dlattn_params &p, const sequence &s) {
     words[3] = p.positions && ((s.q_position & 15) | (s.k_position & 31)) != 0;
 }
 
-// A tile of rows under way: query head and first row; one_segment: its rows and the block's keys are all of one.
-typedef struct row_tile {
-    int h, i0;
-    bool one_segment;
-} row_tile;
-
 #include "backward_view_sm80.cuh"
 
 #include "backward_rows_sm80.cuh"
 #include "backward_scores_sm80.cuh"
 #include "backward_walk_sm80.cuh"
 #include "backward_dbias_sm80.cuh"
+#include "backward_write_sm80.cuh"
 
 // p and ds in shared memory: 512 bytes for each 16 keys x 16 rows: the 8 x 8 matrices (keys 0, rows 0) (keys 8, rows 0)
 // (keys 0, rows 8) (keys 8, rows 8), each eight keys of eight rows: the registers of a left operand with m = keys. No
@@ -232,40 +211,6 @@ DEVICE void add_dq(const dlattn_params &p, const backward_context &c, u32 shared
     for (int m = 0; m < RT; m++)
 #pragma unroll
         for (int n = 0; n < 2 * PAIRS; n++) dq_sum_add(sums + m * (16 * HEAD_D) + n * 128, dq[m][n]);
-}
-
-// A warp's part of dk or dv: `factor` times it, to rows [j, ...) and columns [col, ...) of the output.
-template <int PAIRS>
-DEVICE void write_keys(const dlattn_view &t, const sequence &s, int g, int cols, float (*c)[2 * PAIRS][4], float factor,
-                       int j, int col) {
-    const bool eights = PAIRS % 2 == 0 && t.dtype == TYPE && cols % 8 == 0 && t.stride[3] == 1 && t.data % 16 == 0 &&
-                        (t.stride[0] | t.stride[1] | t.stride[2]) % 8 == 0;
-#pragma unroll
-    for (int m = 0; m < MT; m++)
-#pragma unroll
-        for (int half = 0; half < 2; half++) {
-            int key = j + 16 * m + 8 * half + (lane_id() >> 2);
-            i64 row = at(t, s.b, s.k_begin + key, g);
-            if (eights) {
-#pragma unroll
-                for (int n = 0; n + 3 < 2 * PAIRS; n += 4) {
-                    u32 x[4];
-#pragma unroll
-                    for (int w = 0; w < 4; w++) x[w] = pack(c[m][n + w][2 * half] * factor, c[m][n + w][2 * half + 1] * factor);
-                    transpose_quad(x, thread_anew());
-                    const int first = col + 8 * (n + (lane_id() & 3));
-                    if (key < s.N && first < cols) *(uint4 *)(t.data + 2 * (u64)(row + first)) = make_uint4(x[0], x[1], x[2], x[3]);
-                }
-                continue;
-            }
-            if (key >= s.N) continue;
-#pragma unroll
-            for (int n = 0; n < 2 * PAIRS; n++) {
-                int first = col + 8 * n + 2 * (lane_id() & 3);
-                store_pair(t, row + first * t.stride[3], cols - first, c[m][n][2 * half] * factor,
-                           c[m][n][2 * half + 1] * factor);
-            }
-        }
 }
 
 // This warp's columns of a tile of dout or q: those of its part of dv or dk.
@@ -401,6 +346,6 @@ extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS) backward_sm80(cons
         add_dq(p, c, shared, shared + DS_AT + ((count - 1) & 1) * BM * BN * 2, rows_d, before);
     }
     if (DQ) finish_block(p, c.s.b, c.g);
-    if (DK && p.dk.data) write_keys<D_PART / 16>(p.dk, c.s, c.g, p.D, dk, p.scale, c.j0 + key, row_warp * D_PART);
-    if (DV && p.dv.data) write_keys<E_PART / 16>(p.dv, c.s, c.g, p.E, dv, p.dropout_scale, c.j0 + key, row_warp * E_PART);
+    if (DK && p.dk.data) write_keys<MT, D_PART / 16>(p.dk, c.s, c.g, p.D, dk, p.scale, c.j0 + key, row_warp * D_PART);
+    if (DV && p.dv.data) write_keys<MT, E_PART / 16>(p.dv, c.s, c.g, p.E, dv, p.dropout_scale, c.j0 + key, row_warp * E_PART);
 }

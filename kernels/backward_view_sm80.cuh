@@ -1,10 +1,31 @@
-// backward_view_sm80.cuh: which rows see the keys of a block of backward_sm80, and which parts of a tile they see whole.
+// backward_view_sm80.cuh: which rows see the keys of a block of the backward, and which parts of a tile they see whole.
 //
-// Part of backward_sm80.cu: uses its options, its map of shared memory and its contexts.
+// Part of backward_sm80.cu and backward_sm90.cu: uses their options and their maps of shared memory.
 #ifndef DLATTN_BACKWARD_VIEW_SM80_CUH
 #define DLATTN_BACKWARD_VIEW_SM80_CUH
 
 #include "backward_sm80.cuh"
+
+// What the whole block knows.
+typedef struct backward_context {
+    sequence s;
+    int g, j0;
+} backward_context;
+
+// What is rarely needed waits in shared memory: registers are dearer. The sequence with its positions:
+DEVICE sequence placed(const backward_context &c) {
+    const volatile i64 *positions = (const volatile i64 *)(shared_bytes + POSITIONS_AT);
+    sequence s = c.s;
+    s.q_position = positions[0];
+    s.k_position = positions[1];
+    return s;
+}
+
+// A tile of rows under way: query head and first row; one_segment: its rows and the block's keys are all of one.
+typedef struct row_tile {
+    int h, i0;
+    bool one_segment;
+} row_tile;
 
 // What the block knows of its interval mask, in shared memory (registers are dearer): find_row's four answers, rows
 // [row[2], row[3]) seeing all of its keys, and the band, where the mask is one.

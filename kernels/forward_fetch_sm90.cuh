@@ -1,5 +1,5 @@
 // forward_fetch_sm90.cuh: the producer of forward_sm90: a warp that finds out which tiles of rows a block computes and which
-// keys they meet, and one that fetches them.
+// keys they meet, and one that fetches them, or with a bias two.
 //
 // Part of forward_sm90.cu: uses its options and its map of shared memory.
 #ifndef DLATTN_FORWARD_FETCH_SM90_CUH
@@ -20,7 +20,7 @@ DEVICE u32 tile_count(const dlattn_params &p) { return (u32)p.row_tiles * (u32)p
 // A few, so that the first reads of keys and values from memory come now and then, not many at once; they are slower than the
 // products. On an H100, causal, 1k keys: d64 296 -> 321, d128 394 -> 418, d256 395 -> 435; 16k the same.
 DEVICE u32 heads_together(const dlattn_params &p, u32 tiles, int fit) {
-    return (u32)larger(smaller(fit * p.heads_per_group, 8), 1);
+    return 8;
 }
 
 // Enough that all multiprocessors end with short tiles.
@@ -145,12 +145,14 @@ DEVICE void find_keys(job *j, unsigned char *memory, const dlattn_params &p) {
 }
 
 // The job's facts and, without interval masks, its tiles of keys.
-DEVICE void write_facts(job *j, const sequence &s, const block_place &place) {
+DEVICE void write_facts(job *j, const dlattn_params &p, const sequence &s, const block_place &place) {
     j->facts.s = s;
     j->facts.row0 = place.row0;
     j->facts.rows = s.M;
     j->facts.h = place.h;
     j->facts.split = 0;
+    if (ALIBI) j->facts.context = score_context_of(p, s, place.h);
+    if (DROPPED) j->facts.key = dropout_key(p);
     j->valid = 1;
     j->first = 0;
     j->last = (s.N + BN - 1) / BN;
@@ -169,7 +171,7 @@ DEVICE void scout(const dlattn_params &p, unsigned char *memory) {
         const sequence s = read_sequence(p, place.b);
         if (place.row0 >= s.M) continue;
         barrier_wait(base + JOB_EMPTY(turn & 1), turn >> 1 & 1 ^ 1);
-        if (lane_id() == 0) write_facts(job_at(memory, turn), s, place);
+        if (lane_id() == 0) write_facts(job_at(memory, turn), p, s, place);
         __syncwarp();
         if (INTERVAL) find_keys(job_at(memory, turn), memory + (turn & 1) * JOB_BYTES, p);
         __syncwarp();
@@ -190,17 +192,6 @@ DEVICE void scout(const dlattn_params &p, unsigned char *memory) {
 
 // Has the tensor tokens behind this sequence's keys?
 DEVICE bool tokens_follow(const dlattn_params &p, const sequence &s) { return s.k_begin + s.N < p.tokens_k; }
-
-// Rows of a tensor to panels of shared memory.
-template <int ROWS, int COLS>
-DEVICE void fetch_rows(u32 to, const tensor_map *map, const dlattn_view &view, i64 row, int head, int b, u32 barrier) {
-    const int batch = view.stride[0] ? b : 0; // a repeated dimension has one place
-    if (view.stride[2] == 0) head = 0;
-    barrier_expect(barrier, ROWS * COLS * 2);
-#pragma unroll
-    for (int column = 0; column < COLS; column += PANEL)
-        fetch_box(to + column / PANEL * (ROWS * PANEL_ROW), map, column, (int)row, head, batch, barrier);
-}
 
 // One warp: fetches what the consumers will need, in their order, as soon as there is room.
 DEVICE void fetch_tiles(const dlattn_params &p, const dlattn_maps &maps, unsigned char *memory) {
@@ -241,6 +232,42 @@ DEVICE void fetch_tiles(const dlattn_params &p, const dlattn_maps &maps, unsigne
                     fetch_rows<BN, HEAD_E>(base + V_AT + values.stage * V_BYTES, &maps.v, p.v, k_row + (n + 1) * BN, kv_head, b,
                                            base + V_FULL(values.stage));
                 values.next();
+            }
+        }
+    }
+}
+
+// Where there is a bias, one warp more: fetches each consumer's rows of it, a ring for each, since they skip tiles on their own.
+DEVICE void fetch_biases(const dlattn_params &p, const dlattn_maps &maps, unsigned char *memory) {
+    const u32 base = shared_address(memory);
+    const bool leads = lane_id() == 0;
+    ring<BIASED ? BIAS_STAGES : 1> stages[CONSUMERS] = {};
+    for (int turn = 0;; turn++) {
+        await_job(base, turn);
+        const job *const j = job_at(memory, turn);
+        if (!uniform(j->valid)) break;
+        const int row0 = uniform(j->facts.row0), head = p.bias.stride[1] ? j->facts.h : 0, batch = p.bias.stride[0] ? j->facts.s.b : 0;
+        int first[CONSUMERS], last[CONSUMERS], least = uniform(j->first), most = uniform(j->last);
+#pragma unroll
+        for (int g = 0; g < CONSUMERS; g++) {
+            first[g] = INTERVAL ? uniform(j->of[g].first) : least;
+            last[g] = INTERVAL ? uniform(j->of[g].last) : most;
+            if (row0 + 64 * g >= uniform(j->facts.rows)) last[g] = first[g];
+        }
+        leave_job(base, turn);
+        for (int n = most - 1; n >= least; n--) {
+#pragma unroll
+            for (int g = 0; g < CONSUMERS; g++) {
+                if (n < first[g] || n >= last[g]) continue;
+                const u32 full = base + BIAS_FULL(g, stages[g].stage), to = base + BIAS_TILE(g, stages[g].stage);
+                barrier_wait(base + BIAS_EMPTY(g, stages[g].stage), stages[g].lap ^ 1u);
+                if (leads) {
+                    barrier_expect(full, BIAS_BYTES);
+#pragma unroll
+                    for (int key = 0; key < BN; key += PANEL)
+                        fetch_box(to + key * PANEL_ROW, &maps.bias, n * BN + key, row0 + 64 * g, head, batch, full);
+                }
+                stages[g].next();
             }
         }
     }

@@ -16,9 +16,11 @@ typedef struct hidden_scores {
 #define KEY_WORDS ((BN + 31) / 32)
 static_assert(NT <= 16, "32 bits for a row's scores in a thread");
 
+DEVICE int lane_anew() { return thread_anew() % 32; }
+
 // This thread's bits of a row's.
 DEVICE u32 own_bits(const u32 (&words)[KEY_WORDS]) {
-    const int first = lane_id() % 4 * 2;
+    const int first = lane_anew() % 4 * 2;
     u32 bits = 0;
 #pragma unroll
     for (int w = 0; w < KEY_WORDS; w++) bits |= (words[w] >> first & 0x03030303u) << 2 * w;
@@ -40,7 +42,7 @@ template <typename T>
 DEVICE void mark_others(hidden_scores *hidden, const T *keys, i64 stride, const i64 (&own)[2], int j0, int N) {
     i64 segments[KEY_WORDS];
 #pragma unroll
-    for (int w = 0; w < KEY_WORDS; w++) segments[w] = keys[smaller(j0 + 32 * w + lane_id(), N - 1) * stride];
+    for (int w = 0; w < KEY_WORDS; w++) segments[w] = keys[smaller(j0 + 32 * w + lane_anew(), N - 1) * stride];
     bool left[2] = {true, true};
     for (;;) {
         const u32 waiting = __ballot_sync(0xffffffffu, left[0] || left[1]);
@@ -83,9 +85,9 @@ DEVICE u32 bits_of_bytes(const uint4 &x) {
     return bits;
 }
 
-// Rows of aligned 16-byte pieces: the four threads of a row read it, and tell each other.
+// Rows are aligned 16-byte pieces (schedule.c sees to that): the four threads of a row read it, and tell each other.
 DEVICE u32 masked_by_pieces(const unsigned char *row, int left) {
-    const int lane = lane_id(), PIECES = BN / 16;
+    const int lane = lane_anew(), PIECES = BN / 16;
     uint4 x[2];
 #pragma unroll
     for (int n = 0; n < 2; n++) {
@@ -102,13 +104,13 @@ DEVICE u32 masked_by_pieces(const unsigned char *row, int left) {
     return ~own_bits(words);
 }
 
-// All else: 32 keys of a row at a time, one each lane.
+// The end of a sequence inside a piece: 32 keys of a row at a time, one each lane.
 DEVICE void mark_masked_elements(hidden_scores *hidden, const unsigned char *mask, const dlattn_params &p, int row0, int j0, int M, int N) {
-    const int lane = lane_id();
+    const int lane = lane_anew();
 #pragma unroll
     for (int half = 0; half < 2; half++) {
         u32 own = 0;
-#pragma unroll 4
+#pragma unroll 1
         for (int r = 0; r < 8; r++) {
             const unsigned char *row = mask + smaller(row0 + 8 * half + r, M - 1) * p.mask.stride[2];
             u32 words[KEY_WORDS];
@@ -126,13 +128,13 @@ DEVICE void mark_masked_elements(hidden_scores *hidden, const unsigned char *mas
 DEVICE void mark_masked(hidden_scores *hidden, const dlattn_params &p, const loop_facts &facts, int row, int j0) {
     const unsigned char *mask = (const unsigned char *)p.mask.data + at(p.mask, facts.s.b, facts.h);
     const int left = facts.s.N - j0;
-    if (p.mask.stride[3] == 1 && (((u64)mask | (u64)p.mask.stride[2]) & 15) == 0 && (left >= BN || left % 16 == 0)) {
+    if (left >= BN || left % 16 == 0) {
 #pragma unroll
         for (int half = 0; half < 2; half++)
             hidden->of[half] |= masked_by_pieces(mask + smaller(row + 8 * half, facts.s.M - 1) * p.mask.stride[2] + j0, left);
         return;
     }
-    mark_masked_elements(hidden, mask, p, row - lane_id() / 4, j0, facts.s.M, facts.s.N);
+    mark_masked_elements(hidden, mask, p, row - lane_anew() / 4, j0, facts.s.M, facts.s.N);
 }
 
 #endif

@@ -32,6 +32,11 @@ typedef struct block_place {
 DEVICE u32 heads_together(const dlattn_params &p, u32 tiles, int fit);
 DEVICE u32 heads_at_end(const dlattn_params &p, u32 tiles);
 
+// A kernel may set BATCHES_TOGETHER to 1, where sequences share the bias: a head's tiles of all of them follow each other.
+#ifndef BATCHES_TOGETHER
+#define BATCHES_TOGETHER 0
+#endif
+
 // Row tiles of one head follow each other, so that its keys stay in L2. Interval masks make tiles of unequal length,
 // and causal ones the last rows the longest: then the tiles of many heads go together, the longest first, or the last
 // head's longest tile would end alone.
@@ -61,6 +66,12 @@ DEVICE block_place place_of(const dlattn_params &p, u32 block) {
     place.row0 = (int)tile * BM;
     place.b = (int)(head / (PACKED ? p.G : p.H));
     place.h = (int)head - place.b * (PACKED ? p.G : p.H);
+#if BATCHES_TOGETHER
+    if (p.bias.stride[0] == 0) {
+        place.h = (int)head / p.B;
+        place.b = (int)head - place.h * p.B;
+    }
+#endif
     return place;
 }
 

@@ -3,13 +3,15 @@
 // Entry forward_sm90. Options: TYPE; HEAD_D, HEAD_E: D and E padded to multiples of 64, E not above D; BM: rows of a tile, 64
 // for each consumer; BN: keys of a tile, a multiple of 16; WARPS: all of a block: four for each consumer and four for the
 // producer; STAGES: tiles of K and of V in shared memory; Q_STAGES: tiles of Q there, 1 or 2; TURNS: 1 lets the consumers issue
-// products in turns, so that one's weights meet the others' products; FEATURES: INTERVAL, SOFTCAP, SEGMENTS and MASK only. The
-// scale must be positive; rows of q, k and v have unit inner strides and are 16-byte aligned.
+// products in turns, so that one's weights meet the others' products; BIAS_STAGES: tiles of the bias there, if there is one;
+// FEATURES: all, but SEGMENTS and MASK not together with ALIBI, BIAS and DROPOUT. The scale must be positive; rows of q, k, v and
+// the bias have unit inner strides and are 16-byte aligned; the bias is of TYPE and does not broadcast over rows or keys. With
+// dropout BN is a multiple of 32 and nothing is counted from positions; with a bias BN is a multiple of 64.
 //
 // Grid: any number of blocks; they share the row_tiles * H * B tiles. One warp of the producer finds out what is to be done,
 // another one fetches Q, K and V by TMA; each consumer, four warps, computes 64 rows, from the last tile of keys to the first.
 // Rows from M_b on are not written.
-#include "scores_sm80.cuh"
+#include "scores_sm90.cuh"
 #include "softmax_sm90.cuh"
 #include "tma_sm90.cuh"
 #include "wgmma_sm90.cuh"
@@ -25,23 +27,34 @@
 #define MASKED (((FEATURES) & DLATTN_FEATURE_MASK) != 0)
 #define SPANS (INTERVAL || SEGMENTS) // consumers see tiles of keys of their own
 #define CAPPED (((FEATURES) & DLATTN_FEATURE_SOFTCAP) != 0)
+#define ALIBI (((FEATURES) & DLATTN_FEATURE_ALIBI) != 0)
+#define BIASED (((FEATURES) & DLATTN_FEATURE_BIAS) != 0)
+#define DROPPED (((FEATURES) & DLATTN_FEATURE_DROPOUT) != 0)
+#define TERMS (ALIBI || BIASED)
+#define RAW (!BIASED && !CAPPED) // scores are weighed as q k^T gives them; else they are natural, or only capped, powers of two
 #define SPLIT 0
 #define PACKED 0
 #define ALIGNED 1
+#define BATCHES_TOGETHER BIASED // from memory a bias comes once, then from L2
 
 static_assert(BM == 64 * CONSUMERS && BN % 16 == 0 && HEAD_D % PANEL == 0 && HEAD_E % PANEL == 0, "tile sizes");
 static_assert(HEAD_E <= HEAD_D, "the result leaves through Q's memory");
-static_assert(((FEATURES) & ~(DLATTN_FEATURE_INTERVAL | DLATTN_FEATURE_SOFTCAP | DLATTN_FEATURE_SEGMENTS | DLATTN_FEATURE_MASK)) == 0,
-              "features");
+static_assert(!(SEGMENTS || MASKED) || !(ALIBI || BIASED || DROPPED), "features");
+static_assert(!DROPPED || BN % 32 == 0, "whole blocks of dropout");
+static_assert(!BIASED || (BN % PANEL == 0 && BIAS_STAGES > 0), "whole panels of bias");
 
-// Shared memory, in bytes. Tiles consist of panels. Each consumer has its own rows of Q.
+// Shared memory, in bytes. Tiles consist of panels. Each consumer has its own rows of Q and of the bias.
 #define ROWS_BYTES (64 * HEAD_D * 2)
 #define Q_BYTES (CONSUMERS * ROWS_BYTES)
 #define K_BYTES (BN * HEAD_D * 2)
 #define V_BYTES (BN * HEAD_E * 2)
 #define K_AT (Q_STAGES * Q_BYTES)
 #define V_AT (K_AT + STAGES * K_BYTES)
-#define JOB_AT (V_AT + STAGES * V_BYTES)           // two of them, see job; each with what follows
+#define BIAS_AT (V_AT + STAGES * V_BYTES)
+#define BIAS_BYTES (64 * BN * 2)
+#define BIAS_TILES (CONSUMERS * BIAS_STAGES)
+#define BIAS_TILE(g, stage) (BIAS_AT + ((g) * BIAS_STAGES + (stage)) * BIAS_BYTES)
+#define JOB_AT (BIAS_AT + BIASED * BIAS_TILES * BIAS_BYTES) // two of them, see job; each with what follows
 #define FACTS_BYTES 224
 #define LIMITS_AT (JOB_AT + FACTS_BYTES)           // of each row of the first job; the second's lie JOB_BYTES further
 #define RANGES_AT (LIMITS_AT + BM * 8)             // of each warp's rows
@@ -59,7 +72,9 @@ static_assert(((FEATURES) & ~(DLATTN_FEATURE_INTERVAL | DLATTN_FEATURE_SOFTCAP |
 #define JOB_FULL(place) (V_EMPTY(STAGES) + 8 * (place))
 #define JOB_EMPTY(place) (JOB_FULL(2) + 8 * (place))
 #define JOB_WANTED JOB_EMPTY(2) // the loader is nearly done with the last one
-static_assert(JOB_WANTED + 8 <= BARRIERS_AT + BARRIERS_BYTES, "room for the barriers");
+#define BIAS_FULL(g, stage) (JOB_WANTED + 8 + 8 * ((g) * BIAS_STAGES + (stage)))
+#define BIAS_EMPTY(g, stage) (BIAS_FULL(CONSUMERS, 0) + 8 * ((g) * BIAS_STAGES + (stage)))
+static_assert((BIASED ? BIAS_EMPTY(CONSUMERS, 0) : BIAS_FULL(0, 0)) <= BARRIERS_AT + BARRIERS_BYTES, "room for the barriers");
 
 // Named barriers: one for each consumer's warps, one for its turn.
 #define OWN_BARRIER(g) (1 + (g))
@@ -72,7 +87,7 @@ static_assert(JOB_WANTED + 8 <= BARRIERS_AT + BARRIERS_BYTES, "room for the barr
 #include "forward_segments_sm90.cuh"
 
 // From scores to powers of two.
-DEVICE float factor_of(const dlattn_params &p) { return CAPPED ? 1.0f : p.scale * LOG2_E; }
+DEVICE float factor_of(const dlattn_params &p) { return TERMS ? LOG2_E : CAPPED ? 1.0f : p.scale * LOG2_E; }
 
 // s = q k^T: 64 rows by BN keys.
 DEVICE void multiply_keys(float (&s)[NT][4], u32 q_rows, u32 k_tile) {
@@ -100,17 +115,13 @@ DEVICE void pass_turn(int g) {
 
 // A sum of 0 times a NaN is none: rows of V past the sequence's end, where memory may hold anything, become 0.
 DEVICE void clear_rows_past(u32 v_tile, int rows, int g) {
-    const int PIECES = HEAD_E / 8, thread = (int)threadIdx.x % 128;
+    const int PIECES = HEAD_E / 8, thread = thread_anew() % 128;
     for (int n = rows * PIECES + thread; n < BN * PIECES; n += 128) {
         const int row = n / PIECES, piece = n % PIECES;
         store_shared(v_tile + piece / 8 * (BN * PANEL_ROW) + row * PANEL_ROW + piece % 8 * 16, make_uint4(0, 0, 0, 0));
     }
     fence_for_engines();
     meet<128>(OWN_BARRIER(g));
-}
-
-DEVICE void release(u32 barrier) {
-    if (lane_id() == 0) barrier_arrive(barrier);
 }
 
 // What is known of a tile when it is compiled.
@@ -125,6 +136,9 @@ DEVICE void consume(const dlattn_params &p, unsigned char *memory, int g) {
     const float factor = factor_of(p);
     ring<Q_STAGES> queries = {0, 0};
     ring<STAGES> keys = {0, 0}, values = {0, 0};
+    ring<BIASED ? BIAS_STAGES : 1> biases = {0, 0};
+    const float unit = ALIBI && RAW ? p.scale : 1.0f; // of scores, in natural ones
+    const int warp_row = 64 * g + (int)threadIdx.x % 128 / 32 * 16;
     if (g == CONSUMERS - 1) pass_turn(g); // the first turn is the first consumer's
 
     for (int turn = 0;; turn++) {
@@ -142,6 +156,7 @@ DEVICE void consume(const dlattn_params &p, unsigned char *memory, int g) {
 
         float o[MT][ET][4] = {}, scores[MT][NT][4], m[MT][2] = {{-INFINITE, -INFINITE}}, l[MT][2] = {}, ratio[MT][2];
         u32 weights[BN / 16][4];
+        slope_line line;
 
         // Does tile n of keys hold what the mask tensor or segments hide? And what: asked while its products are under way.
         const auto is_marked = [&](int n, auto partly) {
@@ -163,17 +178,37 @@ DEVICE void consume(const dlattn_params &p, unsigned char *memory, int g) {
             const bool marked = is_marked(n, partly);
             bool hides = partly.value && j0 + BN > facts->s.N;
             if (INTERVAL && partly.value) hides = meet_keys(own, j0) != TILE_WHOLE;
-            if (CAPPED && !hides && !marked && is_capped_little(scores, m, p.scale, p.softcap)) {
+            if (CAPPED && !TERMS && !hides && !marked && is_capped_little(scores, m, p.scale, p.softcap)) {
                 weigh_capped_little(scores, m, l, p.scale, p.softcap);
                 return false;
             }
-            if (CAPPED) cap_tile(scores, p.scale, p.softcap, LOG2_E);
+            if (CAPPED) cap_tile(scores, p.scale, p.softcap, TERMS ? 1.0f : LOG2_E);
+            float offset[2] = {0.0f, 0.0f};
+            if (BIASED) {
+                barrier_wait(base + BIAS_FULL(g, biases.stage), biases.lap);
+                add_bias(scores[0], base + BIAS_TILE(g, biases.stage) + warp_row % 64 * PANEL_ROW, CAPPED ? 1.0f : p.scale);
+            }
+            if (ALIBI) add_slopes(scores[0], offset, line, 1.0f / unit);
             if (hides) {
                 if (INTERVAL) hide_ends(scores, own, j0);
                 else hide_past(scores, j0 + lane_id() % 4 * 2, facts->s.N);
             }
             if (marked) hide_marked(scores, hidden);
-            return weigh_scores(scores, m, l, ratio, factor);
+            const bool raised = weigh_scores<ALIBI>(scores, m, l, ratio, factor, offset, unit);
+            if (BIASED) { // Only now, behind a branch on all scores: an arrival overtakes loads that wait for shared memory.
+                release(base + BIAS_EMPTY(g, biases.stage));
+                biases.next();
+            }
+            return raised;
+        };
+        // What tile n needs beside its products, found while they are under way.
+        const auto prepare = [&](int n) {
+            if (ALIBI) line = line_of(facts->context, facts->row0 + warp_row, n * BN);
+        };
+        const auto drop = [&](int n) {
+            if (DROPPED)
+                drop_weights(scores[0], facts->key, p.dropout_threshold, (u32)(facts->s.b * p.H + facts->h), facts->row0 + warp_row,
+                             n * BN);
         };
         // The scores of tile n - 1, while the tensor cores multiply tile n's weights with V.
         const auto step = [&](int n, auto partly) {
@@ -191,11 +226,13 @@ DEVICE void consume(const dlattn_params &p, unsigned char *memory, int g) {
             products_commit();
             pass_turn(g);
             const hidden_scores hidden = mark(n - 1, partly);
+            prepare(n - 1);
             products_wait<1>();
             keep(scores[0]);
             release(base + K_EMPTY(keys.stage));
             keys.next();
             const bool raised = weigh(n - 1, partly, hidden);
+            drop(n - 1);
             keep(scores[0]);
             products_wait<0>();
             keep(o[0]);
@@ -233,11 +270,13 @@ DEVICE void consume(const dlattn_params &p, unsigned char *memory, int g) {
                 clear_rows_past(base + V_AT + values.stage * V_BYTES, left, g);
             }
             const hidden_scores hidden = mark(n, flag<true>());
+            prepare(n);
             products_wait<0>();
             keep(scores[0]);
             release(base + K_EMPTY(keys.stage));
             keys.next();
             weigh(n, flag<true>(), hidden);
+            drop(n);
             pack_weights(weights, scores[0]);
 
             for (; n > own_first; n--) {
@@ -256,7 +295,8 @@ DEVICE void consume(const dlattn_params &p, unsigned char *memory, int g) {
             release(base + V_EMPTY(values.stage));
             values.next();
         }
-        for (int n = own_first; n > first; n--) skip();
+        if (SPANS)
+            for (int n = own_first, end = uniform(job_at(memory, turn)->first); n > end; n--) skip();
         meet<128>(OWN_BARRIER(g)); // all four warps have done with Q
         finish(q_tile, o, m, l, factor, p, *facts);
         fence_for_engines();
@@ -286,9 +326,13 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1)
         }
         for (int place = 0; place < 2; place++) {
             barrier_init(base + JOB_FULL(place), 1);
-            barrier_init(base + JOB_EMPTY(place), CONSUMER_WARPS);
+            barrier_init(base + JOB_EMPTY(place), CONSUMER_WARPS + BIASED);
         }
         barrier_init(base + JOB_WANTED, 1);
+        for (int n = 0; BIASED && n < BIAS_TILES; n++) {
+            barrier_init(base + BIAS_FULL(0, n), 1);
+            barrier_init(base + BIAS_EMPTY(0, n), 4);
+        }
         barriers_are_ready();
     }
     __syncthreads();
@@ -297,6 +341,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1)
         const int warp = uniform((int)threadIdx.x % 128 / 32);
         if (warp == 0) fetch_tiles(p, maps, memory);
         if (warp == 1) scout(p, memory);
+        if (BIASED && warp == 2) fetch_biases(p, maps, memory);
     } else {
         take_registers<CONSUMER_REGISTERS>();
         consume(p, memory, role);

@@ -6,9 +6,11 @@
 #include "softmax_sm80.cuh"
 
 // Scores to weights, relative to m, with their sums added to l. A row's reference m is raised when one of its scores lies
-// more than RAISE_BY powers of two above it; then its o must be multiplied by its ratio. Was any of the warp's?
-template <int NT>
-DEVICE bool weigh_scores(float (&s)[1][NT][4], float (&m)[1][2], float (&l)[1][2], float (&ratio)[1][2], float factor) {
+// more than RAISE_BY powers of two above it; then its o must be multiplied by its ratio. Was any of the warp's? SHIFTED: a
+// score counts unit * score + its row's offset; m counts in these, and `factor` takes them to powers of two.
+template <bool SHIFTED, int NT>
+DEVICE bool weigh_scores(float (&s)[1][NT][4], float (&m)[1][2], float (&l)[1][2], float (&ratio)[1][2], float factor,
+                         const float (&offset)[2], float unit) {
     float top[2];
 #pragma unroll
     for (int half = 0; half < 2; half++) {
@@ -19,6 +21,7 @@ DEVICE bool weigh_scores(float (&s)[1][NT][4], float (&m)[1][2], float (&l)[1][2
             odd = fmaxf(odd, s[0][n][2 * half + 1]);
         }
         top[half] = fmaxf(even, odd);
+        if (SHIFTED) top[half] = fmaf(top[half], unit, offset[half]);
     }
     const bool raise = (top[0] - m[0][0]) * factor > RAISE_BY || (top[1] - m[0][1]) * factor > RAISE_BY;
     const bool raised = __any_sync(0xffffffffu, raise);
@@ -32,16 +35,17 @@ DEVICE bool weigh_scores(float (&s)[1][NT][4], float (&m)[1][2], float (&l)[1][2
             l[0][half] *= ratio[0][half];
         }
     }
+    const float by = SHIFTED ? unit * factor : factor;
 #pragma unroll
     for (int half = 0; half < 2; half++) {
-        const float shift = m[0][half] == -INFINITE ? 0.0f : -m[0][half] * factor;
+        const float shift = m[0][half] == -INFINITE ? 0.0f : (SHIFTED ? offset[half] - m[0][half] : -m[0][half]) * factor;
         float sums[2] = {l[0][half], 0.0f};
 #pragma unroll
         for (int n = 0; n < NT; n++)
 #pragma unroll
             for (int c = 0; c < 2; c++) {
                 float &x = s[0][n][2 * half + c];
-                x = exp2_approx(fmaf(x, factor, shift));
+                x = exp2_approx(fmaf(x, by, shift));
                 sums[c] += x;
             }
         l[0][half] = sums[0] + sums[1];

@@ -3,8 +3,8 @@
 #ifndef DLATTN_TMA_SM90_CUH
 #define DLATTN_TMA_SM90_CUH
 
-#include "mma_sm80.cuh"
 #include "shared/tensor_maps.h"
+#include "wgmma_sm90.cuh"
 
 // Barriers of 8 bytes in shared memory. A phase ends when all `count` arrivals and all announced bytes have come. Its parity is
 // that of the number of phases before it.
@@ -16,6 +16,11 @@ DEVICE void barriers_are_ready() { asm volatile("fence.mbarrier_init.release.clu
 
 DEVICE void barrier_arrive(u32 barrier) {
     asm volatile("mbarrier.arrive.shared::cta.b64 _, [%0];" :: "r"(barrier) : "memory");
+}
+
+// By a warp, once: it has done with what the barrier guards.
+DEVICE void release(u32 barrier) {
+    if (lane_id() == 0) barrier_arrive(barrier);
 }
 
 // Arrives, and announces bytes.
@@ -52,6 +57,29 @@ DEVICE int uniform(int x) { return __shfl_sync(0xffffffffu, x, 0); }
 DEVICE void fetch_box(u32 to, const tensor_map *map, int column, int row, int head, int batch, u32 barrier) {
     asm volatile("cp.async.bulk.tensor.4d.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1, {%2, %3, %4, %5}], [%6];"
                  :: "r"(to), "l"((u64)map), "r"(column), "r"(row), "r"(head), "r"(batch), "r"(barrier) : "memory");
+}
+
+// Rows of a tensor to panels of shared memory; the barrier awaits their bytes.
+template <int ROWS, int COLS>
+DEVICE void fetch_panels(u32 to, const tensor_map *map, const dlattn_view &view, i64 row, int head, int b, u32 barrier) {
+    const int batch = view.stride[0] ? b : 0; // a repeated dimension has one place
+    if (view.stride[2] == 0) head = 0;
+#pragma unroll
+    for (int column = 0; column < COLS; column += PANEL)
+        fetch_box(to + column / PANEL * (ROWS * PANEL_ROW), map, column, (int)row, head, batch, barrier);
+}
+
+// And nothing else.
+template <int ROWS, int COLS>
+DEVICE void fetch_rows(u32 to, const tensor_map *map, const dlattn_view &view, i64 row, int head, int b, u32 barrier) {
+    barrier_expect(barrier, ROWS * COLS * 2);
+    fetch_panels<ROWS, COLS>(to, map, view, row, head, b, barrier);
+}
+
+// Neighbouring bytes to shared memory; address and count are multiples of 16.
+DEVICE void fetch_bytes(u32 to, const void *from, int bytes, u32 barrier) {
+    asm volatile("cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1], %2, [%3];"
+                 :: "r"(to), "l"(__cvta_generic_to_global(from)), "r"(bytes), "r"(barrier) : "memory");
 }
 
 // Writes of this thread to shared memory come before what the copy engine and the tensor cores do there after the next

@@ -99,6 +99,13 @@ DEVICE void keep(u32 (&x)[COUNT][4]) {
                      : __VA_ARGS__ : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b));                              \
     }
 
+// d = a b or d += a b: a: 64 rows by rows, b: 16 rows of 64 columns by columns, both in shared memory.
+DEVICE void product_by_columns(float (&d)[8][4], u64 a, u64 columns, int accumulate) {
+    asm volatile("{\n\t.reg .pred p;\n\tsetp.ne.b32 p, %34, 0;\n\t"
+                 "wgmma.mma_async.sync.aligned.m64n64" WGMMA_TYPES "{" TENS_3 LAST_2(3) "}, %32, %33, p, 1, 1, 0, 1;\n\t}"
+                 : SUMS_64(d, 0) : "l"(a), "l"(columns), "r"(accumulate));
+}
+
 PRODUCTS(64, TENS_3 LAST_2(3), 32, 33, 34, 35, 36, SUMS_64(d, 0))
 PRODUCTS(80, TENS_3 LAST_10(3), 40, 41, 42, 43, 44, SUMS_64(d, 0), SUMS_16(d, 8))
 PRODUCTS(96, TENS_4 LAST_8(4), 48, 49, 50, 51, 52, SUMS_64(d, 0), SUMS_32(d, 8))

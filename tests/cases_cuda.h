@@ -57,12 +57,13 @@ GPU_LARGE(bias_d64, 64, .B = 2, .H = 18, .G = 18, .M = 130, .N = 136, .bias = "1
 GPU_LARGE(bias_f32_blocks_d128, 128, .N = 136, .bias = "bhmn", .bias_f32 = 1, .flags = DLATTN_BLOCK_WINDOW, .block_size = 30,
           .block_count = 3)
 GPU_LARGE(dropout_softcap_d64, 64, .dropout = 0.2, .seed = 5, .softcap = 5)
-GPU_LARGE(segments_mask_d64, 64, .M = 200, .N = 200, .segments = SEGMENTS_SORTED, .mask = "b1mn", .flags = DLATTN_CAUSAL)
+GPU_LARGE(segments_mask_d64, 64, .M = 200, .N = 208, .segments = SEGMENTS_SORTED, .mask = "b1mn", .flags = DLATTN_CAUSAL)
 /* Many tiles of rows and of keys, some of which all see, some nobody. */
 GPU_LARGE(segments_d64, 64, .B = 2, .H = 18, .G = 9, .M = 180, .N = 400, .segments = SEGMENTS_SORTED)
 GPU_LARGE(segments_lengths_d128, 128, .B = 2, .H = 18, .G = 6, .M = 200, .N = 310, .segments = SEGMENTS_SORTED, .use_q = 1, .use_k = 1,
           .q_used = {200, 129}, .k_used = {300, 310}, .flags = DLATTN_CAUSAL)
-GPU_LARGE(mask_d128, 128, .M = 140, .N = 208, .mask = "b1mn")
+GPU_LARGE(mask_d128, 128, .B = 2, .H = 18, .G = 18, .M = 140, .N = 208, .mask = "b1mn", .use_k = 1, .k_used = {208, 77})
+GPU_LARGE(mask_causal_d64, 64, .M = 140, .N = 272, .mask = "b11n", .flags = DLATTN_CAUSAL)
 GPU_LARGE(alibi_sinks_lengths_d64, 64, .B = 2, .H = 18, .G = 6, .alibi = "h", .sinks = 1, .use_q = 1, .use_k = 1, .q_used = {129, 64},
           .k_used = {65, 130}, .flags = DLATTN_CAUSAL)
 GPU_LARGE(packed_d64, 64, .B = 4, .H = 10, .G = 5, .packed_q = 1, .packed_k = 1, .q_lengths = {129, 1, 0, 200},

@@ -1,4 +1,4 @@
-/* maps.c: tensor maps of q, k and v for kernels that fetch tiles by the copy engine. */
+/* maps.c: tensor maps of q, k, v, dout and the bias for kernels that fetch tiles by the copy engine. */
 #include "maps.h"
 
 #include "dlattn/dlattn.h"
@@ -9,22 +9,32 @@ enum { PANEL_COLUMNS = 64, CONSUMER_ROWS = 64 }; /* of kernels/wgmma_sm90.cuh */
 /* Limits of cuTensorMapEncodeTiled. */
 static const int64_t largest_stride = (int64_t)1 << 39; /* in elements of two bytes */
 
-static bool fits(const operand *o) {
+/* Which dimension of an operand counts rows, and which heads. */
+typedef struct axes {
+    int32_t row, head;
+} axes;
+static const axes of_tokens = {1, 2}, of_scores = {2, 1};
+
+static bool fits(const operand *o, axes at) {
     for (int32_t d = 0; d < 3; d++)
         if (o->extent[d] < 1 || o->stride[d] < 0 || o->stride[d] >= largest_stride) return false;
-    return o->extent[3] >= 1 && (o->extent[1] == 1 || o->stride[1] > 0);
+    return o->extent[3] >= 1 && (o->extent[at.row] == 1 || o->stride[at.row] > 0);
 }
 
 const char *dlattn__maps_refusal(const problem *p) {
-    return fits(&p->q) && fits(&p->k) && fits(&p->v) ? NULL : "strides that no tensor map has, or an empty tensor";
+    if (!fits(&p->q, of_tokens) || !fits(&p->k, of_tokens) || !fits(&p->v, of_tokens) || (p->dout.dtype && !fits(&p->dout, of_tokens)))
+        return "strides that no tensor map has, or an empty tensor";
+    if (p->bias.dtype && (!fits(&p->bias, of_scores) || p->bias.extent[2] < p->M))
+        return "a bias that broadcasts over rows, or with strides that no tensor map has";
+    return NULL;
 }
 
 /* Dimensions from the inside: columns, rows, heads, batch. One of stride 0 has one place, and a stride that is never used. */
-static int32_t fill(tensor_map *out, const operand *o, const void *data, int64_t box_rows, const char *name) {
-    const uint64_t extents[4] = {(uint64_t)o->extent[3], (uint64_t)o->extent[1], o->stride[2] ? (uint64_t)o->extent[2] : 1,
-                                 o->stride[0] ? (uint64_t)o->extent[0] : 1};
-    const uint64_t strides[3] = {o->stride[1] ? 2 * (uint64_t)o->stride[1] : 16, o->stride[2] ? 2 * (uint64_t)o->stride[2] : 16,
-                                 o->stride[0] ? 2 * (uint64_t)o->stride[0] : 16};
+static int32_t fill(tensor_map *out, const operand *o, axes at, const void *data, int64_t box_rows, const char *name) {
+    const int64_t row = o->stride[at.row], head = o->stride[at.head], batch = o->stride[0];
+    const uint64_t extents[4] = {(uint64_t)o->extent[3], (uint64_t)o->extent[at.row], head ? (uint64_t)o->extent[at.head] : 1,
+                                 batch ? (uint64_t)o->extent[0] : 1};
+    const uint64_t strides[3] = {row ? 2 * (uint64_t)row : 16, head ? 2 * (uint64_t)head : 16, batch ? 2 * (uint64_t)batch : 16};
     const uint32_t box[4] = {PANEL_COLUMNS, (uint32_t)box_rows, 1, 1}, steps[4] = {1, 1, 1, 1};
     return dlattn__cuda_check(
         dlattn__driver.cuTensorMapEncodeTiled(
@@ -36,7 +46,11 @@ static int32_t fill(tensor_map *out, const operand *o, const void *data, int64_t
 }
 
 int32_t dlattn__maps_fill(dlattn_maps *out, const problem *p, const buffers *x, const variant *v) {
-    DLATTN_TRY(fill(&out->q, &p->q, x->q, CONSUMER_ROWS, "q"));
-    DLATTN_TRY(fill(&out->k, &p->k, x->k, v->keys, "k"));
-    return fill(&out->v, &p->v, x->v, v->keys, "v");
+    const bool backward = v->kernel == DLATTN_KERNEL_BACKWARD;
+    const int64_t rows = backward ? v->rows : CONSUMER_ROWS;
+    DLATTN_TRY(fill(&out->q, &p->q, of_tokens, x->q, rows, "q"));
+    if (backward) DLATTN_TRY(fill(&out->dout, &p->dout, of_tokens, x->dout, rows, "dout"));
+    if (!backward && p->bias.dtype) DLATTN_TRY(fill(&out->bias, &p->bias, of_scores, x->bias, rows, "bias"));
+    DLATTN_TRY(fill(&out->k, &p->k, of_tokens, x->k, v->keys, "k"));
+    return fill(&out->v, &p->v, of_tokens, x->v, v->keys, "v");
 }

@@ -70,6 +70,11 @@ static int32_t choose_bias(const problem *p, const void *data) {
                                            : DLATTN_BIAS_BY_ELEMENTS;
 }
 
+static bool mask_is_in_pieces(const operand *o, const void *data) {
+    const bool aligned = ((o->stride[0] | o->stride[1] | o->stride[2]) & 15) == 0 && (uintptr_t)data % 16 == 0;
+    return o->dtype && o->extent[3] > 1 && o->stride[3] == 1 && aligned;
+}
+
 /* Can a row outside every sequence exist on this side? */
 static bool has_rows_outside(const problem *p, bool query) {
     return query ? p->packed_q || p->seqlens_q.dtype || p->M < p->q.extent[1]
@@ -287,6 +292,7 @@ static specialisation read_problem(const problem *p, const buffers *x, const cud
     how.aligned = p->D % 8 == 0 && p->E % 8 == 0 && rows_are_aligned(&p->q, x ? x->q : NULL) &&
                   rows_are_aligned(&p->k, x ? x->k : NULL) && rows_are_aligned(&p->v, x ? x->v : NULL) &&
                   rows_are_aligned(&p->dout, x ? x->dout : NULL);
+    how.mask_pieces = mask_is_in_pieces(&p->mask, x ? x->mask : NULL);
     how.tf32 = device->arch >= 80 && p->dtype == DLATTN_T_F32 && p->flags & DLATTN_ALLOW_TF32;
     return how;
 }
@@ -315,6 +321,10 @@ int32_t dlattn__schedule_bound(cuda_workspace *out, const problem *p, int32_t ar
     if (splits > 1) {
         reserve(&w, splits * s.row_count * p->E);
         reserve(&w, splits * s.row_count);
+    }
+    if (p->q_segments.dtype) { /* as add_segments, by the fewest keys that a tile has */
+        reserve(&w, p->B * (divide_up(p->M, 64) + 2) * 4); /* tiles of 192 rows round up */
+        reserve(&w, p->B * divide_up(p->N, 64) * 4);
     }
     if (w.total > out->total) out->total = w.total;
     return DLATTN_OK;

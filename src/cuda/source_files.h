@@ -7,13 +7,16 @@
 #define DLATTN_SOURCE_FILES(X)                                         \
     X(backward_dbias_sm80_cuh, "backward_dbias_sm80.cuh")              \
     X(backward_dq_sm80_cu, "backward_dq_sm80.cu")                      \
+    X(backward_fetch_sm90_cuh, "backward_fetch_sm90.cuh")              \
     X(backward_prepare_cu, "backward_prepare.cu")                      \
     X(backward_rows_sm80_cuh, "backward_rows_sm80.cuh")                \
     X(backward_scores_sm80_cuh, "backward_scores_sm80.cuh")            \
     X(backward_sm80_cu, "backward_sm80.cu")                            \
     X(backward_sm80_cuh, "backward_sm80.cuh")                          \
+    X(backward_sm90_cu, "backward_sm90.cu")                            \
     X(backward_view_sm80_cuh, "backward_view_sm80.cuh")                \
     X(backward_walk_sm80_cuh, "backward_walk_sm80.cuh")                \
+    X(backward_write_sm80_cuh, "backward_write_sm80.cuh")              \
     X(blank_cu, "blank.cu")                                            \
     X(combine_cu, "combine.cu")                                        \
     X(convert_dq_cu, "convert_dq.cu")                                  \
@@ -49,6 +52,7 @@
     X(scores_cuh, "scores.cuh")                                        \
     X(scores_sm80_cuh, "scores_sm80.cuh")                              \
     X(segment_ranges_sm80_cuh, "segment_ranges_sm80.cuh")              \
+    X(scores_sm90_cuh, "scores_sm90.cuh")                              \
     X(segment_spans_sm90_cuh, "segment_spans_sm90.cuh")                \
     X(segments_sm90_cu, "segments_sm90.cu")                            \
     X(sequence_cuh, "sequence.cuh")                                    \

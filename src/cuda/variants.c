@@ -30,11 +30,20 @@ static int32_t forward_sm80_smem(const variant *v, int64_t head_d, int64_t head_
     return 2 * v->rows * head_e > tiles ? INT32_MAX : (int32_t)bytes;
 }
 
-/* Rings of Q, K and V, two jobs, barriers. The result leaves through the memory of Q. */
+/* Rings of Q, K, V and the bias, two jobs, barriers. The result leaves through the memory of Q. */
 static int32_t forward_sm90_smem(const variant *v, int64_t head_d, int64_t head_e, const specialisation *how) {
     const int64_t tiles = 2 * choice(v, "Q_STAGES", 1) * v->rows * head_d + 2 * choice(v, "STAGES", 2) * v->keys * (head_d + head_e);
+    const int64_t bias = how->features & DLATTN_FEATURE_BIAS ? 2 * choice(v, "BIAS_STAGES", 0) * v->rows * v->keys : 0;
+    return head_e > head_d ? INT32_MAX : (int32_t)(tiles + bias + 2 * (224 + 8 * v->rows + 16 * (v->warps - 4)) + 288);
+}
+
+/* K and V, the ring of Q and dout, two tiles of dS, statistics of the rows, barriers. Each consumer has 64 rows and a panel of dq:
+ * there must be as many. */
+static int32_t backward_sm90_smem(const variant *v, int64_t head_d, int64_t head_e, const specialisation *how) {
+    const int64_t rows = choice(v, "STAGES", 2) * v->rows;
     (void)how;
-    return head_e > head_d ? INT32_MAX : (int32_t)(tiles + 2 * (224 + 8 * v->rows + 16 * (v->warps - 4)) + 288);
+    if (v->rows / 64 * (head_d / 64) != v->warps / 4 - 1) return INT32_MAX;
+    return (int32_t)(2 * (v->keys + rows) * (head_d + head_e) + 4 * v->rows * v->keys + 12 * rows + 256);
 }
 
 /* K and V, the ring of Q and dout, dS, P where warps share rows, statistics of the rows, segments, the bias, addresses. */
@@ -74,13 +83,34 @@ static int32_t dbias_sm80_smem(const variant *v, int64_t head_d, int64_t head_e,
 
 #define FORWARD(...) FORWARD_STAGED(1, 0, __VA_ARGS__)
 
-#define HOPPER(head, small, also, rows, keys, warps, stages, q_stages, bench)                                      \
-    {"sm90", "forward_sm90.cu", "forward_sm90", DLATTN_KERNEL_FORWARD, 90, 90, HALVES, head, small,               \
-     ~(DLATTN_FEATURE_INTERVAL | DLATTN_FEATURE_SOFTCAP | (also)), rows, keys, warps, 1,                          \
-     {{"STAGES", stages}, {"Q_STAGES", q_stages}, {"TURNS", 1}}, forward_sm90_smem, true, bench, 0, 0, false, true}
+/* The mask tensor and segments have rows of their own below. A bias needs panels of 64 keys, dropout blocks of 32, and the bias its
+ * place in memory, so both have rows of their own. */
+#define HOPPER_WITH(needed, avoided, head, small, rows, keys, warps, stages, q_stages, bias_stages, bench)                    \
+    {"sm90", "forward_sm90.cu", "forward_sm90", DLATTN_KERNEL_FORWARD, 90, 90, HALVES, head, small,                          \
+     DLATTN_FEATURE_MASK | DLATTN_FEATURE_SEGMENTS | (avoided), rows, keys, warps, 1,                                        \
+     {{"STAGES", stages}, {"Q_STAGES", q_stages}, {"TURNS", 1}, {"BIAS_STAGES", bias_stages}}, forward_sm90_smem, true, bench, \
+     0, needed, false, true}
 
-/* What is looked at element by element: three consumers have too few registers for it. */
-#define PICKED (DLATTN_FEATURE_SEGMENTS | DLATTN_FEATURE_MASK)
+#define DENSE (DLATTN_FEATURE_BIAS | DLATTN_FEATURE_DROPOUT)
+#define HOPPER(head, small, rows, keys, warps, stages, q_stages, bench) \
+    HOPPER_WITH(0, DENSE, head, small, rows, keys, warps, stages, q_stages, 0, bench)
+#define HOPPER_DENSE(head, rows, keys, warps, stages, bias_stages, bench) \
+    HOPPER_WITH(DENSE, 0, head, false, rows, keys, warps, stages, 1, bias_stages, bench)
+
+/* Segments and the mask tensor need registers: fewer consumers, or fewer keys a tile. Whole tiles of 64 or 128 keys also meet
+ * more segments at their ends: d128 with four segments of 1024 keys has 551 TFLOP/s on 128 x 128, 506 on 192 x 80. */
+#define HOPPER_PICKED(served, head, rows, keys, warps, stages, q_stages, bench)                                    \
+    {"sm90", "forward_sm90.cu", "forward_sm90", DLATTN_KERNEL_FORWARD, 90, 90, HALVES, head, false, ~(served),    \
+     rows, keys, warps, 1, {{"STAGES", stages}, {"Q_STAGES", q_stages}, {"TURNS", 1}}, forward_sm90_smem, true,   \
+     bench, 0, 0, false, true}
+
+#define SEGMENTED (DLATTN_FEATURE_INTERVAL | DLATTN_FEATURE_SEGMENTS)
+#define PICKED (SEGMENTED | DLATTN_FEATURE_SOFTCAP | DLATTN_FEATURE_MASK)
+
+/* What is not an interval mask, and heads whose E is padded to more than D, are computed by others. The stack is the producer's. */
+#define HOPPER_BACKWARD(head, rows, bench)                                                                    \
+    {"sm90", "backward_sm90.cu", "backward_sm90", DLATTN_KERNEL_BACKWARD, 90, 90, HALVES, head, false,     \
+     ~DLATTN_FEATURE_INTERVAL, rows, 128, 12, 1, {{"STAGES", 2}}, backward_sm90_smem, true, bench, 80, 0, false, true}
 
 #define BACKWARD_FOR(needed, avoided, first, last, types, head, small, rows, keys, warps, bench, stack, ...)         \
     {"sm80", "backward_sm80.cu", "backward_sm80", DLATTN_KERNEL_BACKWARD, first, last, types, head, small, avoided,  \
@@ -106,13 +136,19 @@ static int32_t dbias_sm80_smem(const variant *v, int64_t head_d, int64_t head_e,
 static const variant table[] = {
     FORWARD(80, NEWEST, HALVES, 64, true, 0, 64, 128, 4, 2, H100),
     FORWARD(80, NEWEST, HALVES, 128, true, 0, 64, 64, 4, 2, H100),
-    HOPPER(64, false, 0, 192, 128, 16, 4, 2, H100),
-    HOPPER(64, false, PICKED, 128, 128, 12, 4, 2, H100),
-    HOPPER(128, true, PICKED, 128, 128, 12, 2, 2, H100),
-    HOPPER(128, false, 0, 192, 80, 16, 3, 2, H100),
-    HOPPER(128, false, PICKED, 128, 128, 12, 2, 2, H100),
-    HOPPER(192, false, PICKED, 128, 112, 12, 2, 1, NONE),
-    HOPPER(256, false, PICKED, 128, 80, 12, 2, 1, H100),
+    HOPPER(64, false, 192, 128, 16, 4, 2, H100),
+    HOPPER(128, true, 128, 128, 12, 2, 2, H100),
+    HOPPER(128, false, 192, 80, 16, 3, 2, H100),
+    HOPPER(192, false, 128, 112, 12, 2, 1, NONE),
+    HOPPER(256, false, 128, 80, 12, 2, 1, H100),
+    HOPPER_PICKED(SEGMENTED, 64, 192, 128, 16, 4, 2, H100),
+    HOPPER_PICKED(PICKED, 64, 128, 128, 12, 4, 2, H100),
+    HOPPER_PICKED(PICKED, 128, 128, 128, 12, 2, 2, H100),
+    HOPPER_PICKED(PICKED, 192, 128, 112, 12, 2, 1, NONE),
+    HOPPER_PICKED(PICKED, 256, 128, 64, 12, 2, 1, H100),
+    HOPPER_DENSE(64, 192, 128, 16, 2, 2, H100),
+    HOPPER_DENSE(128, 128, 128, 12, 2, 2, H100),
+    HOPPER_DENSE(256, 128, 64, 12, 2, 2, H100),
     /* Where two blocks of 100 KB fit. With nothing but an interval mask: biases and segments would need the space. */
     FORWARD_STAGED(2, DLATTN_FEATURE_INTERVAL, 90, 119, HALVES, 64, false, ~DLATTN_FEATURE_INTERVAL, 128, 128, 4, 2, H100),
     FORWARD_STAGED(2, DLATTN_FEATURE_INTERVAL, 90, 119, HALVES, 128, false, ~DLATTN_FEATURE_INTERVAL, 128, 64, 4, 2, H100),
@@ -131,9 +167,11 @@ static const variant table[] = {
     FORWARD(75, 79, F16, 192, false, 0, 64, 32, 4, 1, NONE),
     BACKWARD(128, true, 64, 32, 4, H100, 0, {"ROW_WARPS", 2}, {"DS_STAGES", 2}),
     BACKWARD(32, false, 32, 128, 4, NONE, 0, {"ROW_WARPS", 1}, {"BLOCKS", 2}, {"DQ_COLUMN_WARPS", 2}),
+    HOPPER_BACKWARD(64, 128, H100),
     BACKWARD_FOR(0, ~0u, 80, NEWEST, HALVES, 64, false, 32, 128, 4, H100, 0, {"ROW_WARPS", 1}, {"BLOCKS", 2}, {"DS_STAGES", 2},
                  {"CURSORS", 1}),
     BACKWARD(64, false, 32, 128, 4, H100, 0, {"ROW_WARPS", 1}, {"BLOCKS", 2}, {"DS_STAGES", 2}),
+    HOPPER_BACKWARD(128, 64, H100),
     BACKWARD(96, false, 64, 64, 8, NONE, 0, {"ROW_WARPS", 2}),
     BACKWARD_FOR(0, ~0u, 90, NEWEST, HALVES, 128, false, 64, 128, 8, H100, 0, {"ROW_WARPS", 2}, {"LATE", 1}, {"CURSORS", 1}),
     BACKWARD_FOR(DLATTN_FEATURE_INTERVAL, ~DLATTN_FEATURE_INTERVAL, 90, NEWEST, HALVES, 128, false, 64, 128, 8, H100, 0,
@@ -194,11 +232,15 @@ static bool is_small(const variant *v, const problem *p, const cuda_device *devi
 }
 
 /* Why a kernel that fetches tiles by tensor maps does not serve the problem. */
-static const char *refusal_of_maps(const problem *p, const specialisation *how, const cuda_device *device) {
+static const char *refusal_of_maps(int32_t kernel, const problem *p, const specialisation *how, const cuda_device *device) {
     if (!device->tensor_maps) return "a driver without tensor maps";
     if (!how->aligned) return "rows that are not aligned";
-    if (!(p->scale > 0)) return "a scale that is not positive";
+    if (kernel == DLATTN_KERNEL_FORWARD && !(p->scale > 0)) return "a scale that is not positive";
+    if (p->mask.dtype && !how->mask_pieces) return "a mask whose rows are not 16-byte pieces";
     if (how->cramped) return "too little workspace for segments";
+    if (p->bias.dtype && how->bias != DLATTN_BIAS_BY_TILES) return "a bias of another type, or rows of it that are not aligned";
+    if (p->alibi_slopes.dtype && p->scale < 1e-6) return "a scale by which slopes cannot be divided";
+    if (p->dropout_threshold && p->flags & DLATTN_POSITIONS) return "dropout that is counted from positions";
     return dlattn__maps_refusal(p);
 }
 
@@ -210,7 +252,7 @@ static const char *refusal(const variant *v, const problem *p, const specialisat
     if (how->features & v->avoided) return "a feature that is slow in it";
     if (p->page && !v->pages) return "paged keys";
     if (v->tensor_maps) {
-        const char *reason = refusal_of_maps(p, how, device);
+        const char *reason = refusal_of_maps(v->kernel, p, how, device);
         if (reason) return reason;
     }
     if (dlattn__variant_smem(v, p->D, p->E, how) > device->smem_bytes) return "too little shared memory";
@@ -221,7 +263,7 @@ static const char *refusal(const variant *v, const problem *p, const specialisat
 
 /* Why another row is better for the problem, though this one could compute it; NULL when it is not. */
 static const char *reluctance(const variant *v, const problem *p, const specialisation *how, const cuda_device *device) {
-    if (v->needed & ~how->features) return "no feature that it is for";
+    if (v->needed && !(v->needed & how->features)) return "no feature that it is for";
     if (v->small && !is_small(v, p, device)) return "a larger problem";
     return NULL;
 }
@@ -271,7 +313,7 @@ static void fill_key(choice_key *key, const problem *p, const specialisation *ho
     key->how = *how;
     key->packed = p->packed_q;
     key->paged = p->page > 0;
-    key->mapped = !refusal_of_maps(p, how, device);
+    key->mapped = !refusal_of_maps(DLATTN_KERNEL_FORWARD, p, how, device);
     key->placed = p->q_starts.dtype || p->k_starts.dtype;
 }
 
@@ -368,6 +410,7 @@ kernel_request dlattn__variant_request(const variant *v, int32_t type, int64_t D
     define(&r, "WARPS", v->warps);
     for (int32_t n = 0; n < DLATTN_MAX_CHOICES && v->choices[n].name; n++) r.defines[r.count++] = v->choices[n];
     define(&r, "FEATURES", how->features);
+    if (v->tensor_maps && v->kernel == DLATTN_KERNEL_BACKWARD) define(&r, "DQ", how->reduce_dq);
     if (v->tensor_maps) return r; /* rows are aligned, neither packed nor are their keys split */
     define(&r, "ALIGNED", how->aligned);
     switch (v->kernel) {

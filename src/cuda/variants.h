@@ -32,6 +32,7 @@ typedef struct specialisation {
     bool dbias;     /* backward: dbias is written by the main pass */
     bool tf32;      /* readable kernels: products on tensor cores */
     bool paged;     /* forward: keys lie in pages */
+    bool mask_pieces; /* rows of the mask tensor are 16-byte pieces */
     bool cramped;   /* forward: no room for what kernels with tensor maps are told of segments */
     int32_t bias;   /* DLATTN_BIAS_BY_X */
     uint32_t features; /* DLATTN_FEATURE_X */
@@ -58,7 +59,7 @@ typedef struct variant {
     bool tuned;        /* for tensor cores, specialised by head sizes and features; else readable and general */
     const char *bench; /* the file of bench/results that timed the tile: there it must not spill; "": none did yet */
     int32_t stack_bytes; /* a debt: what it is known to spill there all the same; a test fails on more. 0 is the aim */
-    uint32_t needed;   /* DLATTN_FEATURE_X without which another row is faster */
+    uint32_t needed;   /* DLATTN_FEATURE_X without any of which another row is faster; 0: none */
     bool pages;        /* may keys lie in pages? */
     bool tensor_maps;  /* fetches tiles by the copy engine; then it neither packs rows nor splits keys */
 } variant;

@@ -23,7 +23,7 @@ static void add(request_list *list, const kernel_request *r, const variant *v) {
 /* Unless the row is not for it or the architecture has too little shared memory. */
 static void add_specialised(request_list *list, const variant *v, int32_t type, const specialisation *how) {
     const cuda_device device = dlattn__cuda_device_like(list->arch);
-    if (how->features & v->avoided || v->needed & ~how->features) return;
+    if (how->features & v->avoided || (v->needed && !(v->needed & how->features))) return;
     if (dlattn__variant_smem(v, v->head, v->head, how) > device.smem_bytes) return;
     const kernel_request r = dlattn__variant_request(v, type, v->head, v->head, how);
     add(list, &r, v);

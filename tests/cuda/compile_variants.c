@@ -70,11 +70,13 @@ static int64_t value_of(const kernel_request *r, const char *name) {
     return 0;
 }
 
-/* Does the kernel spill more than it may? Where its tile was timed, plain or with an interval mask, as most calls are, it may
- * not, but for the debt that its row tells. With more features some values may have to wait in local memory; --verbose tells
- * how many. */
+/* Does the kernel spill more than it may? Where its tile was timed, plain or with an interval mask, as most calls are, or on
+ * Hopper with segments or the mask tensor alone, it may not, but for the debt that its row tells. With more features
+ * some values may have to wait in local memory; --verbose tells how many. */
 static bool spills(const kernel_request *r, const variant *row, const kernel_usage *use) {
-    const bool common = (value_of(r, "FEATURES") & ~(int64_t)DLATTN_FEATURE_INTERVAL) == 0;
+    const int64_t features = value_of(r, "FEATURES");
+    const bool picked = row && row->tensor_maps && (features == DLATTN_FEATURE_SEGMENTS || features == DLATTN_FEATURE_MASK);
+    const bool common = picked || (features & ~(int64_t)DLATTN_FEATURE_INTERVAL) == 0;
     if (!row || !row->bench[0] || current_arch != dlattn__variant_home(row) || !common) return false;
     return use->stack_bytes > row->stack_bytes || (row->stack_bytes == 0 && use->spill_store_bytes + use->spill_load_bytes > 0);
 }

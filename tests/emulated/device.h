@@ -286,6 +286,16 @@ static inline void ptx_stmatrix_sync_aligned_m8n8_x4_shared_b16(unsigned at, uns
     const unsigned r[4] = {a, b, c, d};
     for (int m = 0; m < 4; m++) memcpy(shared_at((unsigned)all[8 * m + own_lane() / 4][0], 16) + own_lane() % 4 * 4, &r[m], 4);
 }
+static inline void ptx_stmatrix_sync_aligned_m8n8_x4_trans_shared_b16(unsigned at, unsigned a, unsigned b, unsigned c, unsigned d) {
+    const uint64_t word = at;
+    const uint64_t (*all)[8] = exchange(&word, 1, "stmatrix");
+    const unsigned r[4] = {a, b, c, d};
+    for (int m = 0; m < 4; m++)
+        for (int n = 0; n < 2; n++) {
+            const unsigned short x = (unsigned short)(r[m] >> n * 16);
+            memcpy(shared_at((unsigned)all[8 * m + own_lane() % 4 * 2 + n][0], 16) + own_lane() / 4 * 2, &x, 2);
+        }
+}
 static inline void ptx_movmatrix_sync_aligned_m8n8_trans_b16(unsigned &y, unsigned x) {
     const uint64_t word = x;
     const uint64_t (*all)[8] = exchange(&word, 1, "movmatrix");

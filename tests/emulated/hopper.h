@@ -74,6 +74,15 @@ static inline void ptx_cp_async_bulk_tensor_4d_shared__cluster_global_mbarrier__
     settle(b);
 }
 
+static inline void ptx_cp_async_bulk_shared__cluster_global_mbarrier__complete_tx__bytes(unsigned to, unsigned long long from, int bytes,
+                                                                                        unsigned barrier) {
+    if (to % 16 || from % 16 || bytes % 16) emulated->fail("a copy that is not aligned", to, 16);
+    memcpy(shared_at(to, (unsigned)bytes), (const void *)(uintptr_t)from, (size_t)bytes);
+    emulated_mbarrier *b = mbarrier_at(barrier);
+    b->bytes_and_parity -= 2 * bytes;
+    settle(b);
+}
+
 // ---- products of a warpgroup ------------------------------------------------------------------------------------------------
 
 #define ptx_wgmma_fence_sync_aligned() __syncwarp()
@@ -120,6 +129,15 @@ static inline void ptx_wgmma_shared(float (&d)[COUNT][4], unsigned long long a, 
     for (int k = 0; k < 16; k++)
         for (int half = 0; half < 2; half++) left[half][k] = operand_at(a, row + 8 * half, k);
     add_columns(d, left, accumulate, [&](int k, int n) { return operand_at(b, n, k); });
+}
+
+template <int COUNT>
+static inline void ptx_wgmma_columns(float (&d)[COUNT][4], unsigned long long a, unsigned long long b, int accumulate) {
+    const int row = threadIdx.x / 32 % 4 * 16 + own_lane() / 4;
+    float left[2][16];
+    for (int k = 0; k < 16; k++)
+        for (int half = 0; half < 2; half++) left[half][k] = operand_at(a, row + 8 * half, k);
+    add_columns(d, left, accumulate, [&](int k, int n) { return operand_at(b, k, n); });
 }
 
 template <int COUNT>

@@ -36,6 +36,8 @@ def call(match: re.Match) -> str:
     if not code.strip():
         return ";"
     if "wgmma.mma_async" in code: # its many operands have names
+        if '"l"(columns)' in sections[2]:
+            return "ptx_wgmma_columns(d, a, columns, accumulate);"
         return "ptx_wgmma_shared(d, a, b, accumulate);" if "accumulate" in sections[2] else "ptx_wgmma_registers(d, a, b);"
     name = code.split()[0].rstrip(";")
     if name == "{":

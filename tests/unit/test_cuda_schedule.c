@@ -115,6 +115,32 @@ Test(cuda_schedule, blocks_of_the_hopper_forward_stay) {
     cr_expect(launches(&s, "forward_sm90") && s.steps[0].blocks == tiles && !s.counts && s.workspace.total == 0);
 }
 
+/* A small kernel finds their spans first, and clears the counter; without room for them another forward serves. */
+Test(cuda_schedule, the_hopper_forward_is_told_of_segments) {
+    problem p = make_forward(DLATTN_T_BF16, 4, 16, 16, 4096, 4096, 128);
+    p.q_segments = p.kv_segments = dense(DLATTN_T_I64, 4, 4096, 1, 1);
+    cuda_schedule s = made(&p, 90, UINT64_MAX);
+    cr_assert(s.step_count == 2 && launches(&s, "segments_sm90") && launches(&s, "forward_sm90") && s.spans && s.counts);
+    cr_expect(s.steps[1].early && defined(&s.steps[0].request, "BN") == defined(&s.steps[1].request, "BN"));
+    const int64_t spans = 4 * (s.steps[0].row_tiles + s.steps[0].key_tiles);
+    cr_expect(s.steps[0].row_tiles == 64 && 8 * s.steps[0].blocks >= spans && s.workspace.total == (uint64_t)spans * 16 + 256);
+    const cuda_schedule fits = made(&p, 90, s.workspace.total);
+    cr_expect(fits.spans && fits.workspace.total == s.workspace.total);
+    const cuda_schedule cramped = made(&p, 90, s.workspace.total - 257);
+    cr_expect(launches(&cramped, "forward_sm80") && !cramped.spans && !launches(&cramped, "segments_sm90"));
+}
+
+/* The mask tensor is read in pieces of 16 bytes. */
+Test(cuda_schedule, the_hopper_forward_reads_aligned_masks) {
+    problem p = make_forward(DLATTN_T_BF16, 4, 16, 16, 4096, 4096, 128);
+    p.mask = dense(DLATTN_T_U8, 4, 1, 4096, 4096);
+    cuda_schedule s = made(&p, 90, UINT64_MAX);
+    cr_expect(launches(&s, "forward_sm90") && s.step_count == 1);
+    p.mask.stride[2] = 4097;
+    s = made(&p, 90, UINT64_MAX);
+    cr_expect(launches(&s, "forward_sm80"));
+}
+
 static void expect_other_kernel(const problem *p, const char *why) {
     const cuda_schedule s = made(p, 90, UINT64_MAX);
     cr_expect_not(launches(&s, "forward_sm90"), "%s", why);
@@ -145,7 +171,16 @@ Test(cuda_schedule, the_hopper_forward_takes_what_tensor_maps_describe) {
     expect_other_kernel(&p, "values longer than keys");
     p = plain;
     p.bias = dense(DLATTN_T_F16, 1, 1, 4096, 4096);
-    expect_other_kernel(&p, "a bias");
+    s = made(&p, 90, UINT64_MAX);
+    cr_expect(launches(&s, "forward_sm90"), "a bias");
+    p.bias.extent[2] = 1, p.bias.stride[2] = 0;
+    expect_other_kernel(&p, "a bias of keys alone");
+    p.bias = dense(DLATTN_T_F32, 1, 1, 4096, 4096);
+    expect_other_kernel(&p, "a bias of another type");
+    p = plain;
+    p.bias = dense(DLATTN_T_F16, 1, 1, 4096, 4096);
+    p.mask = dense(DLATTN_T_U8, 2, 1, 4096, 4096);
+    expect_other_kernel(&p, "a bias and a mask");
     p = make_forward(DLATTN_T_F16, 2, 16, 4, 4096, 0, 128);
     expect_other_kernel(&p, "no keys");
     cuda_device old = dlattn__cuda_device_like(90);
@@ -153,6 +188,48 @@ Test(cuda_schedule, the_hopper_forward_takes_what_tensor_maps_describe) {
     old.tensor_maps = false;
     cr_assert_eq(dlattn__schedule(&s, &plain, NULL, &old, UINT64_MAX, note, sizeof note), DLATTN_OK);
     cr_expect(launches(&s, "forward_sm80"));
+}
+
+static void expect_other_backward(const problem *p, const char *why) {
+    const cuda_schedule s = made(p, 90, UINT64_MAX);
+    cr_expect(launches(&s, "backward_sm80") && !launches(&s, "backward_sm90"), "%s", why);
+}
+
+Test(cuda_schedule, the_hopper_backward_takes_intervals_and_what_tensor_maps_describe) {
+    const problem plain = make_backward(DLATTN_T_F16, 2, 16, 4, 4096, 4096, 128);
+    cuda_schedule s = made(&plain, 90, UINT64_MAX);
+    cr_assert(launches(&s, "backward_sm90") && launches(&s, "convert_dq") && s.dq_columns == 128);
+    s = made(&plain, 80, UINT64_MAX);
+    cr_expect(launches(&s, "backward_sm80"));
+    problem p = plain;
+    p.flags = DLATTN_CAUSAL;
+    s = made(&p, 90, UINT64_MAX);
+    cr_expect(launches(&s, "backward_sm90"), "causal");
+    p = plain;
+    p.flags = DLATTN_DETERMINISTIC;
+    s = made(&p, 90, UINT64_MAX);
+    cr_expect(launches(&s, "backward_sm90") && launches(&s, "backward_dq_sm80"), "without sums of dq");
+    p = plain;
+    p.scale = -1;
+    s = made(&p, 90, UINT64_MAX);
+    cr_expect(launches(&s, "backward_sm90"), "any scale");
+    p = plain;
+    p.dout.stride[1] += 4;
+    expect_other_backward(&p, "rows at multiples of 8 bytes");
+    p = plain;
+    p.dout.stride[2] = -p.dout.stride[2];
+    expect_other_backward(&p, "a negative stride");
+    p = plain;
+    p.softcap = 30;
+    expect_other_backward(&p, "a softcap");
+    p = plain;
+    p.bias = dense(DLATTN_T_F16, 1, 1, 4096, 4096);
+    expect_other_backward(&p, "a bias");
+    p = make_backward(DLATTN_T_F16, 2, 16, 4, 4096, 4096, 256);
+    expect_other_backward(&p, "large heads");
+    p = make_backward(DLATTN_T_F16, 2, 16, 4, 4096, 4096, 128);
+    p.D = 64, p.q = dense(DLATTN_T_F16, 2, 4096, 16, 64), p.k = dense(DLATTN_T_F16, 2, 4096, 4, 64);
+    expect_other_backward(&p, "values longer than keys");
 }
 
 /* Every row of the table can be asked for by its name, is then taken or refuses, and says who it is. */
@@ -292,20 +369,23 @@ Test(cuda_schedule, packed_rows_have_tiles_of_their_own) {
 
 Test(cuda_schedule, a_bound_covers_every_device) {
     problem problems[] = {make_forward(DLATTN_T_F16, 1, 8, 8, 16, 65536, 128), make_forward(DLATTN_T_BF16, 2, 16, 4, 1, 8192, 64),
-                          make_forward(DLATTN_T_BF16, 1, 4, 4, 300, 4096, 192), make_backward(DLATTN_T_F16, 2, 8, 2, 512, 512, 128)};
+                          make_forward(DLATTN_T_BF16, 1, 4, 4, 300, 4096, 192), make_backward(DLATTN_T_F16, 2, 8, 2, 512, 512, 128),
+                          make_forward(DLATTN_T_BF16, 2, 8, 8, 700, 2048, 64)};
+    enum { PROBLEMS = (int)(sizeof problems / sizeof problems[0]) };
+    problems[4].q_segments = dense(DLATTN_T_I32, 2, 700, 1, 1), problems[4].kv_segments = dense(DLATTN_T_I32, 2, 2048, 1, 1);
     problems[1].flags = DLATTN_CAUSAL | DLATTN_WINDOW, problems[1].window_left = 2047, problems[1].window_right = -1;
-    for (int n = 0; n < NUM_ARCHS * 4; n++) {
-        const problem *p = &problems[n % 4];
+    for (int n = 0; n < NUM_ARCHS * PROBLEMS; n++) {
+        const problem *p = &problems[n % PROBLEMS];
         cuda_workspace bound;
         char note[256];
-        cr_assert_eq(dlattn__schedule_bound(&bound, p, archs[n / 4], note, sizeof note), DLATTN_OK, "%s", note);
+        cr_assert_eq(dlattn__schedule_bound(&bound, p, archs[n / PROBLEMS], note, sizeof note), DLATTN_OK, "%s", note);
         for (int32_t multiprocessors = 1; multiprocessors <= 200; multiprocessors += 13) {
-            cuda_device device = dlattn__cuda_device_like(archs[n / 4]);
+            cuda_device device = dlattn__cuda_device_like(archs[n / PROBLEMS]);
             cuda_schedule s;
             device.multiprocessors = multiprocessors;
             cr_assert_eq(dlattn__schedule(&s, p, NULL, &device, UINT64_MAX, note, sizeof note), DLATTN_OK);
-            cr_expect(s.workspace.total <= bound.total && s.workspace.least <= bound.least, "problem %d, sm_%d with %d", n % 4,
-                      (int)archs[n / 4], (int)multiprocessors);
+            cr_expect(s.workspace.total <= bound.total && s.workspace.least <= bound.least, "problem %d, sm_%d with %d", n % PROBLEMS,
+                      (int)archs[n / PROBLEMS], (int)multiprocessors);
         }
     }
 }

@@ -1,0 +1,314 @@
+// backward_sm90.cu: dk, dv and (by reductions) dq on Hopper's tensor cores (wgmma), fp16 and bf16: a block owns 128 keys of one
+// (sequence, kv head) and passes over the query heads of its group and the tiles of BM rows that can see its keys.
+//
+//     s = q k^T,  p = exp2(score2 - lse2),  dv += p^T dout,  dp = dout v^T,  ds = p (dp - delta),  dk += ds^T q,  dq += ds k
+//
+// Two consumers of four warps own 64 keys each; a third warpgroup fetches tiles by TMA. Scores are computed transposed, keys
+// down, rows across, so that the registers of p and ds are left operands of the next products. ds goes to shared memory
+// besides: dq needs it from both consumers.
+//
+// Entry backward_sm90. Options: TYPE; HEAD_D, HEAD_E: D and E padded to multiples of 64; BM: 64 with HEAD_D 128, 128 with
+// HEAD_D 64; BN: 128; WARPS: 12; STAGES: tiles of q and dout under way; FEATURES: INTERVAL only; DQ: 0: not wanted. Rows of q, k,
+// v and dout have unit inner strides and are 16-byte aligned.
+#include "backward_sm80.cuh"
+#include "tma_sm90.cuh"
+#include "wgmma_sm90.cuh"
+
+#define THREADS (32 * WARPS)
+#define CONSUMERS 2
+#define CONSUMER_WARPS (4 * CONSUMERS)
+#define NT (BM / 8)     // 8-row steps of the scores
+#define DT (HEAD_D / 8) // 8-column steps of dk
+#define ET (HEAD_E / 8)
+#define INTERVAL (((FEATURES) & DLATTN_FEATURE_INTERVAL) != 0)
+
+static_assert(WARPS == 4 * (CONSUMERS + 1) && BN == 64 * CONSUMERS, "roles");
+static_assert(BM % 64 == 0 && HEAD_D % PANEL == 0 && HEAD_E % PANEL == 0 && DLATTN_ROW_ALIGNMENT % BM == 0, "tiles");
+static_assert(BM / 64 * (HEAD_D / PANEL) == CONSUMERS, "each consumer multiplies 64 rows by one panel of dq");
+static_assert(((FEATURES) & ~DLATTN_FEATURE_INTERVAL) == 0, "features");
+
+// Shared memory, in bytes. Tiles consist of panels. ds: two tiles in turns, so that one barrier a tile is enough.
+#define Q_BYTES (BM * HEAD_D * 2)
+#define DOUT_BYTES (BM * HEAD_E * 2)
+#define DS_BYTES (BM * BN * 2)
+#define K_AT 0
+#define V_AT (K_AT + BN * HEAD_D * 2)
+#define Q_AT (V_AT + BN * HEAD_E * 2)
+#define DOUT_AT (Q_AT + STAGES * Q_BYTES)
+#define DS_AT (DOUT_AT + STAGES * DOUT_BYTES)
+#define LSE_AT (DS_AT + 2 * DS_BYTES)
+#define DELTA_AT (LSE_AT + STAGES * BM * 4)
+#define LIMITS_AT (DELTA_AT + STAGES * BM * 4)
+#define VIEW_AT (LIMITS_AT + STAGES * BM * 4)
+#define POSITIONS_AT (VIEW_AT + 32) // q_position, k_position
+#define BARRIERS_AT (POSITIONS_AT + 16)
+
+#define K_FULL BARRIERS_AT
+#define V_FULL (K_FULL + 8)
+#define Q_FULL(stage) (V_FULL + 8 + 8 * (stage))
+#define Q_EMPTY(stage) (Q_FULL(STAGES) + 8 * (stage))
+#define DOUT_FULL(stage) (Q_EMPTY(STAGES) + 8 * (stage))
+#define DOUT_EMPTY(stage) (DOUT_FULL(STAGES) + 8 * (stage))
+
+#define BOTH_BARRIER 1 // the named barrier of both consumers
+
+#define PRODUCER_REGISTERS 24 // all that is left: limits of block windows, which divide 64 bits, spill a few
+#define CONSUMER_REGISTERS 240
+
+extern __shared__ __align__(1024) unsigned char shared_bytes[];
+
+#include "backward_fetch_sm90.cuh"
+#include "backward_view_sm80.cuh"
+#include "backward_write_sm80.cuh"
+
+DEVICE void meet_both() { meet<128 * CONSUMERS>(BOTH_BARRIER); }
+
+// Products --------------------------------------------------------------------------------------------------------------
+
+// s = keys rows^T over HEAD columns: 64 of BN keys by BM rows.
+template <int HEAD>
+DEVICE void multiply_heads(float (&s)[NT][4], u32 keys, u32 rows) {
+    const u64 a = descriptor_by_rows(keys), b = descriptor_by_rows(rows);
+#pragma unroll
+    for (int d = 0; d < HEAD / 16; d++)
+        product(s, a + (d / 4 * (BN * PANEL_ROW) + d % 4 * 32 >> 4), b + (d / 4 * (BM * PANEL_ROW) + d % 4 * 32 >> 4), d > 0);
+}
+
+// sums += x rows: x: 64 keys by BM rows in registers.
+template <int COUNT>
+DEVICE void add_products(float (&sums)[COUNT][4], const u32 (&x)[NT / 2][4], u32 rows) {
+    const u64 b = descriptor_by_columns(rows, BM * PANEL_ROW);
+#pragma unroll
+    for (int k = 0; k < BM / 16; k++) product(sums, x[k], b + (k * (16 * PANEL_ROW) >> 4));
+}
+
+// What consumer g computes of dq: 64 rows from here on, and one panel.
+DEVICE int dq_row(int g) { return BM == 64 ? 0 : 64 * g; }
+DEVICE int dq_panel(int g) { return BM == 64 ? g : 0; }
+
+// dq = ds k over all keys of the block.
+DEVICE void multiply_ds(float (&dq)[8][4], u32 ds, u32 k_tile, int g) {
+    const u64 a = descriptor_by_rows(ds + dq_row(g) * PANEL_ROW);
+    const u64 b = descriptor_by_columns(k_tile + dq_panel(g) * (BN * PANEL_ROW), BN * PANEL_ROW);
+#pragma unroll
+    for (int k = 0; k < BN / 16; k++)
+        product_by_columns(dq, a + (k / 4 * (BM * PANEL_ROW) + k % 4 * 32 >> 4), b + (k * (16 * PANEL_ROW) >> 4), k > 0);
+}
+
+// Shared memory ---------------------------------------------------------------------------------------------------------
+
+// A sum of 0 times a NaN is none: rows from `first` on of a tile, where memory may hold anything, become 0. By both consumers.
+template <int ROWS, int COLS>
+DEVICE void clear_rows(u32 tile, int first) {
+    const int PIECES = COLS / 8;
+#pragma unroll 1
+    for (int n = first * PIECES + thread_anew(); n < ROWS * PIECES; n += 128 * CONSUMERS) {
+        const int row = n / PIECES, piece = n % PIECES; // swizzling permutes the pieces of a row, all of which are cleared
+        store_shared(tile + piece / 8 * (ROWS * PANEL_ROW) + row * PANEL_ROW + piece % 8 * 16, make_uint4(0, 0, 0, 0));
+    }
+    fence_for_engines();
+    meet_both();
+}
+
+// Do other tokens follow the rows of the tile that are past the sequence?
+DEVICE bool tokens_follow(const dlattn_params &p, const sequence &s, const row_tile &tile) {
+    return tile.i0 + BM > s.M && s.q_begin + s.M < p.tokens_q;
+}
+
+// ds to shared memory, rows down, keys across, in panels of 64 keys.
+DEVICE void store_ds(u32 ds, const u32 (&x)[NT / 2][4]) {
+    const int thread = thread_anew(), lane = thread & 31, chunk = thread / 32 % 4 * 2 + (lane >> 3 & 1);
+    const u32 to = ds + thread / 128 * (BM * PANEL_ROW) + ((lane & 7) + (lane >> 4) * 8) * PANEL_ROW + ((chunk ^ (lane & 7)) << 4);
+#pragma unroll
+    for (int n = 0; n < NT / 2; n++)
+        asm volatile("stmatrix.sync.aligned.m8n8.x4.trans.shared.b16 [%0], {%1,%2,%3,%4};"
+                     :: "r"(to + n * (16 * PANEL_ROW)), "r"(x[n][0]), "r"(x[n][1]), "r"(x[n][2]), "r"(x[n][3]) : "memory");
+}
+
+// This warp's 16 rows of a panel of dq, before scale, to the sums, which lie together (dq_sum.cuh).
+DEVICE void add_dq(const dlattn_params &p, const backward_context &c, const float (&dq)[8][4], row_tile tile, int g) {
+    const int thread = thread_anew(), lane = thread & 31;
+    const i64 row = row_of(p, c.s, tile.h, tile.i0) + dq_row(g) + thread / 32 % 4 * 16;
+    float *to = dq_sum_block(p, row, PANEL * dq_panel(g), HEAD_D);
+#pragma unroll
+    for (int n = 0; n < 8; n++) dq_sum_add(to + n * 128, lane, dq[n]);
+}
+
+// Scores ----------------------------------------------------------------------------------------------------------------
+
+// q.k to p. key: the lane's first of the block's; columns are rows of the tile, from the lane's two on.
+DEVICE void probabilities(const dlattn_params &p, const backward_context &c, float (&s)[NT][4], int stage, bool hides) {
+    const int thread = thread_anew(), pair = thread % 4 * 2, key = thread / 32 * 16 + thread % 32 / 4;
+    const float *lse = (const float *)(shared_bytes + LSE_AT) + stage * BM + pair, factor = p.scale * LOG2_E;
+#pragma unroll
+    for (int n = 0; n < NT; n++) {
+        const float2 of_rows = *(const float2 *)(lse + 8 * n);
+#pragma unroll
+        for (int x = 0; x < 4; x++) s[n][x] = exp2_approx(fmaf(s[n][x], factor, -(x & 1 ? of_rows.y : of_rows.x)));
+    }
+    if (!hides) return;
+    const u64 *limits = (const u64 *)(shared_bytes + LIMITS_AT + (stage * BM + pair) * 4);
+#pragma unroll
+    for (int n = 0; n < NT; n++) {
+        const u64 both = INTERVAL ? limits[4 * n] : 0;
+#pragma unroll
+        for (int x = 0; x < 4; x++) {
+            const int j = key + 8 * (x >> 1);
+            if (INTERVAL ? !inside_limits((u32)(x & 1 ? both >> 32 : both), j) : c.j0 + j >= c.s.N) s[n][x] = 0.0f;
+        }
+    }
+}
+
+// ds = p (dp - delta), as left operands.
+DEVICE void score_gradients(u32 (&ds)[NT / 2][4], float (&p)[NT][4], const float (&dp)[NT][4], int stage) {
+    const float *delta = (const float *)(shared_bytes + DELTA_AT) + stage * BM + thread_anew() % 4 * 2;
+#pragma unroll
+    for (int k = 0; k < NT / 2; k++) {
+#pragma unroll
+        for (int n = 2 * k; n < 2 * k + 2; n++) {
+            const float2 of_rows = *(const float2 *)(delta + 8 * n);
+#pragma unroll
+            for (int x = 0; x < 4; x++) p[n][x] *= dp[n][x] - (x & 1 ? of_rows.y : of_rows.x);
+        }
+        pack_fragment(ds[k], &p[2 * k]);
+    }
+}
+
+// Consumer g: keys 64 g to 64 g + 63 of the block.
+DEVICE void consume(const dlattn_params &p, const backward_context &c, const tile_list &list, u32 base, int g) {
+    const u32 keys = base + K_AT + g * (64 * PANEL_ROW), values = base + V_AT + g * (64 * PANEL_ROW);
+    float dk[DT][4] = {}, dv[ET][4] = {}, s[NT][4];
+    ring<STAGES> at = {0, 0};
+    row_tile tile = first_tile(list);
+
+    const auto await_q = [&](const row_tile &t) {
+        barrier_wait(base + Q_FULL(at.stage), at.lap);
+        if (tokens_follow(p, c.s, t)) clear_rows<BM, HEAD_D>(base + Q_AT + at.stage * Q_BYTES, c.s.M - t.i0);
+    };
+
+    if (list.count > 0) {
+        barrier_wait(base + K_FULL, 0);
+        barrier_wait(base + V_FULL, 0);
+        if (c.j0 + BN > c.s.N && c.s.k_begin + c.s.N < p.tokens_k) {
+            clear_rows<BN, HEAD_D>(base + K_AT, c.s.N - c.j0);
+            clear_rows<BN, HEAD_E>(base + V_AT, c.s.N - c.j0);
+        }
+        await_q(tile);
+        product_fence();
+        multiply_heads<HEAD_D>(s, keys, base + Q_AT);
+        products_commit();
+        products_wait<0>();
+        keep(s);
+    }
+    keep(dk);
+    keep(dv);
+    wait_and_let_begin(); // the sums are backward_prepare's
+#pragma unroll 1
+    for (int n = 0; n < list.count; n++) {
+        const int stage = at.stage;
+        const u32 q = base + Q_AT + stage * Q_BYTES, dout = base + DOUT_AT + stage * DOUT_BYTES;
+        const u32 ds_tile = base + DS_AT + (n & 1) * DS_BYTES;
+        float dp[NT][4], dq[8][4]; // here, so that nothing of them is kept from tile to tile
+        u32 weights[NT / 2][4], ds[NT / 2][4];
+        barrier_wait(base + DOUT_FULL(stage), at.lap);
+        if (tokens_follow(p, c.s, tile)) clear_rows<BM, HEAD_E>(dout, c.s.M - tile.i0);
+        product_fence();
+        multiply_heads<HEAD_E>(dp, values, dout);
+        products_commit();
+        probabilities(p, c, s, stage, !sees_all<BM, 16>(p, c, tile, 0, uniform((int)threadIdx.x / 32) * 16));
+#pragma unroll
+        for (int k = 0; k < NT / 2; k++) pack_fragment(weights[k], &s[2 * k]);
+        products_wait<0>();
+        keep(dp);
+        keep(weights);
+        product_fence();
+        add_products(dv, weights, dout);
+        products_commit();
+        score_gradients(ds, s, dp, stage);
+        if (DQ) {
+            store_ds(ds_tile, ds);
+            fence_for_engines();
+            meet_both();
+        }
+        products_wait<0>();
+        release(base + DOUT_EMPTY(stage));
+        keep(ds);
+        product_fence();
+        if (DQ) {
+            multiply_ds(dq, ds_tile, base + K_AT, g);
+            products_commit();
+        }
+        // The next scores; after the last tile those of this one again, which nobody looks at.
+        const row_tile before = tile;
+        if (n + 1 < list.count) {
+            at.next();
+            tile = tile_after(list, tile);
+            await_q(tile);
+        }
+        product_fence();
+        multiply_heads<HEAD_D>(s, keys, base + Q_AT + at.stage * Q_BYTES);
+        products_commit();
+        product_fence();
+        add_products(dk, ds, q);
+        products_commit();
+        if (DQ) { // its sums leave while the other two are under way
+            products_wait<2>();
+            keep(dq);
+            add_dq(p, c, dq, before, g);
+        }
+        products_wait<0>();
+        keep(s);
+        if (n + 1 < list.count) release(base + Q_EMPTY(stage));
+    }
+    keep(dk);
+    keep(dv);
+    if (DQ) {
+        meet_both();
+        if (threadIdx.x == 0) {
+            __threadfence();
+            atomicAdd(finished_blocks(p, c.s.b, c.g), 1u);
+        }
+    }
+    const int key = c.j0 + uniform((int)threadIdx.x / 32) * 16;
+    if (p.dk.data) write_keys<1, DT / 2>(p.dk, c.s, c.g, p.D, &dk, p.scale, key, 0);
+    if (p.dv.data) write_keys<1, ET / 2>(p.dv, c.s, c.g, p.E, &dv, 1.0f, key, 0);
+}
+
+extern "C" __global__ void __launch_bounds__(THREADS, 1)
+    backward_sm90(const __grid_constant__ dlattn_params p, const __grid_constant__ dlattn_maps maps) {
+    const u32 base = shared_address(shared_bytes);
+    const int role = uniform((int)threadIdx.x / 128), pair = (int)blockIdx.x / p.key_tiles;
+    backward_context c;
+    c.j0 = (int)blockIdx.x % p.key_tiles * BN; // causal: the first keys have most rows
+    c.g = pair % p.G;
+    c.s = read_sequence(p, pair / p.G);
+    if (c.j0 >= c.s.N) {
+        wait_and_let_begin();
+        if (DQ) finish_block(p, c.s.b, c.g);
+        return;
+    }
+    if (threadIdx.x == 0) {
+        ((i64 *)(shared_bytes + POSITIONS_AT))[0] = c.s.q_position;
+        ((i64 *)(shared_bytes + POSITIONS_AT))[1] = c.s.k_position;
+        barrier_init(base + K_FULL, 1);
+        barrier_init(base + V_FULL, 1);
+        for (int stage = 0; stage < STAGES; stage++) {
+            barrier_init(base + Q_FULL(stage), 1 + INTERVAL);
+            barrier_init(base + Q_EMPTY(stage), CONSUMER_WARPS);
+            barrier_init(base + DOUT_FULL(stage), 1);
+            barrier_init(base + DOUT_EMPTY(stage), CONSUMER_WARPS);
+        }
+        barriers_are_ready();
+    }
+    __syncthreads();
+    const tile_list list = tiles_of(p, c, rows_of_keys(p, c.s, c.j0));
+    if (role == CONSUMERS) {
+        keep_few_registers<PRODUCER_REGISTERS>();
+        const int warp = uniform((int)threadIdx.x / 32 % 4);
+        if (warp == 0) fetch_tiles(p, maps, c, list, base);
+        else if (INTERVAL && warp == 1) limit_tiles(p, c, list, base);
+    } else {
+        take_registers<CONSUMER_REGISTERS>();
+        consume(p, c, list, base, role);
+    }
+}
