@@ -36,7 +36,8 @@
 #define DV 1
 #endif
 #ifndef FRESH
-#define FRESH (ROW_WARPS > 2 || HEAD_D % 64 != 0 || HEAD_D > ((FEATURES) & DLATTN_FEATURE_MASK ? 64 : 128))
+#define FRESH \
+    (ROW_WARPS > 2 || HEAD_D % 64 != 0 || HEAD_D > ((FEATURES) & DLATTN_FEATURE_MASK ? 64 : 128) || (!ALIGNED && (FEATURES) == 0))
 #endif
 #ifndef LATE
 #define LATE 0
