@@ -66,40 +66,45 @@ static int32_t dbias_sm80_smem(const variant *v, int64_t head_d, int64_t head_e,
 
 #define FORWARD_STAGED(stages, needed, first, last, types, head, small, avoided, rows, keys, warps, residents, bench) \
     {"sm80", "forward_sm80.cu", "forward_sm80", DLATTN_KERNEL_FORWARD, first, last, types, head, small, avoided,      \
-     rows, keys, warps, residents, {{"STAGES", stages}, {"Q_REGISTERS", 0}}, forward_sm80_smem, true, bench, 0, needed, true, false}
+     rows, keys, warps, residents, {{"STAGES", stages}, {"Q_REGISTERS", 0}}, forward_sm80_smem, true, bench, 0, needed, true, false, 0}
 
 #define FORWARD(...) FORWARD_STAGED(1, 0, __VA_ARGS__)
 
-/* The mask tensor and segments are computed by others. A bias needs panels of 64 keys, dropout blocks of 32, and the bias its
- * place in memory, so both have rows of their own. */
-#define HOPPER_WITH(needed, avoided, head, small, rows, keys, warps, stages, q_stages, bias_stages, bench)                    \
+#define DENSE (DLATTN_FEATURE_BIAS | DLATTN_FEATURE_DROPOUT)
+
+/* The mask tensor and segments are computed by others. A bias needs panels of 64 keys and room in shared memory, dropout blocks
+ * of 32 keys, so both have rows of their own. At head size 64 ALiBi took 447 of plain's 503 TFLOP/s in the plain row, 376 in
+ * tiles of 128 x 128; at 128 599 and 621 of 738, but causal 548 and 522 (H100, 4k). */
+#define HOPPER_WITH(needed, avoided, uncapped, head, small, rows, keys, warps, stages, q_stages, bias_stages, bench)          \
     {"sm90", "forward_sm90.cu", "forward_sm90", DLATTN_KERNEL_FORWARD, 90, 90, HALVES, head, small,                          \
      DLATTN_FEATURE_MASK | DLATTN_FEATURE_SEGMENTS | (avoided), rows, keys, warps, 1,                                        \
      {{"STAGES", stages}, {"Q_STAGES", q_stages}, {"TURNS", 1}, {"BIAS_STAGES", bias_stages}}, forward_sm90_smem, true, bench, \
-     0, needed, false, true}
+     0, needed, false, true, uncapped}
 
-#define DENSE (DLATTN_FEATURE_BIAS | DLATTN_FEATURE_DROPOUT)
 #define HOPPER(head, small, rows, keys, warps, stages, q_stages, bench) \
-    HOPPER_WITH(0, DENSE, head, small, rows, keys, warps, stages, q_stages, 0, bench)
-#define HOPPER_DENSE(head, rows, keys, warps, stages, bias_stages, bench) \
-    HOPPER_WITH(DENSE, 0, head, false, rows, keys, warps, stages, 1, bias_stages, bench)
+    HOPPER_WITH(0, DENSE, DLATTN_FEATURE_ALIBI, head, small, rows, keys, warps, stages, q_stages, 0, bench)
+
+/* The tiles of 128 x 128 have registers for everything. */
+#define HOPPER_DENSE(head, rows, keys, warps, stages, bias_stages, bench)                                                       \
+    HOPPER_WITH(DENSE, 0, (head) == 128 ? 0 : DENSE | DLATTN_FEATURE_ALIBI, head, false, rows, keys, warps, stages, 1, bias_stages, \
+                bench)
 
 #define BACKWARD_ON(first, last, types, head, small, rows, keys, warps, bench, stack, ...)                                \
     {"sm80", "backward_sm80.cu", "backward_sm80", DLATTN_KERNEL_BACKWARD, first, last, types, head, small, 0, rows, keys, \
-     warps, 1, {__VA_ARGS__}, backward_sm80_smem, true, bench, stack, 0, false, false}
+     warps, 1, {__VA_ARGS__}, backward_sm80_smem, true, bench, stack, 0, false, false, 0}
 
 #define BACKWARD(...) BACKWARD_ON(80, NEWEST, HALVES, __VA_ARGS__)
 
 #define DQ(first, last, types, head, rows, keys, warps, stages)                                                              \
     {"sm80", "backward_dq_sm80.cu", "backward_dq_sm80", DLATTN_KERNEL_DQ, first, last, types, head, false, 0, rows, keys, \
-     warps, 1, {{"STAGES", stages}}, dq_sm80_smem, true, "", 0, 0, false, false}
+     warps, 1, {{"STAGES", stages}}, dq_sm80_smem, true, "", 0, 0, false, false, 0}
 
 #define DBIAS(first, last, types, head, rows, keys, warps, row_warps, blocks)                                            \
     {"sm80", "dbias_sm80.cu", "dbias_sm80", DLATTN_KERNEL_DBIAS, first, last, types, head, false, 0, rows, keys, warps, \
-     1, {{"ROW_WARPS", row_warps}, {"BLOCKS", blocks}}, dbias_sm80_smem, true, "", 0, 0, false, false}
+     1, {{"ROW_WARPS", row_warps}, {"BLOCKS", blocks}}, dbias_sm80_smem, true, "", 0, 0, false, false, 0}
 
 #define GENERIC(kernel, file, entry) \
-    {"generic", file, entry, kernel, 75, NEWEST, ALL_TYPES, 256, false, 0, 64, 64, 8, 1, {{0}}, NULL, false, "", 0, 0, true, false}
+    {"generic", file, entry, kernel, 75, NEWEST, ALL_TYPES, 256, false, 0, 64, 64, 8, 1, {{0}}, NULL, false, "", 0, 0, true, false, 0}
 
 #define H100 "gpu_h100.json"
 #define NONE ""
@@ -199,17 +204,23 @@ static const char *refusal_of_maps(const problem *p, const specialisation *how, 
     return dlattn__maps_refusal(p);
 }
 
+const char *dlattn__variant_avoids(const variant *v, uint32_t features) {
+    if (features & v->avoided) return "a feature that is slow in it";
+    if (features & DLATTN_FEATURE_SOFTCAP && features & v->uncapped) return "a softcap with a feature that leaves it no registers";
+    return v->needed && !(v->needed & features) ? "no feature that it is for" : NULL;
+}
+
 /* Why the row does not serve the problem; NULL when it does. */
 static const char *refusal(const variant *v, const problem *p, const specialisation *how, const cuda_device *device) {
     if (device->arch < v->first_arch || device->arch > v->last_arch) return "another architecture";
     if (!(v->types & 1u << p->dtype)) return "another type";
     if (p->D > v->head || p->E > v->head) return "a larger head size";
-    if (how->features & v->avoided) return "a feature that is slow in it";
-    if (v->needed && !(v->needed & how->features)) return "no feature that it is for";
+    const char *reason = dlattn__variant_avoids(v, how->features);
+    if (reason) return reason;
     if (v->small && !is_small(v, p, device)) return "a larger problem";
     if (p->page && !v->pages) return "paged keys";
     if (v->tensor_maps) {
-        const char *reason = refusal_of_maps(p, how, device);
+        reason = refusal_of_maps(p, how, device);
         if (reason) return reason;
     }
     if (dlattn__variant_smem(v, p->D, p->E, how) > device->smem_bytes) return "too little shared memory";
