@@ -40,6 +40,7 @@ typedef struct job {
     loop_facts facts;
     int valid;                 // 0: there are no more
     int first, last;           // tiles of keys that some row sees, [first, last)
+    float slope;               // of ALiBi, in units of the scores
     consumer_span of[CONSUMERS]; // with interval masks or segments
 } job;
 static_assert(sizeof(job) <= FACTS_BYTES && JOB_BYTES % 16 == 0, "room for the job");
@@ -152,6 +153,7 @@ DEVICE void write_facts(job *j, const dlattn_params &p, const sequence &s, const
     j->facts.h = place.h;
     j->facts.split = 0;
     if (ALIBI) j->facts.context = score_context_of(p, s, place.h);
+    if (ALIBI) j->slope = RAW ? j->facts.context.slope / p.scale : j->facts.context.slope;
     if (DROPPED) j->facts.key = dropout_key(p);
     j->valid = 1;
     j->first = 0;

@@ -156,7 +156,6 @@ DEVICE void consume(const dlattn_params &p, unsigned char *memory, int g) {
 
         float o[MT][ET][4] = {}, scores[MT][NT][4], m[MT][2] = {{-INFINITE, -INFINITE}}, l[MT][2] = {}, ratio[MT][2];
         u32 weights[BN / 16][4];
-        slope_line line;
 
         // Does tile n of keys hold what the mask tensor or segments hide? And what: asked while its products are under way.
         const auto is_marked = [&](int n, auto partly) {
@@ -188,7 +187,7 @@ DEVICE void consume(const dlattn_params &p, unsigned char *memory, int g) {
                 barrier_wait(base + BIAS_FULL(g, biases.stage), biases.lap);
                 add_bias(scores[0], base + BIAS_TILE(g, biases.stage) + warp_row % 64 * PANEL_ROW, CAPPED ? 1.0f : p.scale);
             }
-            if (ALIBI) add_slopes(scores[0], offset, line, 1.0f / unit);
+            if (ALIBI) add_slopes(scores[0], offset, facts->context, j->slope, facts->row0 + warp_row, j0);
             if (hides) {
                 if (INTERVAL) hide_ends(scores, own, j0);
                 else hide_past(scores, j0 + lane_id() % 4 * 2, facts->s.N);
@@ -200,10 +199,6 @@ DEVICE void consume(const dlattn_params &p, unsigned char *memory, int g) {
                 biases.next();
             }
             return raised;
-        };
-        // What tile n needs beside its products, found while they are under way.
-        const auto prepare = [&](int n) {
-            if (ALIBI) line = line_of(facts->context, facts->row0 + warp_row, n * BN);
         };
         const auto drop = [&](int n) {
             if (DROPPED)
@@ -226,7 +221,6 @@ DEVICE void consume(const dlattn_params &p, unsigned char *memory, int g) {
             products_commit();
             pass_turn(g);
             const hidden_scores hidden = mark(n - 1, partly);
-            prepare(n - 1);
             products_wait<1>();
             keep(scores[0]);
             release(base + K_EMPTY(keys.stage));
@@ -270,7 +264,6 @@ DEVICE void consume(const dlattn_params &p, unsigned char *memory, int g) {
                 clear_rows_past(base + V_AT + values.stage * V_BYTES, left, g);
             }
             const hidden_scores hidden = mark(n, flag<true>());
-            prepare(n);
             products_wait<0>();
             keep(scores[0]);
             release(base + K_EMPTY(keys.stage));

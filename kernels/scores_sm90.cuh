@@ -34,37 +34,27 @@ DEVICE void add_bias(float (&s)[NT][4], u32 tile, float scale) {
     }
 }
 
-// -slope |i' - j'| along a warp's tile. Where the tile lies on one side of the diagonal that is linear in the key.
-typedef struct slope_line {
-    float slope, first; // of the distance, its sign turned; the distance of this thread's first score, exact where floats count
-    bool straight;
-} slope_line;
-
-DEVICE slope_line line_of(const score_context &context, int row, int j0) {
-    const i64 distance = dlattn_add_sat(context.distance, row - j0);
-    const bool above = distance <= -15;
-    const slope_line line = {above ? context.slope : -context.slope, (float)distance + (float)(lane_id() / 4 - lane_id() % 4 * 2),
-                             above || distance >= BN - 1};
-    return line;
-}
-
-// s += -slope |i' - j'| / unit, less `offset` in natural units, which belongs to all keys of a row alike and is left to
-// weigh_scores: then one multiply-add by a constant does a score. inverse: 1 / unit, that of s.
+// s += -slope |i' - j'|, less `offset`, which belongs to all keys of a row alike and is left to weigh_scores: where the tile lies
+// on one side of the diagonal the distance is linear in the key, and one multiply-add by a constant does a score. by: the slope
+// in units of s; offset is in natural ones. first: the distance of this thread's first score, exact where floats count.
 template <int NT>
-DEVICE void add_slopes(float (&s)[NT][4], float (&offset)[2], const slope_line &line, float inverse) {
-    const float slope = line.slope * inverse;
-    if (line.straight) {
+DEVICE void add_slopes(float (&s)[NT][4], float (&offset)[2], const score_context &context, float by, int row, int j0) {
+    const i64 distance = dlattn_add_sat(context.distance, row - j0);
+    const float first = (float)distance + (float)(lane_id() / 4 - lane_id() % 4 * 2);
+    const bool above = distance <= -15;
+    if (above || distance >= 8 * NT - 1) {
+        const float slope = above ? context.slope : -context.slope, step = above ? -by : by;
 #pragma unroll
         for (int n = 0; n < NT; n++)
 #pragma unroll
-            for (int c = 0; c < 4; c++) s[n][c] = fmaf(slope, (float)-KEY_OF(n, c), s[n][c]);
-        offset[0] = line.slope * line.first;
-        offset[1] = line.slope * (line.first + 8.0f);
+            for (int c = 0; c < 4; c++) s[n][c] = fmaf(step, (float)KEY_OF(n, c), s[n][c]);
+        offset[0] = slope * first;
+        offset[1] = slope * (first + 8.0f);
     } else {
 #pragma unroll
         for (int n = 0; n < NT; n++)
 #pragma unroll
-            for (int c = 0; c < 4; c++) s[n][c] = fmaf(slope, fabsf(line.first + (float)(ROW_OF(0, c) - KEY_OF(n, c))), s[n][c]);
+            for (int c = 0; c < 4; c++) s[n][c] = fmaf(-by, fabsf(first + (float)(ROW_OF(0, c) - KEY_OF(n, c))), s[n][c]);
         offset[0] = offset[1] = 0.0f;
     }
 }

@@ -128,6 +128,16 @@ CASE(gpu_alibi_far_positions_bf16, .dtype = BF16, .H = 2, .M = 66, .N = 130, .D 
      .flags = DLATTN_CAUSAL | DLATTN_POSITIONS, .q_start = 100, .k_start = 30)
 CASE(gpu_alibi_softcap_sinks_bf16, .dtype = BF16, .H = 2, .M = 130, .N = 140, .D = 32, .E = 32, .alibi = "h", .softcap = 10,
      .sinks = 1, .flags = DLATTN_CAUSAL)
+CASE(gpu_bias_maps_causal_d128_bf16, .dtype = BF16, .B = 2, .H = 4, .G = 2, .M = 200, .N = 328, .D = 128, .E = 128, .bias = "1hmn",
+     .flags = DLATTN_CAUSAL)
+CASE(gpu_bias_maps_alibi_dropout_window_d64_f16, .dtype = F16, .B = 2, .H = 2, .M = 260, .N = 400, .D = 64, .E = 64, .bias = "bhmn",
+     .alibi = "h", .dropout = 0.2, .seed = 9, .flags = DLATTN_WINDOW, .window_left = 70, .window_right = 20)
+CASE(gpu_bias_maps_lengths_d256_bf16, .dtype = BF16, .B = 3, .H = 2, .G = 1, .M = 150, .N = 264, .D = 256, .E = 192, .bias = "b1mn",
+     .use_q = 1, .use_k = 1, .q_used = {150, 64, 3}, .k_used = {264, 65, 0})
+CASE(gpu_bias_maps_softcap_dropout_d128_bf16, .dtype = BF16, .H = 2, .M = 130, .N = 200, .D = 128, .E = 64, .bias = "11mn", .softcap = 5,
+     .dropout = 0.1, .seed = 3, .sinks = 1)
+CASE(gpu_alibi_both_sides_d64_bf16, .dtype = BF16, .H = 3, .M = 300, .N = 420, .D = 64, .E = 64, .alibi = "h",
+     .flags = DLATTN_TOP_LEFT)
 CASE(gpu_dropout_bf16, .dtype = BF16, .H = 1, .M = 140, .N = 200, .D = 32, .E = 32, .dropout = 0.2, .seed = 6)
 CASE(gpu_dropout_across_blocks_f16, .dtype = F16, .H = 2, .G = 1, .M = 70, .N = 140, .D = 64, .E = 64, .dropout = 0.5, .seed = 6,
      .offset = 9, .flags = DLATTN_CAUSAL | DLATTN_POSITIONS, .q_start = 75, .k_start = 3)

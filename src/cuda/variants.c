@@ -79,30 +79,35 @@ static int32_t dbias_sm80_smem(const variant *v, int64_t head_d, int64_t head_e,
 
 #define FORWARD_STAGED(stages, needed, first, last, types, head, small, avoided, rows, keys, warps, residents, bench) \
     {"sm80", "forward_sm80.cu", "forward_sm80", DLATTN_KERNEL_FORWARD, first, last, types, head, small, avoided,      \
-     rows, keys, warps, residents, {{"STAGES", stages}, {"Q_REGISTERS", 0}}, forward_sm80_smem, true, bench, 0, needed, true, false}
+     rows, keys, warps, residents, {{"STAGES", stages}, {"Q_REGISTERS", 0}}, forward_sm80_smem, true, bench, 0, needed, true, false, 0}
 
 #define FORWARD(...) FORWARD_STAGED(1, 0, __VA_ARGS__)
 
-/* The mask tensor and segments have rows of their own below. A bias needs panels of 64 keys, dropout blocks of 32, and the bias its
- * place in memory, so both have rows of their own. */
-#define HOPPER_WITH(needed, avoided, head, small, rows, keys, warps, stages, q_stages, bias_stages, bench)                    \
+#define DENSE (DLATTN_FEATURE_BIAS | DLATTN_FEATURE_DROPOUT)
+
+/* The mask tensor and segments have rows of their own below. A bias needs panels of 64 keys and room in shared memory, dropout blocks
+ * of 32 keys, so both have rows of their own. At head size 64 ALiBi took 447 of plain's 503 TFLOP/s in the plain row, 376 in
+ * tiles of 128 x 128; at 128 599 and 621 of 738, but causal 548 and 522 (H100, 4k). */
+#define HOPPER_WITH(needed, avoided, uncapped, head, small, rows, keys, warps, stages, q_stages, bias_stages, bench)          \
     {"sm90", "forward_sm90.cu", "forward_sm90", DLATTN_KERNEL_FORWARD, 90, 90, HALVES, head, small,                          \
      DLATTN_FEATURE_MASK | DLATTN_FEATURE_SEGMENTS | (avoided), rows, keys, warps, 1,                                        \
      {{"STAGES", stages}, {"Q_STAGES", q_stages}, {"TURNS", 1}, {"BIAS_STAGES", bias_stages}}, forward_sm90_smem, true, bench, \
-     0, needed, false, true}
+     0, needed, false, true, uncapped}
 
-#define DENSE (DLATTN_FEATURE_BIAS | DLATTN_FEATURE_DROPOUT)
 #define HOPPER(head, small, rows, keys, warps, stages, q_stages, bench) \
-    HOPPER_WITH(0, DENSE, head, small, rows, keys, warps, stages, q_stages, 0, bench)
-#define HOPPER_DENSE(head, rows, keys, warps, stages, bias_stages, bench) \
-    HOPPER_WITH(DENSE, 0, head, false, rows, keys, warps, stages, 1, bias_stages, bench)
+    HOPPER_WITH(0, DENSE, DLATTN_FEATURE_ALIBI, head, small, rows, keys, warps, stages, q_stages, 0, bench)
+
+/* The tiles of 128 x 128 have registers for everything. */
+#define HOPPER_DENSE(head, rows, keys, warps, stages, bias_stages, bench)                                                       \
+    HOPPER_WITH(DENSE, 0, (head) == 128 ? 0 : DENSE | DLATTN_FEATURE_ALIBI, head, false, rows, keys, warps, stages, 1, bias_stages, \
+                bench)
 
 /* Segments and the mask tensor need registers: fewer consumers, or fewer keys a tile. Whole tiles of 64 or 128 keys also meet
  * more segments at their ends: d128 with four segments of 1024 keys has 551 TFLOP/s on 128 x 128, 506 on 192 x 80. */
 #define HOPPER_PICKED(served, head, rows, keys, warps, stages, q_stages, bench)                                    \
     {"sm90", "forward_sm90.cu", "forward_sm90", DLATTN_KERNEL_FORWARD, 90, 90, HALVES, head, false, ~(served),    \
-     rows, keys, warps, 1, {{"STAGES", stages}, {"Q_STAGES", q_stages}, {"TURNS", 1}}, forward_sm90_smem, true,   \
-     bench, 0, 0, false, true}
+     rows, keys, warps, 1, {{"STAGES", stages}, {"Q_STAGES", q_stages}, {"TURNS", 1}, {"BIAS_STAGES", 0}},            \
+     forward_sm90_smem, true, bench, 0, DLATTN_FEATURE_SEGMENTS | DLATTN_FEATURE_MASK, false, true, 0}
 
 #define SEGMENTED (DLATTN_FEATURE_INTERVAL | DLATTN_FEATURE_SEGMENTS)
 #define PICKED (SEGMENTED | DLATTN_FEATURE_SOFTCAP | DLATTN_FEATURE_MASK)
@@ -110,25 +115,25 @@ static int32_t dbias_sm80_smem(const variant *v, int64_t head_d, int64_t head_e,
 /* What is not an interval mask, and heads whose E is padded to more than D, are computed by others. The stack is the producer's. */
 #define HOPPER_BACKWARD(head, rows, bench)                                                                    \
     {"sm90", "backward_sm90.cu", "backward_sm90", DLATTN_KERNEL_BACKWARD, 90, 90, HALVES, head, false,     \
-     ~DLATTN_FEATURE_INTERVAL, rows, 128, 12, 1, {{"STAGES", 2}}, backward_sm90_smem, true, bench, 80, 0, false, true}
+     ~DLATTN_FEATURE_INTERVAL, rows, 128, 12, 1, {{"STAGES", 2}}, backward_sm90_smem, true, bench, 80, 0, false, true, 0}
 
 #define BACKWARD_FOR(needed, avoided, first, last, types, head, small, rows, keys, warps, bench, stack, ...)         \
     {"sm80", "backward_sm80.cu", "backward_sm80", DLATTN_KERNEL_BACKWARD, first, last, types, head, small, avoided,  \
-     rows, keys, warps, 1, {__VA_ARGS__}, backward_sm80_smem, true, bench, stack, needed, false, false}
+     rows, keys, warps, 1, {__VA_ARGS__}, backward_sm80_smem, true, bench, stack, needed, false, false, 0}
 
 #define BACKWARD_ON(...) BACKWARD_FOR(0, 0, __VA_ARGS__)
 #define BACKWARD(...) BACKWARD_ON(80, NEWEST, HALVES, __VA_ARGS__)
 
 #define DQ(first, last, types, head, rows, keys, warps, stages)                                                              \
     {"sm80", "backward_dq_sm80.cu", "backward_dq_sm80", DLATTN_KERNEL_DQ, first, last, types, head, false, 0, rows, keys, \
-     warps, 1, {{"STAGES", stages}}, dq_sm80_smem, true, "", 0, 0, false, false}
+     warps, 1, {{"STAGES", stages}}, dq_sm80_smem, true, "", 0, 0, false, false, 0}
 
 #define DBIAS(first, last, types, head, rows, keys, warps, row_warps, blocks)                                            \
     {"sm80", "dbias_sm80.cu", "dbias_sm80", DLATTN_KERNEL_DBIAS, first, last, types, head, false, 0, rows, keys, warps, \
-     1, {{"ROW_WARPS", row_warps}, {"BLOCKS", blocks}}, dbias_sm80_smem, true, "", 0, 0, false, false}
+     1, {{"ROW_WARPS", row_warps}, {"BLOCKS", blocks}}, dbias_sm80_smem, true, "", 0, 0, false, false, 0}
 
 #define GENERIC(kernel, file, entry) \
-    {"generic", file, entry, kernel, 75, NEWEST, ALL_TYPES, 256, false, 0, 64, 64, 8, 1, {{0}}, NULL, false, "", 0, 0, true, false}
+    {"generic", file, entry, kernel, 75, NEWEST, ALL_TYPES, 256, false, 0, 64, 64, 8, 1, {{0}}, NULL, false, "", 0, 0, true, false, 0}
 
 #define H100 "gpu_h100.json"
 #define NONE ""
@@ -244,15 +249,23 @@ static const char *refusal_of_maps(int32_t kernel, const problem *p, const speci
     return dlattn__maps_refusal(p);
 }
 
+const char *dlattn__variant_avoids(const variant *v, uint32_t features) {
+    if (features & v->avoided) return "a feature that is slow in it";
+    if (features & DLATTN_FEATURE_SOFTCAP && features & v->uncapped) return "a softcap with a feature that leaves it no registers";
+    const bool own_tile = v->tensor_maps && v->needed; /* made for a feature, and compiled with it alone */
+    return own_tile && !(v->needed & features) ? "no feature that it is for" : NULL;
+}
+
 /* Why the row does not serve the problem; NULL when it does. */
 static const char *refusal(const variant *v, const problem *p, const specialisation *how, const cuda_device *device) {
     if (device->arch < v->first_arch || device->arch > v->last_arch) return "another architecture";
     if (!(v->types & 1u << p->dtype)) return "another type";
     if (p->D > v->head || p->E > v->head) return "a larger head size";
-    if (how->features & v->avoided) return "a feature that is slow in it";
+    const char *reason = dlattn__variant_avoids(v, how->features);
+    if (reason) return reason;
     if (p->page && !v->pages) return "paged keys";
     if (v->tensor_maps) {
-        const char *reason = refusal_of_maps(v->kernel, p, how, device);
+        reason = refusal_of_maps(v->kernel, p, how, device);
         if (reason) return reason;
     }
     if (dlattn__variant_smem(v, p->D, p->E, how) > device->smem_bytes) return "too little shared memory";

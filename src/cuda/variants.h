@@ -62,6 +62,7 @@ typedef struct variant {
     uint32_t needed;   /* DLATTN_FEATURE_X without any of which another row is faster; 0: none */
     bool pages;        /* may keys lie in pages? */
     bool tensor_maps;  /* fetches tiles by the copy engine; then it neither packs rows nor splits keys */
+    uint32_t uncapped; /* DLATTN_FEATURE_X that together with a softcap would need more registers than there are */
 } variant;
 
 /* The row that computes `kernel` of p on the device, or NULL with the reasons in `note`: the first one that does; of the forward on
@@ -76,6 +77,8 @@ int64_t dlattn__variants_most_splits(const problem *p, const specialisation *how
  * as it does; rows of one name differ in their largest head size alone. */
 enum { DLATTN_VARIANT_NAME = 64 };
 void dlattn__variant_name(char out[DLATTN_VARIANT_NAME], const variant *v);
+/* Why a row does not serve problems with these features; NULL when it does. */
+const char *dlattn__variant_avoids(const variant *v, uint32_t features);
 
 /* The request of a row. D and E are those of the problem. */
 kernel_request dlattn__variant_request(const variant *v, int32_t type, int64_t D, int64_t E, const specialisation *how);

@@ -23,7 +23,7 @@ static void add(request_list *list, const kernel_request *r, const variant *v) {
 /* Unless the row is not for it or the architecture has too little shared memory. */
 static void add_specialised(request_list *list, const variant *v, int32_t type, const specialisation *how) {
     const cuda_device device = dlattn__cuda_device_like(list->arch);
-    if (how->features & v->avoided || (v->needed && !(v->needed & how->features))) return;
+    if (dlattn__variant_avoids(v, how->features)) return;
     if (dlattn__variant_smem(v, v->head, v->head, how) > device.smem_bytes) return;
     const kernel_request r = dlattn__variant_request(v, type, v->head, v->head, how);
     add(list, &r, v);
@@ -32,7 +32,7 @@ static void add_specialised(request_list *list, const variant *v, int32_t type, 
 /* Plain (or with what the row needs) and with every feature, one of them split or summed and one not; what only readable
  * kernels have; in pages, plain and with an interval mask; with each_feature also each feature alone. */
 static void add_row(request_list *list, const variant *v, int32_t type, bool each_feature) {
-    const uint32_t all = (2 * DLATTN_FEATURE_DROPOUT - 1) & ~v->avoided;
+    const uint32_t all = (2 * DLATTN_FEATURE_DROPOUT - 1) & ~v->avoided & ~(v->uncapped ? DLATTN_FEATURE_SOFTCAP : 0);
     const bool other = type == DLATTN_T_F16;
     const specialisation plain = {.aligned = true, .split = other, .reduce_dq = other, .features = v->needed};
     const specialisation everything = {.split = !other, .reduce_dq = !other, .features = all};
