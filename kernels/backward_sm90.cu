@@ -129,9 +129,9 @@ DEVICE void store_ds(u32 ds, const u32 (&x)[NT / 2][4]) {
 DEVICE void add_dq(const dlattn_params &p, const backward_context &c, const float (&dq)[8][4], row_tile tile, int g) {
     const int thread = thread_anew(), lane = thread & 31;
     const i64 row = row_of(p, c.s, tile.h, tile.i0) + dq_row(g) + thread / 32 % 4 * 16;
-    float *to = dq_sum_block(p, row, PANEL * dq_panel(g), HEAD_D);
+    float *own = dq_sum_block(p, row, PANEL * dq_panel(g), HEAD_D) + dq_sum_index(lane, 0);
 #pragma unroll
-    for (int n = 0; n < 8; n++) dq_sum_add(to + n * 128, lane, dq[n]);
+    for (int n = 0; n < 8; n++) dq_sum_add(own + n * 128, dq[n]);
 }
 
 // Scores ----------------------------------------------------------------------------------------------------------------

@@ -10,6 +10,7 @@
 typedef struct backward_context {
     sequence s;
     int g, j0;
+    int first_row;  // of the first tile of each head
 } backward_context;
 
 // What is rarely needed waits in shared memory: registers are dearer. The sequence with its positions:

@@ -73,6 +73,9 @@ GPU_LARGE(misaligned_d64, 64, .strides = MISALIGNED)
 /* Tiles that see no key between such that do, on every multiprocessor. */
 GPU_LARGE(rows_of_no_key_d64, 64, .B = 2, .M = 600, .N = 127, .flags = DLATTN_CAUSAL)
 GPU_LARGE(rows_of_no_key_d128, 128, .B = 2, .M = 500, .N = 150, .flags = DLATTN_CAUSAL | DLATTN_WINDOW, .window_left = 90)
+/* And tiles of keys that no row sees. */
+GPU_LARGE(keys_of_no_row_d64, 64, .B = 2, .M = 140, .N = 600, .flags = DLATTN_CAUSAL | DLATTN_TOP_LEFT)
+GPU_LARGE(keys_of_no_row_d128, 128, .B = 2, .M = 70, .N = 520, .flags = DLATTN_CAUSAL | DLATTN_TOP_LEFT)
 #undef GPU_LARGE
 CASE(gpu_many_tiles_bf16, .dtype = BF16, .H = 1, .M = 400, .N = 400, .D = 32, .E = 32, .flags = DLATTN_CAUSAL)
 CASE(gpu_many_tiles_gqa_bf16, .dtype = BF16, .H = 4, .G = 2, .M = 130, .N = 135, .D = 32, .E = 32)
