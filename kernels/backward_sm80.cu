@@ -118,7 +118,6 @@ DEVICE void keep_context(const dlattn_params &p, const sequence &s) {
 }
 
 #include "backward_view_sm80.cuh"
-
 #include "backward_rows_sm80.cuh"
 #include "backward_scores_sm80.cuh"
 #include "backward_walk_sm80.cuh"
