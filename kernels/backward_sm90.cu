@@ -231,7 +231,7 @@ DEVICE void consume(const dlattn_params &p, const backward_context &c, const til
             meet_both();
         }
         products_wait<0>();
-        release(base + DOUT_EMPTY(stage));
+        if (DQ) release(base + DOUT_EMPTY(stage)); // ds has left, so delta has come: an arrival may overtake plain loads
         keep(ds);
         product_fence();
         if (DQ) {
@@ -258,6 +258,7 @@ DEVICE void consume(const dlattn_params &p, const backward_context &c, const til
         }
         products_wait<0>();
         keep(s);
+        if (!DQ) release(base + DOUT_EMPTY(stage));
         if (n + 1 < list.count) release(base + Q_EMPTY(stage));
     }
     keep(dk);
