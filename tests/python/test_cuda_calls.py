@@ -10,6 +10,7 @@ import dlattn
 import numpy as np
 import pytest
 from dlattn import _attention, _exchange, _frameworks, _nvrtc, _raw, _tensor
+from dlattn._run import PROMISED
 
 STREAM, WORKSPACE = 0x7F00, 0xABC0
 
@@ -81,7 +82,7 @@ class Framework:
 
 
 class Library:
-    """Records the calls; a workspace query answers `needed` bytes."""
+    """Records the calls; a workspace query answers `needed` bytes, and a call that has only been promised them is refused."""
 
     def __init__(self, log, needed):
         self.log, self.needed = log, needed
@@ -91,6 +92,10 @@ class Library:
         return 0
 
     def _call(self, problem, result, exec_):
+        if self.needed and not exec_.workspace:
+            assert exec_.workspace_bytes == PROMISED
+            self.log.append(("refused",))
+            return _raw.DLATTN_ERR_WORKSPACE
         self.log.append(("call", exec_.stream, exec_.workspace, exec_.workspace_bytes))
         return 0
 
@@ -114,15 +119,15 @@ def test_a_call_runs_on_the_current_stream_and_gives_arrays_of_the_same_type(cud
     q = Array()
     out, lse = dlattn.attention(q, Array(), Array((1, 4, 2, 5)), return_lse=True)
     assert type(out) is Array and type(lse) is Array
-    assert cuda == [("empty", (1, 4, 2, 5), 3), ("empty", (1, 2, 4), 3), ("call", STREAM, None, 0)]
+    assert cuda == [("empty", (1, 4, 2, 5), 3), ("empty", (1, 2, 4), 3), ("call", STREAM, None, PROMISED)]
 
 
 def test_workspace_comes_from_the_framework(cuda, monkeypatch):
     monkeypatch.setattr(_attention, "library", Library(cuda, 4096))
     q = Array()
     dlattn.attention_backward(q, q, q, q, q, Array((1, 2, 4)))
-    assert cuda[-2:] == [("workspace", 4096, 3, STREAM), ("call", STREAM, WORKSPACE, 4096)]
-    assert [entry[0] for entry in cuda[:-2]] == ["empty"] * 3
+    assert cuda[-3:] == [("refused",), ("workspace", 4096, 3, STREAM), ("call", STREAM, WORKSPACE, 4096)]
+    assert [entry[0] for entry in cuda[:-3]] == ["empty"] * 3
 
 
 @pytest.mark.parametrize("versioned", [True, False])
@@ -137,7 +142,7 @@ def test_the_stream_that_a_producer_is_given(cuda, monkeypatch, stream, asked, v
 
 def test_other_frameworks_are_ordered_before_and_after(cuda):
     dlattn.attention(Array(), Other(), Other())
-    assert cuda == [("fork", "Other", 3, STREAM), ("empty", (1, 4, 2, 8), 3), ("call", STREAM, None, 0),
+    assert cuda == [("fork", "Other", 3, STREAM), ("empty", (1, 4, 2, 8), 3), ("call", STREAM, None, PROMISED),
                     ("join", "Other", 3, STREAM)]
 
 
@@ -145,7 +150,7 @@ def test_an_unknown_producer_gets_the_stream_and_the_host_waits_for_the_end(cuda
     k = Stranger()
     dlattn.attention(Array(), k, k)
     assert k.asked == [STREAM, STREAM]
-    assert cuda == [("empty", (1, 4, 2, 8), 3), ("call", STREAM, None, 0), ("wait", STREAM)]
+    assert cuda == [("empty", (1, 4, 2, 8), 3), ("call", STREAM, None, PROMISED), ("wait", STREAM)]
 
 
 def test_an_unknown_array_cannot_lead(cuda):
