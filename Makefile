@@ -85,7 +85,7 @@ test-torch: build .venv-torch/.ready
 sanitize: $(VENV)
 	@for preset in asan tsan; do \
 	    $(call configure,$$preset) && $(CMAKE) --build --preset $$preset && \
-	        $(CTEST) --test-dir build/$$preset --timeout 400 --repeat after-timeout:2 || exit 1; \
+	        $(CTEST) --test-dir build/$$preset --repeat after-timeout:2 || exit 1; \
 	done
 
 neon: $(VENV)
