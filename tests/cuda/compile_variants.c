@@ -140,13 +140,15 @@ static void *work(void *unused) {
 /* Can the request be left out of three minutes? Each row is compiled plain for each architecture, and for all its head sizes
  * where it was timed and on the oldest it is for; elsewhere for the largest. Features are compiled for one architecture and
  * the head size that is used most: they change the source, which is the same for the others. So is float16 beside bfloat16,
- * which differ in one instruction. */
+ * which differ in one instruction, and rows for small problems but Hopper's, whose tiles need fewer registers than their
+ * neighbours'. */
 static bool is_twin(const kernel_request *r, const variant *row, int32_t arch) {
     if (!row || !row->tuned) return false;
     const int32_t home = dlattn__variant_home(row);
     const bool half = value_of(r, "TYPE") == DLATTN_T_F16 && row->types & 1u << DLATTN_T_BF16;
     if (arch != home && arch != row->first_arch && value_of(r, "HEAD_D") != row->head) return true;
-    if (value_of(r, "FEATURES") != (int64_t)row->needed) return arch != home || row->head != 128 || half;
+    const bool lean = row->small && !row->tensor_maps;
+    if (value_of(r, "FEATURES") != (int64_t)row->needed) return arch != home || row->head != 128 || half || lean;
     return half && (arch != home || row->head != 128);
 }
 
