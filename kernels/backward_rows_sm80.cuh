@@ -43,24 +43,19 @@ DEVICE void load_by_cursor(const dlattn_view &t, const backward_context &c, u32 
     }
 }
 
-DEVICE void load_q(const dlattn_params &p, const backward_context &c, u32 shared, row_tile tile, int stage) {
-    const u32 to = shared + Q_AT + stage * BM * HEAD_D * 2;
+// The tile's rows of q or dout.
+template <int WHICH, int COLS>
+DEVICE void load_operand(const dlattn_view &t, const backward_context &c, u32 to, row_tile tile, int cols) {
     if (ADDRESSES_MOVE) {
-        load_by_cursor<Q_ROWS, HEAD_D>(p.q, c, to, tile, p.D);
+        load_by_cursor<WHICH, COLS>(t, c, to, tile, cols);
         return;
     }
-    tile_source q = tile_source_of(p.q, c.s.b, c.s.q_begin, tile.h, c.s.M, p.D);
-    load_tile_in_steps<BM, HEAD_D, THREADS, ALIGNED>(to, q, tile.i0);
+    tile_source from = tile_source_of(t, c.s.b, c.s.q_begin, tile.h, c.s.M, cols);
+    load_tile_in_steps<BM, COLS, THREADS, ALIGNED>(to, from, tile.i0);
 }
 
-DEVICE void load_dout(const dlattn_params &p, const backward_context &c, u32 shared, row_tile tile, int stage) {
-    const u32 to = shared + DOUT_AT + stage * BM * HEAD_E * 2;
-    if (ADDRESSES_MOVE) {
-        load_by_cursor<DOUT_ROWS, HEAD_E>(p.dout, c, to, tile, p.E);
-        return;
-    }
-    tile_source dout = tile_source_of(p.dout, c.s.b, c.s.q_begin, tile.h, c.s.M, p.E);
-    load_tile_in_steps<BM, HEAD_E, THREADS, ALIGNED>(to, dout, tile.i0);
+DEVICE void load_q(const dlattn_params &p, const backward_context &c, u32 shared, row_tile tile, int stage) {
+    load_operand<Q_ROWS, HEAD_D>(p.q, c, shared + Q_AT + stage * BM * HEAD_D * 2, tile, p.D);
 }
 
 // lse2 and delta: 16 bytes each for the first threads.
@@ -75,7 +70,7 @@ DEVICE void load_statistics(const dlattn_params &p, const backward_context &c, u
 }
 
 DEVICE void load_terms(const dlattn_params &p, const backward_context &c, u32 shared, row_tile tile, int stage) {
-    load_dout(p, c, shared, tile, stage);
+    load_operand<DOUT_ROWS, HEAD_E>(p.dout, c, shared + DOUT_AT + stage * BM * HEAD_E * 2, tile, p.E);
     if (BIAS_TILE) {
         tile_source bias = {(const u16 *)p.bias.data + at(p.bias, c.s.b, tile.h, 0, c.j0), p.bias.stride[2], 1, c.s.M, c.s.N - c.j0};
         load_tile_in_steps<BM, BN, THREADS, true>(shared + BIAS_AT + stage * BM * BN * 2, bias, tile.i0);

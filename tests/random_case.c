@@ -8,31 +8,14 @@
 
 #include <dlattn/dlattn.h>
 
+#include "draw.h"
+
 /* What nearly every case, one in twelve, one in a hundred may cost, by the estimate of cost(). */
 enum { LOW_COST = 2000, HIGH_COST = 20000, HIGHEST_COST = 400000 };
 
-static uint64_t mix(uint64_t z) { /* the output function of splitmix64 */
-    z = (z ^ z >> 30) * UINT64_C(0xbf58476d1ce4e5b9);
-    z = (z ^ z >> 27) * UINT64_C(0x94d049bb133111eb);
-    return z ^ z >> 31;
-}
-
 uint64_t random_case_seed(uint64_t seed, int64_t n) { return mix(mix(seed) + (uint64_t)n); }
 
-typedef struct draw {
-    uint64_t state;
-    test_case *c;
-} draw;
-
-static int64_t below(draw *r, int64_t limit) {
-    return (int64_t)(mix(r->state += UINT64_C(0x9e3779b97f4a7c15)) % (uint64_t)limit);
-}
-
-static int chance(draw *r, int percent) { return below(r, 100) < percent; }
-static int64_t between(draw *r, int64_t low, int64_t high) { return low + below(r, high - low + 1); }
 static int64_t smaller(int64_t a, int64_t b) { return a < b ? a : b; }
-
-#define PICK(r, ...) ((const int64_t[]){__VA_ARGS__}[below(r, sizeof(int64_t[]){__VA_ARGS__} / sizeof(int64_t))])
 
 /* ---- sizes -------------------------------------------------------------------------------------------------------- */
 

@@ -7,28 +7,10 @@
 #include <inttypes.h>
 #include <string.h>
 
+#include "draw.h"
+
 /* A shape that needs more of either loses sequences, then heads, then keys. */
 static const double most_operations = 1.0e12, most_bytes = 128e6;
-
-static uint64_t mix(uint64_t z) { /* the output function of splitmix64 */
-    z = (z ^ z >> 30) * UINT64_C(0xbf58476d1ce4e5b9);
-    z = (z ^ z >> 27) * UINT64_C(0x94d049bb133111eb);
-    return z ^ z >> 31;
-}
-
-typedef struct draw {
-    uint64_t state;
-    test_case *c;
-} draw;
-
-static int64_t below(draw *r, int64_t limit) {
-    return (int64_t)(mix(r->state += UINT64_C(0x9e3779b97f4a7c15)) % (uint64_t)limit);
-}
-
-static int chance(draw *r, int percent) { return below(r, 100) < percent; }
-static int64_t between(draw *r, int64_t low, int64_t high) { return low + below(r, high - low + 1); }
-
-#define PICK(r, ...) ((const int64_t[]){__VA_ARGS__}[below(r, sizeof(int64_t[]){__VA_ARGS__} / sizeof(int64_t))])
 
 /* ---- sizes ---------------------------------------------------------------------------------------------------------- */
 

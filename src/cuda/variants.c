@@ -9,7 +9,6 @@
 
 #include "arguments.h"
 #include "estimate.h"
-#include "estimate.h"
 #include "maps.h"
 #include "options.h"
 
@@ -250,11 +249,15 @@ static const char *refusal_of_maps(int32_t kernel, const problem *p, const speci
     return dlattn__maps_refusal(p);
 }
 
+static const char *lack_of_feature(const variant *v, uint32_t features) {
+    return v->needed && !(v->needed & features) ? "no feature that it is for" : NULL;
+}
+
 const char *dlattn__variant_avoids(const variant *v, uint32_t features) {
     if (features & v->avoided) return "a feature that is slow in it";
     if (features & DLATTN_FEATURE_SOFTCAP && features & v->uncapped) return "a softcap with a feature that leaves it no registers";
-    const bool own_tile = v->tensor_maps && v->needed; /* made for a feature, and compiled with it alone */
-    return own_tile && !(v->needed & features) ? "no feature that it is for" : NULL;
+    /* Hopper's rows that are made for a feature are compiled with it alone. */
+    return v->tensor_maps ? lack_of_feature(v, features) : NULL;
 }
 
 /* Why the row does not serve the problem; NULL when it does. */
@@ -277,9 +280,8 @@ static const char *refusal(const variant *v, const problem *p, const specialisat
 
 /* Why another row is better for the problem, though this one could compute it; NULL when it is not. */
 static const char *reluctance(const variant *v, const problem *p, const specialisation *how, const cuda_device *device) {
-    if (v->needed && !(v->needed & how->features)) return "no feature that it is for";
     if (v->small && !is_small(v, p, device)) return "a larger problem";
-    return NULL;
+    return lack_of_feature(v, how->features);
 }
 
 /* Does the option name the row: its family, or a tile too? A name ends where a number does. */

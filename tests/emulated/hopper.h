@@ -122,22 +122,23 @@ static inline void add_columns(float (&d)[COUNT][4], const float (&left)[2][16],
         }
 }
 
-template <int COUNT>
-static inline void ptx_wgmma_shared(float (&d)[COUNT][4], unsigned long long a, unsigned long long b, int accumulate) {
+template <int COUNT, typename RIGHT>
+static inline void add_shared(float (&d)[COUNT][4], unsigned long long a, int accumulate, const RIGHT &right) {
     const int row = threadIdx.x / 32 % 4 * 16 + own_lane() / 4;
     float left[2][16];
     for (int k = 0; k < 16; k++)
         for (int half = 0; half < 2; half++) left[half][k] = operand_at(a, row + 8 * half, k);
-    add_columns(d, left, accumulate, [&](int k, int n) { return operand_at(b, n, k); });
+    add_columns(d, left, accumulate, right);
+}
+
+template <int COUNT>
+static inline void ptx_wgmma_shared(float (&d)[COUNT][4], unsigned long long a, unsigned long long b, int accumulate) {
+    add_shared(d, a, accumulate, [&](int k, int n) { return operand_at(b, n, k); });
 }
 
 template <int COUNT>
 static inline void ptx_wgmma_columns(float (&d)[COUNT][4], unsigned long long a, unsigned long long b, int accumulate) {
-    const int row = threadIdx.x / 32 % 4 * 16 + own_lane() / 4;
-    float left[2][16];
-    for (int k = 0; k < 16; k++)
-        for (int half = 0; half < 2; half++) left[half][k] = operand_at(a, row + 8 * half, k);
-    add_columns(d, left, accumulate, [&](int k, int n) { return operand_at(b, k, n); });
+    add_shared(d, a, accumulate, [&](int k, int n) { return operand_at(b, k, n); });
 }
 
 template <int COUNT>
