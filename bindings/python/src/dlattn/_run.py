@@ -42,7 +42,7 @@ class Loans(list):
         self.attention, self.outputs, self.exec = _raw.dlattn_attention(), _raw.dlattn_outputs(), _raw.dlattn_exec()
         self.gradients = _raw.dlattn_gradients()
         self.needed = ctypes.c_uint64()  # bytes of workspace
-        self.asks: set = set()  # functions whose last call on CUDA used a workspace: they ask for its size first
+        self.asks: set = set()  # ids of functions whose last call on CUDA used a workspace: they ask for its size first
 
     @staticmethod
     def take() -> Loans:
@@ -98,12 +98,12 @@ class Loans(list):
     def _launch_with(self, workspace, function, subject, result) -> int:
         """On CUDA, with the workspace that the call uses, if any: it tries without one where it did without the last time."""
         exec_, run = self.exec, self.run
-        if function not in self.asks:
+        if id(function) not in self.asks:
             EXEC.pack_into(exec_, 0, EXEC.size, run.stream, 0, PROMISED)
             status = function(subject, result, exec_)
             if status != _raw.DLATTN_ERR_WORKSPACE:
                 return status
-            self.asks.add(function)
+            self.asks.add(id(function))
         status = workspace(subject, result, exec_, self.needed, None)
         if status:
             return status
@@ -113,7 +113,7 @@ class Loans(list):
             EXEC.pack_into(exec_, 0, EXEC.size, run.stream, address, size)
             self.append(owner)
         else:
-            self.asks.discard(function)
+            self.asks.discard(id(function))
         return function(subject, result, exec_)
 
 

@@ -81,7 +81,7 @@ class Frame:
         self.needed = ctypes.c_uint64()
         self.used: list = []  # optional tensors whose address the struct holds
         self.stream = None  # that exec holds, beside a workspace that is not there
-        self.asks: set = set()  # functions whose last call on CUDA used a workspace: they ask for its size first
+        self.asks: set = set()  # ids of functions whose last call on CUDA used a workspace: they ask for its size first
 
     def put(self, name: str, tensor) -> int:
         """Describes a tensor in its slot."""
@@ -131,7 +131,7 @@ class Frame:
             if stream != self.stream:
                 _EXEC.pack_into(exec_, _EXEC_AT, stream, 0, PROMISED)
                 self.stream = stream
-            if function in self.asks:
+            if id(function) in self.asks:
                 owner = self.bring(function, workspace, result, q)
         elif num_threads:
             exec_ = _raw.dlattn_exec(_sizeof(_raw.dlattn_exec))
@@ -150,9 +150,9 @@ class Frame:
             check(status)
         size = self.needed.value
         if not size:
-            self.asks.discard(function)
+            self.asks.discard(id(function))
             return None
-        self.asks.add(function)
+        self.asks.add(id(function))
         owner = torch.empty(size, dtype=torch.uint8, device=q.device)
         self.stream = None
         self.exec.workspace, self.exec.workspace_bytes = owner.data_ptr(), size
