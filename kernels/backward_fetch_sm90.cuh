@@ -70,8 +70,7 @@ DEVICE void limit_tiles(const dlattn_params &p, const backward_context &c, const
 #pragma unroll 1
             for (int row = lane_id(); row < BM; row += 32)
                 store_shared(base + LIMITS_AT + (at.stage * BM + row) * 4, limits_of_row(p, c, tile, row));
-        __syncwarp();
-        release(base + Q_FULL(at.stage));
+        barrier_arrive(base + Q_FULL(at.stage)); // each lane for what it wrote
         at.next();
         tile = tile_after(list, tile);
     }

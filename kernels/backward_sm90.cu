@@ -258,7 +258,10 @@ DEVICE void consume(const dlattn_params &p, const backward_context &c, const til
         }
         products_wait<0>();
         keep(s);
-        if (!DQ) release(base + DOUT_EMPTY(stage));
+        if (!DQ) {
+            meet_both(); // all lanes have read what comes with the two tiles
+            release(base + DOUT_EMPTY(stage));
+        }
         if (n + 1 < list.count) release(base + Q_EMPTY(stage));
     }
     keep(dk);
@@ -294,7 +297,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1)
         barrier_init(base + K_FULL, 1);
         barrier_init(base + V_FULL, 1);
         for (int stage = 0; stage < STAGES; stage++) {
-            barrier_init(base + Q_FULL(stage), 1 + INTERVAL);
+            barrier_init(base + Q_FULL(stage), 1 + 32 * INTERVAL);
             barrier_init(base + Q_EMPTY(stage), CONSUMER_WARPS);
             barrier_init(base + DOUT_FULL(stage), 1);
             barrier_init(base + DOUT_EMPTY(stage), CONSUMER_WARPS);

@@ -35,7 +35,8 @@ typedef struct consumer_span {
 } consumer_span;
 
 // What is known of a tile of rows before it is computed. It reaches the loader and the consumers through two places in shared
-// memory, filled and emptied in turns, where its rows' limits and its warps' ranges of keys follow it.
+// memory, filled and emptied in turns, where its rows' limits and its warps' ranges of keys follow it. At the barriers of jobs
+// each lane arrives for what it wrote or read itself.
 typedef struct job {
     loop_facts facts;
     int valid;                 // 0: there are no more
@@ -50,10 +51,7 @@ DEVICE job *job_at(unsigned char *memory, int turn) { return (job *)(memory + JO
 DEVICE void await_job(u32 base, int turn) { barrier_wait(base + JOB_FULL(turn & 1), turn >> 1 & 1); }
 
 // One warp of a consumer needs it no more.
-DEVICE void leave_job(u32 base, int turn) {
-    __syncwarp();
-    if (lane_id() == 0) barrier_arrive(base + JOB_EMPTY(turn & 1));
-}
+DEVICE void leave_job(u32 base, int turn) { barrier_arrive(base + JOB_EMPTY(turn & 1)); }
 
 // The tile after this one. With a counter the first block that is nearly done takes the next one.
 DEVICE u32 next_tile(const dlattn_params &p, u32 number) {
@@ -179,15 +177,13 @@ DEVICE void scout(const dlattn_params &p, unsigned char *memory) {
         __syncwarp();
         if (SEGMENTS) find_segments(job_at(memory, turn), p);
         __syncwarp();
-        if (lane_id() == 0) barrier_arrive(base + JOB_FULL(turn & 1));
+        barrier_arrive(base + JOB_FULL(turn & 1));
         barrier_wait(base + JOB_WANTED, turn & 1); // tiles taken too early would be missing where others are done
         turn++;
     }
     barrier_wait(base + JOB_EMPTY(turn & 1), turn >> 1 & 1 ^ 1);
-    if (lane_id() == 0) {
-        job_at(memory, turn)->valid = 0;
-        barrier_arrive(base + JOB_FULL(turn & 1));
-    }
+    if (lane_id() == 0) job_at(memory, turn)->valid = 0;
+    barrier_arrive(base + JOB_FULL(turn & 1));
 }
 
 // The loader ------------------------------------------------------------------------------------------------------------
@@ -208,7 +204,7 @@ DEVICE void fetch_tiles(const dlattn_params &p, const dlattn_maps &maps, unsigne
         const int first = uniform(j->first), last = uniform(j->last), b = j->facts.s.b, h = j->facts.h;
         const int q_row = (int)j->facts.s.q_begin + j->facts.row0, k_row = (int)j->facts.s.k_begin;
         const int kv_head = h / p.heads_per_group;
-        if (last <= first && leads) barrier_arrive(base + JOB_WANTED);
+        if (last <= first) barrier_arrive(base + JOB_WANTED);
 #pragma unroll
         for (int g = 0; g < CONSUMERS; g++) {
             barrier_wait(base + Q_EMPTY(g, queries.stage), queries.lap ^ 1u);
@@ -220,7 +216,7 @@ DEVICE void fetch_tiles(const dlattn_params &p, const dlattn_maps &maps, unsigne
         }
         queries.next();
         for (int n = last - 1; n >= first - 1 && last > first; n--) { // V one tile later than K, as the consumers want them
-            if (n == first && leads) barrier_arrive(base + JOB_WANTED);
+            if (n == first) barrier_arrive(base + JOB_WANTED);
             if (n >= first) {
                 barrier_wait(base + K_EMPTY(keys.stage), keys.lap ^ 1u);
                 if (leads)

@@ -318,10 +318,10 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1)
             barrier_init(base + V_EMPTY(stage), CONSUMER_WARPS);
         }
         for (int place = 0; place < 2; place++) {
-            barrier_init(base + JOB_FULL(place), 1);
-            barrier_init(base + JOB_EMPTY(place), CONSUMER_WARPS + BIASED);
+            barrier_init(base + JOB_FULL(place), 32);
+            barrier_init(base + JOB_EMPTY(place), 32 * (CONSUMER_WARPS + BIASED));
         }
-        barrier_init(base + JOB_WANTED, 1);
+        barrier_init(base + JOB_WANTED, 32);
         for (int n = 0; BIASED && n < BIAS_TILES; n++) {
             barrier_init(base + BIAS_FULL(0, n), 1);
             barrier_init(base + BIAS_EMPTY(0, n), 4);
