@@ -30,8 +30,8 @@ WRONG = 0.05  # an error above this fraction of the largest value is no rounding
 def read_options():
     options = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     options.add_argument("--rows", default="", help="a regular expression for the names of rows")
-    options.add_argument("--peers", default="sm80,flash,cudnn,efficient,flex",
-                         help="which peers, with commas; sm80: the portable forward; 'none': dlattn alone")
+    options.add_argument("--peers", default="sm80,flash,cudnn,flash3,efficient,flex",
+                         help="which peers, with commas; sm80: the portable forward; flash3 only where it is installed; 'none': dlattn alone")
     options.add_argument("--quick", action="store_true", help="the rows that tell most, without FlexAttention, in under a minute")
     options.add_argument("--json", type=Path, help="where the results go; default: nowhere")
     options.add_argument("--commit", default="", help="of the library; default: what git describe says")
@@ -280,6 +280,8 @@ def main():
     compiling = compile_together(len(chosen))
     wanted = [name for name in options.peers.split(",") if name not in ("none", "")]
     known = known_providers()
+    if "flash3" in wanted and known["flash3"].package is None:
+        wanted.remove("flash3")
     before, about = gemm(), machine()
     print(f"{about['gpu']}, driver {about['driver']}, PyTorch {torch.__version__}; product of 8192^3: {before * 1e-3:.0f} TFLOP/s", flush=True)
     clock.start()

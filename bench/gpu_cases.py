@@ -30,7 +30,7 @@ class Row:
     E: int = 0              # head size of v; 0: D
     dtype: str = "bf16"
     forward_only: bool = False
-    peers: tuple[str, ...] = ("flash", "cudnn")
+    peers: tuple[str, ...] = ("flash", "cudnn", "flash3")
     quick: bool = False
     G: int = 0              # heads of k and v; 0: H
     M: int = 0              # queries that each see all S keys, and no backward: decoding; 0: S
@@ -90,7 +90,7 @@ def _lengths() -> list[Row]:
     for D in (64, 128, 256):
         for S in (1024, 4096, 16384):
             for causal in (False, True):
-                peers = ("sm80", "flash", "cudnn", "efficient") if S == 4096 and D < 256 else ("sm80", "flash", "cudnn")
+                peers = ("sm80", "flash", "cudnn", "flash3") + (("efficient",) if S == 4096 and D < 256 else ())
                 rows.append(row(f"{'causal' if causal else 'full'}_d{D}_s{S}", S, D, causal=causal, peers=peers, tags=("lengths",),
                                 quick=S == 4096 or (S == 16384 and not causal and D < 256)))
     return rows
@@ -101,12 +101,12 @@ def _terms() -> list[Row]:
     for D in (64, 128):
         flex = ("flex",) if D == 128 else ()  # it compiles each row anew, for five seconds and more
         rows += [
-            row(f"window1024_d{D}_s16384", 16384, D, causal=True, window_left=1023, peers=portable + flex, tags=("window",), quick=True),
+            row(f"window1024_d{D}_s16384", 16384, D, causal=True, window_left=1023, peers=portable + ("flash3",) + flex, tags=("window",), quick=True),
             row(f"blocks256x16_d{D}_s16384", 16384, D, blocks=(256, 16), peers=portable + ("flex",), tags=("window",), quick=True),
             row(f"bias_bhmn_d{D}_s4096", 4096, D, bias="bhmn", peers=("flex", "efficient"), tags=("bias",), quick=True),
             row(f"bias_1hmn_d{D}_s4096", 4096, D, bias="1hmn", peers=flex + ("efficient",), tags=("bias",)),
             row(f"alibi_d{D}_s4096", 4096, D, alibi=True, peers=flex, tags=("terms",), quick=True),
-            row(f"softcap_d{D}_s4096", 4096, D, softcap=30.0, peers=portable + flex, tags=("terms",), quick=True),
+            row(f"softcap_d{D}_s4096", 4096, D, softcap=30.0, peers=portable + ("flash3",) + flex, tags=("terms",), quick=True),
             row(f"sinks_d{D}_s4096", 4096, D, sinks=True, peers=portable, tags=("terms",), quick=True),
             row(f"segments_d{D}_s4096", 4096, D, segments=True, peers=flex, tags=("terms",), quick=True),
             row(f"dropout_d{D}_s4096", 4096, D, dropout=0.1, peers=(), tags=("terms",), quick=True),
@@ -116,23 +116,23 @@ def _terms() -> list[Row]:
 
 def _shapes() -> list[Row]:
     """What the other groups hold constant: grouped heads, a longer sequence, packed lengths, other head sizes, float16."""
-    rows = [Row("gqa_causal_d128_s8192", 2, 32, 8192, 128, causal=True, G=8, peers=("flash", "cudnn"), tags=("shapes",), quick=True),
-            Row("window4096_d128_s65536", 1, 16, 65536, 128, causal=True, window_left=4095, peers=(), forward_only=True, tags=("shapes",), quick=True)]
+    rows = [Row("gqa_causal_d128_s8192", 2, 32, 8192, 128, causal=True, G=8, tags=("shapes",), quick=True),
+            Row("window4096_d128_s65536", 1, 16, 65536, 128, causal=True, window_left=4095, peers=("flash3",), forward_only=True, tags=("shapes",), quick=True)]
     for causal in (False, True):
         kind, terms = ("causal", {"causal": True}) if causal else ("full", {})
-        rows += [Row(f"packed_{kind}_d128", 1, 16, TOKENS, 128, lengths=MIXED, peers=(), tags=("shapes",), quick=not causal, **terms),
+        rows += [Row(f"packed_{kind}_d128", 1, 16, TOKENS, 128, lengths=MIXED, peers=("flash3",), tags=("shapes",), quick=not causal, **terms),
                  Row(f"{kind}_d128_s2048", 8, 16, 2048, 128, peers=(), tags=("shapes",), quick=not causal, **terms)]
         for D in (80, 96, 112, 160, 192):
-            rows.append(Row(f"{kind}_d{D}_s4096", 4, 16 if D < 128 else 8, 4096, D, peers=("flash", "cudnn"), tags=("shapes",), quick=not causal, **terms))
-        rows.append(Row(f"{kind}_d192_e128_s4096", 4, 8, 4096, 192, E=128, peers=("cudnn",), forward_only=True, tags=("shapes",), quick=not causal, **terms))
+            rows.append(Row(f"{kind}_d{D}_s4096", 4, 16 if D < 128 else 8, 4096, D, tags=("shapes",), quick=not causal, **terms))
+        rows.append(Row(f"{kind}_d192_e128_s4096", 4, 8, 4096, 192, E=128, peers=("cudnn", "flash3"), forward_only=True, tags=("shapes",), quick=not causal, **terms))
     for D in (64, 128):
-        rows += [row(f"f16_full_d{D}_s4096", 4096, D, dtype="f16", peers=("cudnn",), tags=("shapes",), quick=True),
-                 row(f"f16_causal_d{D}_s16384", 16384, D, causal=True, dtype="f16", peers=("cudnn",), tags=("shapes",))]
+        rows += [row(f"f16_full_d{D}_s4096", 4096, D, dtype="f16", peers=("cudnn", "flash3"), tags=("shapes",), quick=True),
+                 row(f"f16_causal_d{D}_s16384", 16384, D, causal=True, dtype="f16", peers=("cudnn", "flash3"), tags=("shapes",))]
     return rows
 
 
 def _small() -> list[Row]:
-    return [Row(f"small_{'causal' if causal else 'full'}_d{D}_s512", 1, 8, 512, D, causal=causal, small=True, tags=("small",), quick=not causal)
+    return [Row(f"small_{'causal' if causal else 'full'}_d{D}_s512", 1, 8, 512, D, causal=causal, small=True, peers=("flash", "cudnn"), tags=("small",), quick=not causal)
             for D in (64, 128) for causal in (False, True)]
 
 

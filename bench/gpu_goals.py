@@ -21,6 +21,8 @@ GOALS = [
     Goal("backward, D 64 and 128, times FlashAttention", PLAIN, "backward", "flash", 0.95),
     Goal("backward, D 256, times FlashAttention", r"(full|causal)_d256_", "backward", "flash", 0.85),
     *(Goal(f"forward, {rows.replace('|', ' or ')}, times cuDNN", f"({rows})$", "forward", "cudnn", least) for rows, least in HOPPER),
+    *(Goal(f"forward, {rows.replace('|', ' or ')}, times FlashAttention 3", f"({rows})$", "forward", "flash3", 1.05)
+      for rows in (*(rows for rows, _ in HOPPER), *(rows for rows, _ in WINDOWS))),
     *(Goal(f"forward, {row}, times cuDNN's causal 16k", f"{row}$", "forward", "cudnn:causal_d{D}_s16384", least) for row, least in WINDOWS),
     Goal("forward, block window 256 x 16, D 64, times FlexAttention", r"blocks256x16_d64_", "forward", "flex", 1.3),
     Goal("forward, dense bias, D 128, times FlexAttention", r"bias_\w+_d128_", "forward", "flex", 1.3),

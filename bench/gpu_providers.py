@@ -172,6 +172,54 @@ class Sdpa:
             raise Refused(str(reason).splitlines()[0]) from reason
 
 
+class Flash3:
+    """FlashAttention 3, where its package (flash_attn_interface) is installed."""
+
+    name = "flash3"
+
+    def __init__(self):
+        try:
+            import flash_attn_interface as package
+        except ImportError:
+            package = None
+        self.package, self.version = package, getattr(package, "__version__", "3")
+
+    def prepare(self, row, data):
+        if self.package is None:
+            raise Refused("FlashAttention 3 is not installed")
+        if row.blocks or row.bias or row.alibi or row.sinks or row.segments or row.dropout or row.page:
+            raise Refused("FlashAttention 3 has no such term")
+        q, k, v = inputs = tuple(t.detach().requires_grad_() for t in (data.q, data.k, data.v))
+        options = {"causal": row.causal, "softcap": row.softcap}
+        if row.window_left >= 0:
+            options["window_size"] = (row.window_left, 0 if row.causal else -1)
+
+        def run():
+            if not row.lengths:
+                found = self.package.flash_attn_func(q, k, v, **options)
+            else:
+                begins, longest = torch.tensor([*row.begins(), row.S], device=DEVICE, dtype=torch.int32), max(row.lengths)
+                found = self.package.flash_attn_varlen_func(q[0], k[0], v[0], begins, begins, max_seqlen_q=longest, max_seqlen_k=longest,
+                                                            **options)
+            out = found[0] if isinstance(found, tuple) else found  # older ones give lse too
+            return out[None] if row.lengths else out
+
+        def forward():
+            with torch.no_grad():
+                return run()
+
+        try:
+            forward()
+        except RuntimeError as reason:
+            raise Refused(str(reason).splitlines()[0]) from reason
+        try:
+            out = run()
+            torch.autograd.grad(out, inputs, data.dout, retain_graph=True)
+        except RuntimeError:  # it has no gradients of some problems
+            return forward, None
+        return forward, lambda: torch.autograd.grad(out, inputs, data.dout, retain_graph=True)
+
+
 class Flex:
     """FlexAttention, compiled for each row."""
 
@@ -239,7 +287,7 @@ class Flex:
 
 def known_providers() -> dict:
     return {"dlattn": Dlattn(), "sm80": Portable(), "flash": Sdpa("flash", SDPBackend.FLASH_ATTENTION),
-            "cudnn": Sdpa("cudnn", SDPBackend.CUDNN_ATTENTION), "efficient": Sdpa("efficient", SDPBackend.EFFICIENT_ATTENTION),
+            "cudnn": Sdpa("cudnn", SDPBackend.CUDNN_ATTENTION), "flash3": Flash3(), "efficient": Sdpa("efficient", SDPBackend.EFFICIENT_ATTENTION),
             "flex": Flex()}
 
 

@@ -5,11 +5,11 @@ from pathlib import Path
 
 from gpu_goals import judge, rates
 
-PEERS = ("flash", "cudnn", "flex", "efficient")
-NAMES = {"dlattn": "dlattn", "flash": "FlashAttention-2", "cudnn": "cuDNN", "flex": "FlexAttention", "efficient": "memory-efficient",
+PEERS = ("flash", "cudnn", "flash3", "flex", "efficient")
+NAMES = {"dlattn": "dlattn", "flash": "FlashAttention-2", "cudnn": "cuDNN", "flash3": "FlashAttention-3", "flex": "FlexAttention", "efficient": "memory-efficient",
          "sm80": "own sm80"}
 COLUMNS = ("sm80", *PEERS)
-COLOURS = {"dlattn": "#1b6ca8", "flash": "#d1495b", "cudnn": "#7a9e3a", "flex": "#e0a030", "efficient": "#8d6a9f"}
+COLOURS = {"dlattn": "#1b6ca8", "flash": "#d1495b", "cudnn": "#7a9e3a", "flash3": "#8c2f5e", "flex": "#e0a030", "efficient": "#8d6a9f"}
 GROUPS = [("lengths", "Head sizes and lengths, 16384 tokens in all, hidden size 2048"), ("window", "Windows at 16384 tokens"),
           ("bias", "Dense bias at 4096 tokens; the backward includes its gradient"), ("terms", "Each term at 4096 tokens"),
           ("shapes", "Other shapes: grouped heads, packed lengths, head sizes between powers of two, float16"),
@@ -93,7 +93,7 @@ def speed_by_length(document: dict, finish, plot, path: Path) -> None:
     figure, axes = plot.subplots(2, 3, figsize=(10, 6), sharex=True, sharey="row")
     for across, which in zip(axes, ("forward", "backward")):
         for axis, size in zip(across, (64, 128, 256)):
-            for provider in ("dlattn", "flash", "cudnn"):
+            for provider in ("dlattn", "flash", "cudnn", "flash3"):
                 for kind, style, marker in (("full", "-", "o"), ("causal", "--", "s")):
                     points = [(length, found[key] * 1e-3) for length in lengths if (key := (f"{kind}_d{size}_s{length}", which, provider)) in found]
                     if points:
