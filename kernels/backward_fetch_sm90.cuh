@@ -30,7 +30,7 @@ DEVICE row_tile tile_after(const tile_list &list, row_tile tile) {
     return tile;
 }
 
-// One warp: K and V, then for each tile Q with lse2 and dO with delta, as soon as there is room.
+// One warp: K and V, then for each tile Q with lse2 and delta, and dO, as soon as there is room.
 DEVICE void fetch_tiles(const dlattn_params &p, const dlattn_maps &maps, const backward_context &c, const tile_list &list, u32 base) {
     const bool leads = lane_id() == 0;
     if (leads && list.count > 0) { // nobody would wait for them, and the block might end before they come
@@ -45,16 +45,14 @@ DEVICE void fetch_tiles(const dlattn_params &p, const dlattn_maps &maps, const b
         const u32 q_full = base + Q_FULL(at.stage), dout_full = base + DOUT_FULL(at.stage);
         barrier_wait(base + Q_EMPTY(at.stage), at.lap ^ 1u);
         if (leads) {
-            barrier_expect(q_full, Q_BYTES + BM * 4);
+            barrier_expect(q_full, Q_BYTES + 2 * BM * 4);
             fetch_panels<BM, HEAD_D>(base + Q_AT + at.stage * Q_BYTES, &maps.q, p.q, token, tile.h, c.s.b, q_full);
             fetch_bytes(base + LSE_AT + at.stage * (BM * 4), (const float *)p.lse2 + row, BM * 4, q_full);
+            fetch_bytes(base + DELTA_AT + at.stage * (BM * 4), (const float *)p.delta + row, BM * 4, q_full);
         }
         barrier_wait(base + DOUT_EMPTY(at.stage), at.lap ^ 1u);
-        if (leads) {
-            barrier_expect(dout_full, DOUT_BYTES + BM * 4);
-            fetch_panels<BM, HEAD_E>(base + DOUT_AT + at.stage * DOUT_BYTES, &maps.dout, p.dout, token, tile.h, c.s.b, dout_full);
-            fetch_bytes(base + DELTA_AT + at.stage * (BM * 4), (const float *)p.delta + row, BM * 4, dout_full);
-        }
+        if (leads)
+            fetch_rows<BM, HEAD_E>(base + DOUT_AT + at.stage * DOUT_BYTES, &maps.dout, p.dout, token, tile.h, c.s.b, dout_full);
         at.next();
         tile = tile_after(list, tile);
     }

@@ -231,7 +231,7 @@ DEVICE void consume(const dlattn_params &p, const backward_context &c, const til
             meet_both();
         }
         products_wait<0>();
-        if (DQ) release(base + DOUT_EMPTY(stage)); // ds has left, so delta has come: an arrival may overtake plain loads
+        if (DQ) release(base + DOUT_EMPTY(stage));
         keep(ds);
         product_fence();
         if (DQ) {
@@ -258,11 +258,8 @@ DEVICE void consume(const dlattn_params &p, const backward_context &c, const til
         }
         products_wait<0>();
         keep(s);
-        if (!DQ) {
-            meet_both(); // all lanes have read what comes with the two tiles
-            release(base + DOUT_EMPTY(stage));
-        }
-        if (n + 1 < list.count) release(base + Q_EMPTY(stage));
+        if (!DQ) release(base + DOUT_EMPTY(stage));
+        if (n + 1 < list.count) barrier_arrive(base + Q_EMPTY(stage)); // each lane for the limits, lse2 and delta that it read
     }
     keep(dk);
     keep(dv);
@@ -298,7 +295,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1)
         barrier_init(base + V_FULL, 1);
         for (int stage = 0; stage < STAGES; stage++) {
             barrier_init(base + Q_FULL(stage), 1 + 32 * INTERVAL);
-            barrier_init(base + Q_EMPTY(stage), CONSUMER_WARPS);
+            barrier_init(base + Q_EMPTY(stage), 32 * CONSUMER_WARPS);
             barrier_init(base + DOUT_FULL(stage), 1);
             barrier_init(base + DOUT_EMPTY(stage), CONSUMER_WARPS);
         }
