@@ -6,7 +6,7 @@ endif()
 
 set(emulated ${PROJECT_BINARY_DIR}/emulated)
 set(emulated_source ${PROJECT_SOURCE_DIR}/tests/emulated)
-file(GLOB emulated_files CONFIGURE_DEPENDS ${emulated_source}/*)
+file(GLOB emulated_files CONFIGURE_DEPENDS LIST_DIRECTORIES false ${emulated_source}/*)
 set(emulated_compile ${CMAKE_CXX_COMPILER} -std=c++17 -O2 -Wall -Wextra -Werror -fPIC -shared)
 add_custom_command(
     OUTPUT ${emulated}/libcuda.so.1 ${emulated}/libnvrtc.so.13
@@ -34,3 +34,9 @@ set_tests_properties(check_emulated_sm90 PROPERTIES COST 60 ENVIRONMENT EMULATED
 # The same bits in a second call, by every kind of schedule.
 dlattn_add_test(bits_emulated check tests/emulated/run.sh ${PROJECT_BINARY_DIR} $<TARGET_FILE:bits_on_device> 2 40)
 set_tests_properties(bits_emulated PROPERTIES COST 20 ENVIRONMENT EMULATED_MULTIPROCESSORS=3)
+
+# Python's calls, with a stand-in for CuPy.
+dlattn_add_test(python_emulated python tests/emulated/run.sh ${PROJECT_BINARY_DIR} ${DLATTN_PYTHON} -m pytest -q -p no:cacheprovider
+                tests/emulated/python)
+set_tests_properties(python_emulated PROPERTIES COST 20 ENVIRONMENT "DLATTN_LIBRARY=$<TARGET_FILE:dlattn>;PYTHONPATH=${PROJECT_SOURCE_DIR}/\
+bindings/python/src:${PROJECT_SOURCE_DIR}/tests/python:${PROJECT_SOURCE_DIR}/tests/emulated/python")
