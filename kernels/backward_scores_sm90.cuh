@@ -129,15 +129,18 @@ DEVICE void weigh(const dlattn_params &p, float (&s)[NT][4], u32 (&weights)[NT /
 DEVICE void blank_hidden(float (&s)[NT][4], u32 (&weights)[NT / 2][4], u32 (&bent)[NT / 2][4],
                          int stage) {
     const lane_place place = place_of_lane();
-    const u64 *limits = (const u64 *)(shared_bytes + LIMITS_AT + (stage * BM + place.row) * 4);
-    const int own_keys = INTERVAL ? 0 : note_of(stage)->own_keys;
+    // Of two rows at once: their limits, or with segments the bits of 32 keys, this lane's turned to the front.
+    const int word = SEGMENTS ? stage * (BN / 32) + place.key / 32 : stage;
+    const u64 *rows = (const u64 *)(shared_bytes + LIMITS_AT + (word * BM + place.row) * 4);
+    const int own_keys = INTERVAL || SEGMENTS ? 0 : note_of(stage)->own_keys;
 #pragma unroll
     for (int n = 0; n < NT; n++) {
-        const u64 both = INTERVAL ? limits[4 * n] : 0;
+        const u64 both = INTERVAL || SEGMENTS ? rows[4 * n] >> (SEGMENTS ? place.key % 32 : 0) : 0;
 #pragma unroll
         for (int x = 0; x < 4; x++) {
             const int j = place.key + KEY_STEP(x);
-            if (INTERVAL ? inside_limits((u32)(x & 1 ? both >> 32 : both), j) : j < own_keys) continue;
+            const u32 of_row = (u32)(x & 1 ? both >> 32 : both);
+            if (SEGMENTS ? (of_row >> KEY_STEP(x) & 1u) != 0 : INTERVAL ? inside_limits(of_row, j) : j < own_keys) continue;
             s[n][x] = 0.0f;
             const u32 others = x & 1 ? 0x0000ffffu : 0xffff0000u;
             if (SOFTCAP) weights[n / 2][n % 2 * 2 + (x >> 1)] &= others;

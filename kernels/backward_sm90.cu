@@ -8,7 +8,7 @@
 // besides: dq needs it from both consumers.
 //
 // Entry backward_sm90. Options: TYPE; HEAD_D, HEAD_E: D and E padded to multiples of 64; BM: 64 with HEAD_D 128, 128 with
-// HEAD_D 64; BN: 128; WARPS: 12; STAGES: tiles of q and dout under way; FEATURES: INTERVAL, ALIBI, SOFTCAP; DQ: 0: not wanted.
+// HEAD_D 64; BN: 128; WARPS: 12; STAGES: tiles of q and dout under way; FEATURES: INTERVAL, ALIBI, SOFTCAP, SEGMENTS; DQ: 0: not wanted.
 // Rows of q, k, v and dout have unit inner strides and are 16-byte aligned.
 #include "backward_sm80.cuh"
 #include "tma_sm90.cuh"
@@ -23,12 +23,13 @@
 #define INTERVAL (((FEATURES) & DLATTN_FEATURE_INTERVAL) != 0)
 #define ALIBI (((FEATURES) & DLATTN_FEATURE_ALIBI) != 0)
 #define SOFTCAP (((FEATURES) & DLATTN_FEATURE_SOFTCAP) != 0)
+#define SEGMENTS (((FEATURES) & DLATTN_FEATURE_SEGMENTS) != 0)
 
 static_assert(WARPS == 4 * (CONSUMERS + 1) && BN == 64 * CONSUMERS, "roles");
 static_assert(STAGES == 2, "a tile's ds lies as its q does, in one of two places by turns");
 static_assert(BM % 64 == 0 && HEAD_D % PANEL == 0 && HEAD_E % PANEL == 0 && DLATTN_ROW_ALIGNMENT % BM == 0, "tiles");
 static_assert(BM / 64 * (HEAD_D / PANEL) == CONSUMERS, "each consumer multiplies 64 rows by one panel of dq");
-static_assert(((FEATURES) & ~(DLATTN_FEATURE_INTERVAL | DLATTN_FEATURE_ALIBI | DLATTN_FEATURE_SOFTCAP)) == 0, "features");
+static_assert(((FEATURES) & (DLATTN_FEATURE_BIAS | DLATTN_FEATURE_MASK | DLATTN_FEATURE_DROPOUT)) == 0, "features");
 
 // Shared memory, in bytes. Tiles consist of panels. ds: two tiles in turns, so that one barrier a tile is enough.
 #define Q_BYTES (BM * HEAD_D * 2)
@@ -42,12 +43,14 @@ static_assert(((FEATURES) & ~(DLATTN_FEATURE_INTERVAL | DLATTN_FEATURE_ALIBI | D
 #define LSE_AT (DS_AT + 2 * DS_BYTES)
 #define DELTA_AT (LSE_AT + STAGES * BM * 4)
 #define LIMITS_AT (DELTA_AT + STAGES * BM * 4)
-#define VIEW_AT (LIMITS_AT + STAGES * BM * 4)
+#define VIEW_AT (LIMITS_AT + STAGES * BM * (SEGMENTS ? BN / 8 : 4)) // with segments, a bit for each key
 #define POSITIONS_AT (VIEW_AT + 32)  // q_position, k_position
 #define KEYS_AT (POSITIONS_AT + 16)  // k_begin, N, the block
 #define NOTES_AT (KEYS_AT + 24)      // of each stage
 #define NOTE_BYTES 40
-#define BARRIERS_AT (NOTES_AT + STAGES * NOTE_BYTES)
+#define WALK_AT (NOTES_AT + STAGES * NOTE_BYTES)
+#define K_SEGMENTS_AT (WALK_AT + 16 * SEGMENTS)
+#define BARRIERS_AT (K_SEGMENTS_AT + 8 * BN * SEGMENTS)
 
 #define K_FULL BARRIERS_AT
 #define V_FULL (K_FULL + 8)
@@ -283,7 +286,11 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1)
         barriers_are_ready();
     }
     __syncthreads();
-    const tile_list list = tiles_of(p, c, rows_of_keys(p, c.s, c.j0));
+    tile_list list = tiles_of(p, c, rows_of_keys(p, c.s, c.j0));
+    if (SEGMENTS) {
+        wait_and_let_begin(); // their ranges are backward_prepare's
+        find_tiles_that_meet(p, c, &list);
+    }
     if (role == CONSUMERS) {
         keep_few_registers<PRODUCER_REGISTERS>();
         const int warp = uniform((int)threadIdx.x / 32 % 4);
