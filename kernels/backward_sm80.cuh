@@ -68,18 +68,23 @@ DEVICE bool bends_little(const exponent_context &e, float top) {
     return top * fabsf(e.cap_in) < LITTLE && fabsf(e.cap_in) < 1e4f && fabsf(e.scale2) < 1e10f;
 }
 
-// log2 of the probability of a score: dot = q.k, distance = i' - j', bias in natural units. BENT_LITTLE: bends_little said so.
+// The capped score of dot = q.k in powers of two, plus x, and its derivative. BENT_LITTLE: bends_little said so.
+template <bool BENT_LITTLE>
+DEVICE float capped(const exponent_context &e, float dot, float x, float *derivative) {
+    if (!BENT_LITTLE) return fmaf(tanh_of(dot * e.cap_in, derivative), e.cap_out, x);
+    const float square = dot * dot;
+    *derivative = fmaf(fmaf(e.bent[1], square, e.bent[0]), square, 1.0f);
+    return fmaf(dot, fmaf(fmaf(fmaf(e.little[2], square, e.little[1]), square, e.little[0]), square, e.scale2), x);
+}
+
+// log2 of the probability of a score: dot = q.k, distance = i' - j', bias in natural units.
 template <bool BENT_LITTLE>
 DEVICE float exponent_of(const dlattn_params &p, const exponent_context &e, float dot, float distance, float bias,
                          float lse2, float *derivative) {
     float x = -lse2;
     if (HAS(p, DLATTN_FEATURE_ALIBI)) x = fmaf(-e.slope2, fabsf(distance), x);
     if (HAS(p, DLATTN_FEATURE_BIAS)) x = fmaf(bias, LOG2_E, x);
-    if (!HAS(p, DLATTN_FEATURE_SOFTCAP)) return fmaf(dot, e.scale2, x);
-    if (!BENT_LITTLE) return fmaf(tanh_of(dot * e.cap_in, derivative), e.cap_out, x);
-    const float square = dot * dot;
-    *derivative = fmaf(fmaf(e.bent[1], square, e.bent[0]), square, 1.0f);
-    return fmaf(dot, fmaf(fmaf(fmaf(e.little[2], square, e.little[1]), square, e.little[0]), square, e.scale2), x);
+    return HAS(p, DLATTN_FEATURE_SOFTCAP) ? capped<BENT_LITTLE>(e, dot, x, derivative) : fmaf(dot, e.scale2, x);
 }
 
 // Dropout -------------------------------------------------------------------------------------------------------------

@@ -8,8 +8,8 @@
 // besides: dq needs it from both consumers.
 //
 // Entry backward_sm90. Options: TYPE; HEAD_D, HEAD_E: D and E padded to multiples of 64; BM: 64 with HEAD_D 128, 128 with
-// HEAD_D 64; BN: 128; WARPS: 12; STAGES: tiles of q and dout under way; FEATURES: INTERVAL only; DQ: 0: not wanted. Rows of q, k,
-// v and dout have unit inner strides and are 16-byte aligned.
+// HEAD_D 64; BN: 128; WARPS: 12; STAGES: tiles of q and dout under way; FEATURES: INTERVAL, ALIBI, SOFTCAP, SEGMENTS; DQ: 0: not wanted.
+// Rows of q, k, v and dout have unit inner strides and are 16-byte aligned.
 #include "backward_sm80.cuh"
 #include "tma_sm90.cuh"
 #include "wgmma_sm90.cuh"
@@ -21,11 +21,15 @@
 #define DT (HEAD_D / 8) // 8-column steps of dk
 #define ET (HEAD_E / 8)
 #define INTERVAL (((FEATURES) & DLATTN_FEATURE_INTERVAL) != 0)
+#define ALIBI (((FEATURES) & DLATTN_FEATURE_ALIBI) != 0)
+#define SOFTCAP (((FEATURES) & DLATTN_FEATURE_SOFTCAP) != 0)
+#define SEGMENTS (((FEATURES) & DLATTN_FEATURE_SEGMENTS) != 0)
 
 static_assert(WARPS == 4 * (CONSUMERS + 1) && BN == 64 * CONSUMERS, "roles");
+static_assert(STAGES == 2, "a tile's ds lies as its q does, in one of two places by turns");
 static_assert(BM % 64 == 0 && HEAD_D % PANEL == 0 && HEAD_E % PANEL == 0 && DLATTN_ROW_ALIGNMENT % BM == 0, "tiles");
 static_assert(BM / 64 * (HEAD_D / PANEL) == CONSUMERS, "each consumer multiplies 64 rows by one panel of dq");
-static_assert(((FEATURES) & ~DLATTN_FEATURE_INTERVAL) == 0, "features");
+static_assert(((FEATURES) & (DLATTN_FEATURE_BIAS | DLATTN_FEATURE_MASK | DLATTN_FEATURE_DROPOUT)) == 0, "features");
 
 // Shared memory, in bytes. Tiles consist of panels. ds: two tiles in turns, so that one barrier a tile is enough.
 #define Q_BYTES (BM * HEAD_D * 2)
@@ -39,9 +43,14 @@ static_assert(((FEATURES) & ~DLATTN_FEATURE_INTERVAL) == 0, "features");
 #define LSE_AT (DS_AT + 2 * DS_BYTES)
 #define DELTA_AT (LSE_AT + STAGES * BM * 4)
 #define LIMITS_AT (DELTA_AT + STAGES * BM * 4)
-#define VIEW_AT (LIMITS_AT + STAGES * BM * 4)
-#define POSITIONS_AT (VIEW_AT + 32) // q_position, k_position
-#define BARRIERS_AT (POSITIONS_AT + 16)
+#define VIEW_AT (LIMITS_AT + STAGES * BM * (SEGMENTS ? BN / 8 : 4)) // with segments, a bit for each key
+#define POSITIONS_AT (VIEW_AT + 32)  // q_position, k_position
+#define KEYS_AT (POSITIONS_AT + 16)  // k_begin, N, the block
+#define NOTES_AT (KEYS_AT + 24)      // of each stage
+#define NOTE_BYTES 40
+#define WALK_AT (NOTES_AT + STAGES * NOTE_BYTES)
+#define K_SEGMENTS_AT (WALK_AT + 16 * SEGMENTS)
+#define BARRIERS_AT (K_SEGMENTS_AT + 8 * BN * SEGMENTS)
 
 #define K_FULL BARRIERS_AT
 #define V_FULL (K_FULL + 8)
@@ -58,6 +67,7 @@ static_assert(((FEATURES) & ~DLATTN_FEATURE_INTERVAL) == 0, "features");
 extern __shared__ __align__(1024) unsigned char shared_bytes[];
 
 #include "backward_fetch_sm90.cuh"
+#include "backward_scores_sm90.cuh"
 #include "backward_view_sm80.cuh"
 #include "backward_write_sm80.cuh"
 
@@ -110,11 +120,6 @@ DEVICE void clear_rows(u32 tile, int first) {
     meet_both();
 }
 
-// Do other tokens follow the rows of the tile that are past the sequence?
-DEVICE bool tokens_follow(const dlattn_params &p, const sequence &s, const row_tile &tile) {
-    return tile.i0 + BM > s.M && s.q_begin + s.M < p.tokens_q;
-}
-
 // ds to shared memory, rows down, keys across, in panels of 64 keys.
 DEVICE void store_ds(u32 ds, const u32 (&x)[NT / 2][4]) {
     const int thread = thread_anew(), lane = thread & 31, chunk = thread / 32 % 4 * 2 + (lane >> 3 & 1);
@@ -126,52 +131,31 @@ DEVICE void store_ds(u32 ds, const u32 (&x)[NT / 2][4]) {
 }
 
 // This warp's 16 rows of a panel of dq, before scale, to the sums, which lie together (dq_sum.cuh).
-DEVICE void add_dq(const dlattn_params &p, const backward_context &c, const float (&dq)[8][4], row_tile tile, int g) {
+DEVICE void add_dq(const dlattn_params &p, const float (&dq)[8][4], i64 row, int g) {
     const int thread = thread_anew(), lane = thread & 31;
-    const i64 row = row_of(p, c.s, tile.h, tile.i0) + dq_row(g) + thread / 32 % 4 * 16;
+    row += dq_row(g) + thread / 32 % 4 * 16;
     float *own = dq_sum_block(p, row, PANEL * dq_panel(g), HEAD_D) + dq_sum_index(lane, 0);
 #pragma unroll
     for (int n = 0; n < 8; n++) dq_sum_add(own + n * 128, dq[n]);
 }
 
-// Scores ----------------------------------------------------------------------------------------------------------------
-
-// q.k to p. key: the lane's first of the block's; columns are rows of the tile, from the lane's two on.
-DEVICE void probabilities(const dlattn_params &p, const backward_context &c, float (&s)[NT][4], int stage, bool hides) {
-    const int thread = thread_anew(), pair = thread % 4 * 2, key = thread / 32 * 16 + thread % 32 / 4;
-    const float *lse = (const float *)(shared_bytes + LSE_AT) + stage * BM + pair, factor = p.scale * LOG2_E;
-#pragma unroll
-    for (int n = 0; n < NT; n++) {
-        const float2 of_rows = *(const float2 *)(lse + 8 * n);
-#pragma unroll
-        for (int x = 0; x < 4; x++) s[n][x] = exp2_approx(fmaf(s[n][x], factor, -(x & 1 ? of_rows.y : of_rows.x)));
-    }
-    if (!hides) return;
-    const u64 *limits = (const u64 *)(shared_bytes + LIMITS_AT + (stage * BM + pair) * 4);
-#pragma unroll
-    for (int n = 0; n < NT; n++) {
-        const u64 both = INTERVAL ? limits[4 * n] : 0;
-#pragma unroll
-        for (int x = 0; x < 4; x++) {
-            const int j = key + 8 * (x >> 1);
-            if (INTERVAL ? !inside_limits((u32)(x & 1 ? both >> 32 : both), j) : c.j0 + j >= c.s.N) s[n][x] = 0.0f;
-        }
-    }
+// The block's place: all but its sequence's lengths.
+DEVICE backward_context place_of_block(const dlattn_params &p, int block) {
+    backward_context c;
+    const int pair = block / p.key_tiles;
+    c.j0 = block % p.key_tiles * BN; // causal: the first keys have most rows
+    c.g = pair % p.G;
+    c.s.b = pair / p.G;
+    return c;
 }
 
-// ds = p (dp - delta), as left operands.
-DEVICE void score_gradients(u32 (&ds)[NT / 2][4], float (&p)[NT][4], const float (&dp)[NT][4], int stage) {
-    const float *delta = (const float *)(shared_bytes + DELTA_AT) + stage * BM + thread_anew() % 4 * 2;
-#pragma unroll
-    for (int k = 0; k < NT / 2; k++) {
-#pragma unroll
-        for (int n = 2 * k; n < 2 * k + 2; n++) {
-            const float2 of_rows = *(const float2 *)(delta + 8 * n);
-#pragma unroll
-            for (int x = 0; x < 4; x++) p[n][x] *= dp[n][x] - (x & 1 ? of_rows.y : of_rows.x);
-        }
-        pack_fragment(ds[k], &p[2 * k]);
-    }
+// What is needed to write dk and dv, not kept in registers till then.
+DEVICE backward_context context_at_the_end(const dlattn_params &p) {
+    const volatile i64 *keys = (const volatile i64 *)(shared_bytes + KEYS_AT);
+    backward_context c = place_of_block(p, (int)keys[2]);
+    c.s.k_begin = keys[0];
+    c.s.N = (int)keys[1];
+    return c;
 }
 
 // Consumer g: keys 64 g to 64 g + 63 of the block.
@@ -179,21 +163,21 @@ DEVICE void consume(const dlattn_params &p, const backward_context &c, const til
     const u32 keys = base + K_AT + g * (64 * PANEL_ROW), values = base + V_AT + g * (64 * PANEL_ROW);
     float dk[DT][4] = {}, dv[ET][4] = {}, s[NT][4];
     ring<STAGES> at = {0, 0};
-    row_tile tile = first_tile(list);
-
-    const auto await_q = [&](const row_tile &t) {
+    const auto await_q = [&] {
         barrier_wait(base + Q_FULL(at.stage), at.lap);
-        if (tokens_follow(p, c.s, t)) clear_rows<BM, HEAD_D>(base + Q_AT + at.stage * Q_BYTES, c.s.M - t.i0);
+        const int own_rows = uniform(note_of(at.stage)->own_rows);
+        if (own_rows < BM) clear_rows<BM, HEAD_D>(base + Q_AT + at.stage * Q_BYTES, own_rows);
     };
 
-    if (list.count > 0) {
+    bool more = list.count > 0;
+    if (more) {
         barrier_wait(base + K_FULL, 0);
         barrier_wait(base + V_FULL, 0);
         if (c.j0 + BN > c.s.N && c.s.k_begin + c.s.N < p.tokens_k) {
             clear_rows<BN, HEAD_D>(base + K_AT, c.s.N - c.j0);
             clear_rows<BN, HEAD_E>(base + V_AT, c.s.N - c.j0);
         }
-        await_q(tile);
+        await_q();
         product_fence();
         multiply_heads<HEAD_D>(s, keys, base + Q_AT);
         products_commit();
@@ -204,27 +188,26 @@ DEVICE void consume(const dlattn_params &p, const backward_context &c, const til
     keep(dv);
     wait_and_let_begin(); // the sums are backward_prepare's
 #pragma unroll 1
-    for (int n = 0; n < list.count; n++) {
+    while (more) {
         const int stage = at.stage;
         const u32 q = base + Q_AT + stage * Q_BYTES, dout = base + DOUT_AT + stage * DOUT_BYTES;
-        const u32 ds_tile = base + DS_AT + (n & 1) * DS_BYTES;
+        const u32 ds_tile = base + DS_AT + stage * DS_BYTES;
         float dp[NT][4], dq[8][4]; // here, so that nothing of them is kept from tile to tile
-        u32 weights[NT / 2][4], ds[NT / 2][4];
+        u32 weights[NT / 2][4], bent[NT / 2][4], ds[NT / 2][4];
         barrier_wait(base + DOUT_FULL(stage), at.lap);
-        if (tokens_follow(p, c.s, tile)) clear_rows<BM, HEAD_E>(dout, c.s.M - tile.i0);
+        const int own_rows = uniform(note_of(stage)->own_rows);
+        if (own_rows < BM) clear_rows<BM, HEAD_E>(dout, own_rows);
         product_fence();
         multiply_heads<HEAD_E>(dp, values, dout);
         products_commit();
-        probabilities(p, c, s, stage, !sees_all<BM, 16>(p, c, tile, 0, uniform((int)threadIdx.x / 32) * 16));
-#pragma unroll
-        for (int k = 0; k < NT / 2; k++) pack_fragment(weights[k], &s[2 * k]);
+        probabilities(p, s, weights, bent, stage);
         products_wait<0>();
         keep(dp);
         keep(weights);
         product_fence();
         add_products(dv, weights, dout);
         products_commit();
-        score_gradients(ds, s, dp, stage);
+        score_gradients(ds, s, bent, dp, stage);
         if (DQ) {
             store_ds(ds_tile, ds);
             fence_for_engines();
@@ -239,11 +222,10 @@ DEVICE void consume(const dlattn_params &p, const backward_context &c, const til
             products_commit();
         }
         // The next scores; after the last tile those of this one again, which nobody looks at.
-        const row_tile before = tile;
-        if (n + 1 < list.count) {
+        more = !uniform(note_of(stage)->last);
+        if (more) {
             at.next();
-            tile = tile_after(list, tile);
-            await_q(tile);
+            await_q();
         }
         product_fence();
         multiply_heads<HEAD_D>(s, keys, base + Q_AT + at.stage * Q_BYTES);
@@ -254,35 +236,34 @@ DEVICE void consume(const dlattn_params &p, const backward_context &c, const til
         if (DQ) { // its sums leave while the other two are under way
             products_wait<2>();
             keep(dq);
-            add_dq(p, c, dq, before, g);
+            add_dq(p, dq, note_of(stage)->row, g);
         }
         products_wait<0>();
         keep(s);
         if (!DQ) release(base + DOUT_EMPTY(stage));
-        if (n + 1 < list.count) barrier_arrive(base + Q_EMPTY(stage)); // each lane for the limits, lse2 and delta that it read
+        if (more) barrier_arrive(base + Q_EMPTY(stage)); // each lane for the note, limits, lse2 and delta that it read
     }
     keep(dk);
     keep(dv);
+    const backward_context end = context_at_the_end(p);
     if (DQ) {
         meet_both();
         if (threadIdx.x == 0) {
             __threadfence();
-            atomicAdd(finished_blocks(p, c.s.b, c.g), 1u);
+            atomicAdd(finished_blocks(p, end.s.b, end.g), 1u);
         }
     }
-    const int key = c.j0 + uniform((int)threadIdx.x / 32) * 16;
-    if (p.dk.data) write_keys<1, DT / 2>(p.dk, c.s, c.g, p.D, &dk, p.scale, key, 0);
-    if (p.dv.data) write_keys<1, ET / 2>(p.dv, c.s, c.g, p.E, &dv, 1.0f, key, 0);
+    const int key = end.j0 + uniform((int)threadIdx.x / 32) * 16;
+    if (p.dk.data) write_keys<1, DT / 2>(p.dk, end.s, end.g, p.D, &dk, p.scale, key, 0);
+    if (p.dv.data) write_keys<1, ET / 2>(p.dv, end.s, end.g, p.E, &dv, 1.0f, key, 0);
 }
 
 extern "C" __global__ void __launch_bounds__(THREADS, 1)
     backward_sm90(const __grid_constant__ dlattn_params p, const __grid_constant__ dlattn_maps maps) {
     const u32 base = shared_address(shared_bytes);
-    const int role = uniform((int)threadIdx.x / 128), pair = (int)blockIdx.x / p.key_tiles;
-    backward_context c;
-    c.j0 = (int)blockIdx.x % p.key_tiles * BN; // causal: the first keys have most rows
-    c.g = pair % p.G;
-    c.s = read_sequence(p, pair / p.G);
+    const int role = uniform((int)threadIdx.x / 128);
+    backward_context c = place_of_block(p, (int)blockIdx.x);
+    c.s = read_sequence(p, c.s.b);
     if (c.j0 >= c.s.N) {
         wait_and_let_begin();
         if (DQ) finish_block(p, c.s.b, c.g);
@@ -291,10 +272,13 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1)
     if (threadIdx.x == 0) {
         ((i64 *)(shared_bytes + POSITIONS_AT))[0] = c.s.q_position;
         ((i64 *)(shared_bytes + POSITIONS_AT))[1] = c.s.k_position;
+        ((i64 *)(shared_bytes + KEYS_AT))[0] = c.s.k_begin;
+        ((i64 *)(shared_bytes + KEYS_AT))[1] = c.s.N;
+        ((i64 *)(shared_bytes + KEYS_AT))[2] = blockIdx.x;
         barrier_init(base + K_FULL, 1);
         barrier_init(base + V_FULL, 1);
         for (int stage = 0; stage < STAGES; stage++) {
-            barrier_init(base + Q_FULL(stage), 1 + 32 * INTERVAL);
+            barrier_init(base + Q_FULL(stage), 1 + 32);
             barrier_init(base + Q_EMPTY(stage), 32 * CONSUMER_WARPS);
             barrier_init(base + DOUT_FULL(stage), 1);
             barrier_init(base + DOUT_EMPTY(stage), CONSUMER_WARPS);
@@ -302,12 +286,16 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1)
         barriers_are_ready();
     }
     __syncthreads();
-    const tile_list list = tiles_of(p, c, rows_of_keys(p, c.s, c.j0));
+    tile_list list = tiles_of(p, c, rows_of_keys(p, c.s, c.j0));
+    if (SEGMENTS) {
+        wait_and_let_begin(); // their ranges are backward_prepare's
+        find_tiles_that_meet(p, c, &list);
+    }
     if (role == CONSUMERS) {
         keep_few_registers<PRODUCER_REGISTERS>();
         const int warp = uniform((int)threadIdx.x / 32 % 4);
         if (warp == 0) fetch_tiles(p, maps, c, list, base);
-        else if (INTERVAL && warp == 1) limit_tiles(p, c, list, base);
+        else if (warp == 1) describe_tiles(p, c, list, base);
     } else {
         take_registers<CONSUMER_REGISTERS>();
         consume(p, c, list, base, role);

@@ -138,6 +138,25 @@ CASE(gpu_bias_maps_softcap_dropout_d128_bf16, .dtype = BF16, .H = 2, .M = 130, .
      .dropout = 0.1, .seed = 3, .sinks = 1)
 CASE(gpu_alibi_both_sides_d64_bf16, .dtype = BF16, .H = 3, .M = 300, .N = 420, .D = 64, .E = 64, .alibi = "h",
      .flags = DLATTN_TOP_LEFT)
+CASE(gpu_alibi_both_sides_d128_bf16, .dtype = BF16, .H = 2, .G = 1, .M = 300, .N = 420, .D = 128, .E = 128, .alibi = "h",
+     .flags = DLATTN_TOP_LEFT)
+CASE(gpu_alibi_window_d128_f16, .dtype = F16, .B = 2, .H = 2, .M = 200, .N = 290, .D = 128, .E = 128, .alibi = "bh",
+     .flags = DLATTN_WINDOW, .window_left = 120, .window_right = 41)
+CASE(gpu_softcap_causal_d128_f16, .dtype = F16, .H = 2, .G = 1, .M = 200, .N = 300, .D = 128, .E = 128, .softcap = 3,
+     .flags = DLATTN_CAUSAL)
+CASE(gpu_softcap_little_d128_bf16, .dtype = BF16, .H = 2, .M = 140, .N = 270, .D = 128, .E = 96, .softcap = 30)
+CASE(gpu_softcap_alibi_lengths_d64_bf16, .dtype = BF16, .B = 2, .H = 2, .G = 1, .M = 300, .N = 400, .D = 64, .E = 64, .softcap = 30,
+     .alibi = "h", .use_q = 1, .use_k = 1, .q_used = {300, 129}, .k_used = {400, 210})
+CASE(gpu_softcap_packed_d64_f16, .dtype = F16, .B = 3, .H = 2, .D = 64, .E = 64, .packed_q = 1, .packed_k = 1, .q_lengths = {140, 5, 260},
+     .k_lengths = {270, 3, 130}, .softcap = 4, .flags = DLATTN_CAUSAL)
+CASE(gpu_alibi_distant_d64_bf16, .dtype = BF16, .H = 2, .M = 140, .N = 270, .D = 64, .E = 64, .alibi = "h", .flags = DLATTN_POSITIONS,
+     .q_start = 4000, .k_start = 3)
+CASE(gpu_segments_mixed_d64_f16, .dtype = F16, .B = 2, .H = 2, .G = 1, .M = 400, .N = 400, .D = 64, .E = 64, .index64 = 1,
+     .segments = SEGMENTS_SHUFFLED)
+CASE(gpu_segments_causal_d128_bf16, .dtype = BF16, .B = 2, .H = 2, .G = 1, .M = 300, .N = 400, .D = 128, .E = 128,
+     .segments = SEGMENTS_SORTED, .flags = DLATTN_CAUSAL, .use_q = 1, .use_k = 1, .q_used = {300, 190}, .k_used = {400, 330})
+CASE(gpu_segments_alibi_softcap_d128_f16, .dtype = F16, .H = 2, .M = 260, .N = 270, .D = 128, .E = 64, .segments = SEGMENTS_SORTED,
+     .alibi = "h", .softcap = 10, .sinks = 1)
 CASE(gpu_dropout_bf16, .dtype = BF16, .H = 1, .M = 140, .N = 200, .D = 32, .E = 32, .dropout = 0.2, .seed = 6)
 CASE(gpu_dropout_across_blocks_f16, .dtype = F16, .H = 2, .G = 1, .M = 70, .N = 140, .D = 64, .E = 64, .dropout = 0.5, .seed = 6,
      .offset = 9, .flags = DLATTN_CAUSAL | DLATTN_POSITIONS, .q_start = 75, .k_start = 3)

@@ -40,9 +40,9 @@ static int32_t forward_sm90_smem(const variant *v, int64_t head_d, int64_t head_
  * there must be as many. */
 static int32_t backward_sm90_smem(const variant *v, int64_t head_d, int64_t head_e, const specialisation *how) {
     const int64_t rows = choice(v, "STAGES", 2) * v->rows;
-    (void)how;
+    const int64_t segments = how->features & DLATTN_FEATURE_SEGMENTS ? rows * (v->keys / 8 - 4) + 8 * v->keys + 16 : 0;
     if (v->rows / 64 * (head_d / 64) != v->warps / 4 - 1) return INT32_MAX;
-    return (int32_t)(2 * (v->keys + rows) * (head_d + head_e) + 4 * v->rows * v->keys + 12 * rows + 256);
+    return (int32_t)(2 * (v->keys + rows) * (head_d + head_e) + 4 * v->rows * v->keys + 12 * rows + 256 + segments);
 }
 
 /* K and V, the ring of Q and dout, dS, P where warps share rows, statistics of the rows, segments, the bias, addresses. */
@@ -111,10 +111,12 @@ static int32_t dbias_sm80_smem(const variant *v, int64_t head_d, int64_t head_e,
 #define SEGMENTED (DLATTN_FEATURE_INTERVAL | DLATTN_FEATURE_SEGMENTS)
 #define PICKED (SEGMENTED | DLATTN_FEATURE_SOFTCAP | DLATTN_FEATURE_MASK)
 
-/* What is not an interval mask, and heads whose E is padded to more than D, are computed by others. The stack is the producer's. */
+/* Biases, masks by element, segments, dropout, and heads whose E is padded to more than D, are computed by others. The stack is
+ * the producer's. */
+#define HOPPER_BACKWARD_SERVED (SEGMENTED | DLATTN_FEATURE_ALIBI | DLATTN_FEATURE_SOFTCAP)
 #define HOPPER_BACKWARD(head, rows, bench)                                                                    \
     {"sm90", "backward_sm90.cu", "backward_sm90", DLATTN_KERNEL_BACKWARD, 90, 90, HALVES, head, false,     \
-     ~DLATTN_FEATURE_INTERVAL, rows, 128, 12, 1, {{"STAGES", 2}}, backward_sm90_smem, true, bench, 80, 0, false, true, 0}
+     ~HOPPER_BACKWARD_SERVED, rows, 128, 12, 1, {{"STAGES", 2}}, backward_sm90_smem, true, bench, 72, 0, false, true, 0}
 
 #define BACKWARD_FOR(needed, avoided, first, last, types, head, small, rows, keys, warps, bench, stack, ...)         \
     {"sm80", "backward_sm80.cu", "backward_sm80", DLATTN_KERNEL_BACKWARD, first, last, types, head, small, avoided,  \
@@ -242,9 +244,9 @@ static const char *refusal_of_maps(int32_t kernel, const problem *p, const speci
     if (!how->aligned) return "rows that are not aligned";
     if (kernel == DLATTN_KERNEL_FORWARD && !(p->scale > 0)) return "a scale that is not positive";
     if (p->mask.dtype && !how->mask_pieces) return "a mask whose rows are not 16-byte pieces";
-    if (how->cramped) return "too little workspace for segments";
+    if (kernel == DLATTN_KERNEL_FORWARD && how->cramped) return "too little workspace for segments";
     if (p->bias.dtype && how->bias != DLATTN_BIAS_BY_TILES) return "a bias of another type, or rows of it that are not aligned";
-    if (p->alibi_slopes.dtype && p->scale < 1e-6) return "a scale by which slopes cannot be divided";
+    if (kernel == DLATTN_KERNEL_FORWARD && p->alibi_slopes.dtype && p->scale < 1e-6) return "a scale by which slopes cannot be divided";
     if (p->dropout_threshold && p->flags & DLATTN_POSITIONS) return "dropout that is counted from positions";
     return dlattn__maps_refusal(p);
 }
