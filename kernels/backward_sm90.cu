@@ -59,6 +59,7 @@ static_assert(((FEATURES) & (DLATTN_FEATURE_BIAS | DLATTN_FEATURE_MASK | DLATTN_
 #define DOUT_FULL(stage) (Q_EMPTY(STAGES) + 8 * (stage))
 #define DOUT_EMPTY(stage) (DOUT_FULL(STAGES) + 8 * (stage))
 
+#define BLOCKS_AT_END 256
 #define BOTH_BARRIER 1 // the named barrier of both consumers
 
 #define PRODUCER_REGISTERS 24 // all that is left: limits of block windows, which divide 64 bits, spill a few
@@ -139,13 +140,19 @@ DEVICE void add_dq(const dlattn_params &p, const float (&dq)[8][4], i64 row, int
     for (int n = 0; n < 8; n++) dq_sum_add(own + n * 128, dq[n]);
 }
 
-// The block's place: all but its sequence's lengths.
+// The block's place: all but its sequence's lengths. One key head after the other, so that L2 holds a head's rows; in each the keys
+// first that most rows see, if the mask is causal. The last heads go together, so that all multiprocessors end with short blocks.
 DEVICE backward_context place_of_block(const dlattn_params &p, int block) {
+    const int tiles = p.key_tiles, heads = p.B * p.G, end = smaller(BLOCKS_AT_END / tiles + 1, heads), body = heads - end;
+    int head = block / tiles, tile = block - head * tiles;
+    if (head >= body) {
+        tile = (block - body * tiles) / end;
+        head = block - body * tiles - tile * end + body;
+    }
     backward_context c;
-    const int pair = block / p.key_tiles;
-    c.j0 = block % p.key_tiles * BN; // causal: the first keys have most rows
-    c.g = pair % p.G;
-    c.s.b = pair / p.G;
+    c.j0 = tile * BN;
+    c.s.b = head / p.G;
+    c.g = head - c.s.b * p.G;
     return c;
 }
 
@@ -246,16 +253,16 @@ DEVICE void consume(const dlattn_params &p, const backward_context &c, const til
     keep(dk);
     keep(dv);
     const backward_context end = context_at_the_end(p);
-    if (DQ) {
-        meet_both();
-        if (threadIdx.x == 0) {
-            __threadfence();
-            atomicAdd(finished_blocks(p, end.s.b, end.g), 1u);
-        }
-    }
     const int key = end.j0 + uniform((int)threadIdx.x / 32) * 16;
     if (p.dk.data) write_keys<1, DT / 2>(p.dk, end.s, end.g, p.D, &dk, p.scale, key, 0);
     if (p.dv.data) write_keys<1, ET / 2>(p.dv, end.s, end.g, p.E, &dv, 1.0f, key, 0);
+    if (DQ) { // last, since the fence waits for all sums of dq that are under way
+        meet_both();
+        if (threadIdx.x == 0) {
+            asm volatile("fence.acq_rel.gpu;" ::: "memory");
+            atomicAdd(finished_blocks(p, end.s.b, end.g), 1u);
+        }
+    }
 }
 
 extern "C" __global__ void __launch_bounds__(THREADS, 1)

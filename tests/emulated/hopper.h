@@ -46,6 +46,7 @@ static inline void ptx_bar_arrive(int id, int count) {
 }
 #define ptx_fence_mbarrier_init_release_cluster() (void)0
 #define ptx_fence_proxy_async_shared__cta() (void)0
+#define ptx_fence_acq_rel_gpu() (void)0
 #define ptx_prefetch_tensormap(map) (void)0
 #define ptx_setmaxnreg_dec_sync_aligned_u32(count) __syncwarp()
 #define ptx_setmaxnreg_inc_sync_aligned_u32(count) __syncwarp()
