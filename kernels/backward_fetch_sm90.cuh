@@ -164,23 +164,41 @@ DEVICE void leave_bits(const dlattn_params &p, const backward_context &c, row_ti
     }
 }
 
-// Another warp: the notes, and what rows see where they do not see all keys; it arrives at Q's barrier as the copies do.
-DEVICE void describe_tiles(const dlattn_params &p, const backward_context &c, const tile_list &list, u32 base) {
+DEVICE void describe_tile(const dlattn_params &p, const backward_context &c, row_tile tile, bool last, int stage) {
+    const u32 seen = __ballot_sync(0xffffffffu, sees_all<BM, 16>(p, c, tile, 0, lane_id() % CONSUMER_WARPS * 16));
+    if (lane_id() == 0) leave_note(p, c, tile, seen, last, note_of(stage));
+    if (ALIBI) leave_slope(p, c, tile, stage);
+    if (SEGMENTS && ~seen) leave_bits(p, c, tile, stage);
+    else if (INTERVAL && ~seen)
+#pragma unroll 1
+        for (int row = lane_id(); row < BM; row += 32)
+            ((u32 *)(shared_bytes + LIMITS_AT))[stage * BM + row] = limits_of_row(p, c, tile, row);
+}
+
+// Which scores dropout keeps, in the order of consumers' fragments: for each 16 rows and 32 keys a word of each lane, as
+// dropout_bits of backward_scores_sm80.cuh. Every DESCRIBERS-th of them.
+DEVICE void leave_kept(const dlattn_params &p, const backward_context &c, row_tile tile, int stage, const dlattn_philox_key &key, int part) {
+    u32 *const to = (u32 *)(shared_bytes + KEPT_AT) + stage * (BM * BN / 16) + lane_id();
+    const u32 head = (u32)(c.s.b * p.H + tile.h);
+#pragma unroll 1
+    for (int n = part; n < BM / 16 * (BN / 32); n += DESCRIBERS)
+        to[32 * n] = transpose(kept_of_block(key, head, tile.i0 + n / (BN / 32) * 16, c.j0 + n % (BN / 32) * 32, p.dropout_threshold));
+}
+
+// Other warps: the notes, and what rows see where they do not see all keys; they arrive at Q's barrier as the copies do. The
+// first does all but dropout, where each has its part.
+DEVICE void describe_tiles(const dlattn_params &p, const backward_context &c, const tile_list &list, u32 base, int part) {
+    dlattn_philox_key key = {0, 0, 0};
+    if (DROPOUT) key = dropout_key(p);
     if (ALIBI) wait_and_let_begin(); // lse2 is backward_prepare's
-    if (SEGMENTS) keep_key_segments(p, c);
+    if (SEGMENTS && part == 0) keep_key_segments(p, c);
     ring<STAGES> at = {0, 0};
     tile_walk walk = first_tile(p, c, list);
     for (int n = 0; n < list.count; n++) {
         const row_tile tile = walk.tile;
         barrier_wait(base + Q_EMPTY(at.stage), at.lap ^ 1u);
-        const u32 seen = __ballot_sync(0xffffffffu, sees_all<BM, 16>(p, c, tile, 0, lane_id() % CONSUMER_WARPS * 16));
-        if (lane_id() == 0) leave_note(p, c, tile, seen, n + 1 == list.count, note_of(at.stage));
-        if (ALIBI) leave_slope(p, c, tile, at.stage);
-        if (SEGMENTS && ~seen) leave_bits(p, c, tile, at.stage);
-        else if (INTERVAL && ~seen)
-#pragma unroll 1
-            for (int row = lane_id(); row < BM; row += 32)
-                store_shared(base + LIMITS_AT + (at.stage * BM + row) * 4, limits_of_row(p, c, tile, row));
+        if (part == 0) describe_tile(p, c, tile, n + 1 == list.count, at.stage);
+        if (DROPOUT) leave_kept(p, c, tile, at.stage, key, part);
         barrier_arrive(base + Q_FULL(at.stage)); // each lane for what it wrote
         at.next();
         if (n + 1 < list.count) next_tile(p, c, list, &walk);

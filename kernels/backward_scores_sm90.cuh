@@ -54,13 +54,27 @@ DEVICE float largest(const float (&s)[NT][4]) {
 // scores at once that registers do not suffice.
 DEVICE float after(float x, u32 y, u32 zero) { return __uint_as_float(__float_as_uint(x) | (y & zero)); }
 
+// The words that leave_kept left for this lane, of 16 rows each.
+DEVICE const u32 *kept_words(int stage) {
+    const int thread = thread_anew();
+    return (const u32 *)(shared_bytes + KEPT_AT) + stage * (BM * BN / 16) + thread / 64 * 32 + thread % 32;
+}
+
+// Word k of them: bit 0 is score 0 of step 2 k.
+DEVICE u32 kept_of_rows(const u32 *words, int k) { return DROPOUT ? words[k * BN] >> (thread_anew() / 32 % 2 * 4) : 0; }
+
+DEVICE float where_kept(u32 kept, int n, int x, float y) {
+    return !DROPOUT || (kept >> (2 * (x >> 1) + (n & 1) + 16 * (x & 1)) & 1u) != 0 ? y : 0.0f;
+}
+
 // s: q.k, becomes p; with softcap p times the derivative of the score, or that goes to `bent`, and p itself to `weights`.
 template <bool LINEAR, bool BENT_LITTLE>
 DEVICE void exponentials(float (&s)[NT][4], u32 (&weights)[NT / 2][4], u32 (&bent)[NT / 2][4], exponent_context e, const lane_slope &a,
-                         const float *lse, u32 zero) {
+                         const float *lse, u32 zero, const u32 *kept_words) {
 #pragma unroll
     for (int n = 0; n < NT; n++) {
         const float2 of_rows = *(const float2 *)(lse + 8 * n);
+        const u32 kept = SOFTCAP ? kept_of_rows(kept_words, n / 2) : 0;
         float y[4];
 #pragma unroll
         for (int x = 0; x < 4; x++) {
@@ -68,6 +82,7 @@ DEVICE void exponentials(float (&s)[NT][4], u32 (&weights)[NT / 2][4], u32 (&ben
             float derivative;
             y[x] = exp2_approx(SOFTCAP ? capped<BENT_LITTLE>(e, s[n][x], term, &derivative) : fmaf(s[n][x], e.scale2, term));
             s[n][x] = SOFTCAP ? y[x] * derivative : y[x];
+            if (SOFTCAP) y[x] = where_kept(kept, n, x, y[x]);
         }
         if (!SOFTCAP) continue;
         u32 *const both = &weights[n / 2][n % 2 * 2], *const other = &bent[n / 2][n % 2 * 2];
@@ -107,7 +122,7 @@ DEVICE void weigh(const dlattn_params &p, float (&s)[NT][4], u32 (&weights)[NT /
     const u32 zero = SOFTCAP ? (u32)note_of(stage)->own_keys >> 31 : 0; // there is a key
     lane_slope a = {{0.0f, 0.0f}, 0.0f, 0.0f};
     if (!ALIBI) {
-        exponentials<true, BENT_LITTLE>(s, weights, bent, e, a, lse, zero);
+        exponentials<true, BENT_LITTLE>(s, weights, bent, e, a, lse, zero, kept_words(stage));
         return;
     }
     const volatile tile_note *const note = note_of(stage);
@@ -117,12 +132,12 @@ DEVICE void weigh(const dlattn_params &p, float (&s)[NT][4], u32 (&weights)[NT /
         a.slope2 = note->slope2;
         a.distance = note->distance + (float)(place.row - place.key);
         if (SOFTCAP) {
-            exponentials<false, BENT_LITTLE>(s, weights, bent, e, a, lse, zero);
+            exponentials<false, BENT_LITTLE>(s, weights, bent, e, a, lse, zero, kept_words(stage));
             return;
         }
         add_distances(s, a, __fdividef(-a.slope2, e.scale2));
     }
-    exponentials<true, BENT_LITTLE>(s, weights, bent, e, a, lse, zero);
+    exponentials<true, BENT_LITTLE>(s, weights, bent, e, a, lse, zero, kept_words(stage));
 }
 
 // Hidden scores become 0, and their weights.
@@ -154,9 +169,18 @@ DEVICE void probabilities(const dlattn_params &p, float (&s)[NT][4], u32 (&weigh
     if (SOFTCAP && !__all_sync(0xffffffffu, bends_little(context_of_exponents(p), largest(s)))) weigh<false>(p, s, weights, bent, stage);
     else weigh<true>(p, s, weights, bent, stage);
     if (!(note_of(stage)->seen >> uniform((int)threadIdx.x / 32) & 1u)) blank_hidden(s, weights, bent, stage);
+    const u32 *const words = kept_words(stage);
 #pragma unroll
-    for (int k = 0; k < NT / 2; k++)
-        if (!SOFTCAP) pack_fragment(weights[k], &s[2 * k]);
+    for (int k = 0; k < NT / 2; k++) {
+        if (SOFTCAP) continue;
+        const u32 kept = kept_of_rows(words, k);
+        float y[2][4];
+#pragma unroll
+        for (int n = 0; n < 2; n++)
+#pragma unroll
+            for (int x = 0; x < 4; x++) y[n][x] = where_kept(kept, n, x, s[2 * k + n][x]);
+        pack_fragment(weights[k], y);
+    }
 }
 
 // Two neighbours that were packed.
@@ -166,10 +190,13 @@ DEVICE float2 unpack(u32 both) {
 }
 
 // ds = p (dp - delta), as left operands; p: times the derivative of the score.
-DEVICE void score_gradients(u32 (&ds)[NT / 2][4], float (&p)[NT][4], const u32 (&bent)[NT / 2][4], const float (&dp)[NT][4], int stage) {
+DEVICE void score_gradients(u32 (&ds)[NT / 2][4], float (&p)[NT][4], const u32 (&bent)[NT / 2][4], const float (&dp)[NT][4], int stage,
+                            float dropout_scale) {
     const float *delta = (const float *)(shared_bytes + DELTA_AT) + stage * BM + thread_anew() % 4 * 2;
+    const u32 *const words = kept_words(stage);
 #pragma unroll
     for (int k = 0; k < NT / 2; k++) {
+        const u32 kept = kept_of_rows(words, k);
 #pragma unroll
         for (int n = 2 * k; n < 2 * k + 2; n++) {
             const float2 of_rows = *(const float2 *)(delta + 8 * n);
@@ -178,7 +205,10 @@ DEVICE void score_gradients(u32 (&ds)[NT / 2][4], float (&p)[NT][4], const u32 (
                 p[n][0] = one.x, p[n][1] = one.y, p[n][2] = other.x, p[n][3] = other.y;
             }
 #pragma unroll
-            for (int x = 0; x < 4; x++) p[n][x] *= dp[n][x] - (x & 1 ? of_rows.y : of_rows.x);
+            for (int x = 0; x < 4; x++) {
+                const float delta_of_row = x & 1 ? of_rows.y : of_rows.x;
+                p[n][x] *= DROPOUT ? fmaf(where_kept(kept, n, x, dp[n][x]), dropout_scale, -delta_of_row) : dp[n][x] - delta_of_row;
+            }
         }
         pack_fragment(ds[k], &p[2 * k]);
     }

@@ -8,7 +8,7 @@
 // besides: dq needs it from both consumers.
 //
 // Entry backward_sm90. Options: TYPE; HEAD_D, HEAD_E: D and E padded to multiples of 64; BM: 64 with HEAD_D 128, 128 with
-// HEAD_D 64; BN: 128; WARPS: 12; STAGES: tiles of q and dout under way; FEATURES: INTERVAL, ALIBI, SOFTCAP, SEGMENTS; DQ: 0: not wanted.
+// HEAD_D 64; BN: 128; WARPS: 12; STAGES: tiles of q and dout under way; FEATURES: no BIAS, no MASK; DQ: 0: not wanted.
 // Rows of q, k, v and dout have unit inner strides and are 16-byte aligned.
 #include "backward_sm80.cuh"
 #include "tma_sm90.cuh"
@@ -17,19 +17,21 @@
 #define THREADS (32 * WARPS)
 #define CONSUMERS 2
 #define CONSUMER_WARPS (4 * CONSUMERS)
+#define DESCRIBERS (DROPOUT ? 3 : 1) // warps that tell consumers of tiles
 #define NT (BM / 8)     // 8-row steps of the scores
 #define DT (HEAD_D / 8) // 8-column steps of dk
 #define ET (HEAD_E / 8)
 #define INTERVAL (((FEATURES) & DLATTN_FEATURE_INTERVAL) != 0)
 #define ALIBI (((FEATURES) & DLATTN_FEATURE_ALIBI) != 0)
 #define SOFTCAP (((FEATURES) & DLATTN_FEATURE_SOFTCAP) != 0)
+#define DROPOUT (((FEATURES) & DLATTN_FEATURE_DROPOUT) != 0)
 #define SEGMENTS (((FEATURES) & DLATTN_FEATURE_SEGMENTS) != 0)
 
 static_assert(WARPS == 4 * (CONSUMERS + 1) && BN == 64 * CONSUMERS, "roles");
 static_assert(STAGES == 2, "a tile's ds lies as its q does, in one of two places by turns");
 static_assert(BM % 64 == 0 && HEAD_D % PANEL == 0 && HEAD_E % PANEL == 0 && DLATTN_ROW_ALIGNMENT % BM == 0, "tiles");
 static_assert(BM / 64 * (HEAD_D / PANEL) == CONSUMERS, "each consumer multiplies 64 rows by one panel of dq");
-static_assert(((FEATURES) & (DLATTN_FEATURE_BIAS | DLATTN_FEATURE_MASK | DLATTN_FEATURE_DROPOUT)) == 0, "features");
+static_assert(((FEATURES) & (DLATTN_FEATURE_BIAS | DLATTN_FEATURE_MASK)) == 0, "features");
 
 // Shared memory, in bytes. Tiles consist of panels. ds: two tiles in turns, so that one barrier a tile is enough.
 #define Q_BYTES (BM * HEAD_D * 2)
@@ -43,7 +45,8 @@ static_assert(((FEATURES) & (DLATTN_FEATURE_BIAS | DLATTN_FEATURE_MASK | DLATTN_
 #define LSE_AT (DS_AT + 2 * DS_BYTES)
 #define DELTA_AT (LSE_AT + STAGES * BM * 4)
 #define LIMITS_AT (DELTA_AT + STAGES * BM * 4)
-#define VIEW_AT (LIMITS_AT + STAGES * BM * (SEGMENTS ? BN / 8 : 4)) // with segments, a bit for each key
+#define KEPT_AT (LIMITS_AT + STAGES * BM * (SEGMENTS ? BN / 8 : 4)) // with segments, a bit for each key
+#define VIEW_AT (KEPT_AT + DROPOUT * STAGES * (BM * BN / 4))
 #define POSITIONS_AT (VIEW_AT + 32)  // q_position, k_position
 #define KEYS_AT (POSITIONS_AT + 16)  // k_begin, N, the block
 #define NOTES_AT (KEYS_AT + 24)      // of each stage
@@ -214,7 +217,7 @@ DEVICE void consume(const dlattn_params &p, const backward_context &c, const til
         product_fence();
         add_products(dv, weights, dout);
         products_commit();
-        score_gradients(ds, s, bent, dp, stage);
+        score_gradients(ds, s, bent, dp, stage, p.dropout_scale);
         if (DQ) {
             store_ds(ds_tile, ds);
             fence_for_engines();
@@ -255,7 +258,7 @@ DEVICE void consume(const dlattn_params &p, const backward_context &c, const til
     const backward_context end = context_at_the_end(p);
     const int key = end.j0 + uniform((int)threadIdx.x / 32) * 16;
     if (p.dk.data) write_keys<1, DT / 2>(p.dk, end.s, end.g, p.D, &dk, p.scale, key, 0);
-    if (p.dv.data) write_keys<1, ET / 2>(p.dv, end.s, end.g, p.E, &dv, 1.0f, key, 0);
+    if (p.dv.data) write_keys<1, ET / 2>(p.dv, end.s, end.g, p.E, &dv, DROPOUT ? p.dropout_scale : 1.0f, key, 0);
     if (DQ) { // last, since the fence waits for all sums of dq that are under way
         meet_both();
         if (threadIdx.x == 0) {
@@ -285,7 +288,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1)
         barrier_init(base + K_FULL, 1);
         barrier_init(base + V_FULL, 1);
         for (int stage = 0; stage < STAGES; stage++) {
-            barrier_init(base + Q_FULL(stage), 1 + 32);
+            barrier_init(base + Q_FULL(stage), 1 + 32 * DESCRIBERS);
             barrier_init(base + Q_EMPTY(stage), 32 * CONSUMER_WARPS);
             barrier_init(base + DOUT_FULL(stage), 1);
             barrier_init(base + DOUT_EMPTY(stage), CONSUMER_WARPS);
@@ -302,7 +305,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1)
         keep_few_registers<PRODUCER_REGISTERS>();
         const int warp = uniform((int)threadIdx.x / 32 % 4);
         if (warp == 0) fetch_tiles(p, maps, c, list, base);
-        else if (warp == 1) describe_tiles(p, c, list, base);
+        else if (warp <= DESCRIBERS) describe_tiles(p, c, list, base, warp - 1);
     } else {
         take_registers<CONSUMER_REGISTERS>();
         consume(p, c, list, base, role);

@@ -158,6 +158,13 @@ CASE(gpu_segments_causal_d128_bf16, .dtype = BF16, .B = 2, .H = 2, .G = 1, .M = 
 CASE(gpu_segments_alibi_softcap_d128_f16, .dtype = F16, .H = 2, .M = 260, .N = 270, .D = 128, .E = 64, .segments = SEGMENTS_SORTED,
      .alibi = "h", .softcap = 10, .sinks = 1)
 CASE(gpu_dropout_bf16, .dtype = BF16, .H = 1, .M = 140, .N = 200, .D = 32, .E = 32, .dropout = 0.2, .seed = 6)
+CASE(gpu_dropout_causal_d128_bf16, .dtype = BF16, .H = 2, .G = 1, .M = 200, .N = 300, .D = 128, .E = 128, .dropout = 0.2, .seed = 7,
+     .flags = DLATTN_CAUSAL)
+CASE(gpu_dropout_softcap_window_d64_f16, .dtype = F16, .B = 2, .H = 2, .M = 300, .N = 330, .D = 64, .E = 64, .dropout = 0.1, .seed = 8,
+     .softcap = 6, .flags = DLATTN_WINDOW, .window_left = 90, .window_right = 33)
+CASE(gpu_everything_but_bias_d64_bf16, .dtype = BF16, .B = 2, .H = 2, .G = 1, .M = 260, .N = 300, .D = 64, .E = 64, .alibi = "h",
+     .softcap = 8, .sinks = 1, .segments = SEGMENTS_SORTED, .dropout = 0.15, .seed = 5, .use_q = 1, .use_k = 1, .q_used = {260, 131},
+     .k_used = {299, 140}, .flags = DLATTN_CAUSAL)
 CASE(gpu_dropout_across_blocks_f16, .dtype = F16, .H = 2, .G = 1, .M = 70, .N = 140, .D = 64, .E = 64, .dropout = 0.5, .seed = 6,
      .offset = 9, .flags = DLATTN_CAUSAL | DLATTN_POSITIONS, .q_start = 75, .k_start = 3)
 CASE(gpu_deterministic_gqa_bf16, .dtype = BF16, .B = 2, .H = 4, .G = 2, .M = 70, .N = 200, .D = 64, .E = 64, .dropout = 0.1, .seed = 3,

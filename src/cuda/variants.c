@@ -41,8 +41,9 @@ static int32_t forward_sm90_smem(const variant *v, int64_t head_d, int64_t head_
 static int32_t backward_sm90_smem(const variant *v, int64_t head_d, int64_t head_e, const specialisation *how) {
     const int64_t rows = choice(v, "STAGES", 2) * v->rows;
     const int64_t segments = how->features & DLATTN_FEATURE_SEGMENTS ? rows * (v->keys / 8 - 4) + 8 * v->keys + 16 : 0;
+    const int64_t dropout = how->features & DLATTN_FEATURE_DROPOUT ? rows * v->keys / 4 : 0;
     if (v->rows / 64 * (head_d / 64) != v->warps / 4 - 1) return INT32_MAX;
-    return (int32_t)(2 * (v->keys + rows) * (head_d + head_e) + 4 * v->rows * v->keys + 12 * rows + 256 + segments);
+    return (int32_t)(2 * (v->keys + rows) * (head_d + head_e) + 4 * v->rows * v->keys + 12 * rows + 256 + segments + dropout);
 }
 
 /* K and V, the ring of Q and dout, dS, P where warps share rows, statistics of the rows, segments, the bias, addresses. */
@@ -111,9 +112,8 @@ static int32_t dbias_sm80_smem(const variant *v, int64_t head_d, int64_t head_e,
 #define SEGMENTED (DLATTN_FEATURE_INTERVAL | DLATTN_FEATURE_SEGMENTS)
 #define PICKED (SEGMENTED | DLATTN_FEATURE_SOFTCAP | DLATTN_FEATURE_MASK)
 
-/* Biases, masks by element, segments, dropout, and heads whose E is padded to more than D, are computed by others. The stack is
- * the producer's. */
-#define HOPPER_BACKWARD_SERVED (SEGMENTED | DLATTN_FEATURE_ALIBI | DLATTN_FEATURE_SOFTCAP)
+/* Biases, the mask tensor, and heads whose E is padded to more than D, are computed by others. The stack is the producer's. */
+#define HOPPER_BACKWARD_SERVED (SEGMENTED | DLATTN_FEATURE_ALIBI | DLATTN_FEATURE_SOFTCAP | DLATTN_FEATURE_DROPOUT)
 #define HOPPER_BACKWARD(head, rows, bench)                                                                    \
     {"sm90", "backward_sm90.cu", "backward_sm90", DLATTN_KERNEL_BACKWARD, 90, 90, HALVES, head, false,     \
      ~HOPPER_BACKWARD_SERVED, rows, 128, 12, 1, {{"STAGES", 2}}, backward_sm90_smem, true, bench, 72, 0, false, true, 0}
