@@ -1,4 +1,4 @@
-// backward_fetch_sm90.cuh: the tiles of rows of a block of backward_sm90, and the two warps that bring what they need.
+// backward_fetch_sm90.cuh: the tiles of rows of a block of backward_sm90, and the warps that bring what they need.
 //
 // Part of backward_sm90.cu: uses its options and its map of shared memory.
 #ifndef DLATTN_BACKWARD_FETCH_SM90_CUH
@@ -177,7 +177,8 @@ DEVICE void describe_tile(const dlattn_params &p, const backward_context &c, row
 
 // Which scores dropout keeps, in the order of consumers' fragments: for each 16 rows and 32 keys a word of each lane, as
 // dropout_bits of backward_scores_sm80.cuh. Every DESCRIBERS-th of them.
-DEVICE void leave_kept(const dlattn_params &p, const backward_context &c, row_tile tile, int stage, const dlattn_philox_key &key, int part) {
+DEVICE void leave_kept(const dlattn_params &p, const backward_context &c, row_tile tile, int stage, const dlattn_philox_key &key,
+                       int part) {
     u32 *const to = (u32 *)(shared_bytes + KEPT_AT) + stage * (BM * BN / 16) + lane_id();
     const u32 head = (u32)(c.s.b * p.H + tile.h);
 #pragma unroll 1

@@ -151,6 +151,8 @@ CASE(gpu_softcap_packed_d64_f16, .dtype = F16, .B = 3, .H = 2, .D = 64, .E = 64,
      .k_lengths = {270, 3, 130}, .softcap = 4, .flags = DLATTN_CAUSAL)
 CASE(gpu_alibi_distant_d64_bf16, .dtype = BF16, .H = 2, .M = 140, .N = 270, .D = 64, .E = 64, .alibi = "h", .flags = DLATTN_POSITIONS,
      .q_start = 4000, .k_start = 3)
+CASE(gpu_alibi_negative_scale_d64_f16, .dtype = F16, .H = 2, .M = 130, .N = 140, .D = 64, .E = 64, .alibi = "h", .flags = DLATTN_SCALE,
+     .scale = -0.1)
 CASE(gpu_segments_mixed_d64_f16, .dtype = F16, .B = 2, .H = 2, .G = 1, .M = 400, .N = 400, .D = 64, .E = 64, .index64 = 1,
      .segments = SEGMENTS_SHUFFLED)
 CASE(gpu_segments_causal_d128_bf16, .dtype = BF16, .B = 2, .H = 2, .G = 1, .M = 300, .N = 400, .D = 128, .E = 128,

@@ -246,7 +246,7 @@ static const char *refusal_of_maps(int32_t kernel, const problem *p, const speci
     if (p->mask.dtype && !how->mask_pieces) return "a mask whose rows are not 16-byte pieces";
     if (kernel == DLATTN_KERNEL_FORWARD && how->cramped) return "too little workspace for segments";
     if (p->bias.dtype && how->bias != DLATTN_BIAS_BY_TILES) return "a bias of another type, or rows of it that are not aligned";
-    if (kernel == DLATTN_KERNEL_FORWARD && p->alibi_slopes.dtype && p->scale < 1e-6) return "a scale by which slopes cannot be divided";
+    if (p->alibi_slopes.dtype && p->scale < 1e-6 && p->scale > -1e-6) return "a scale by which slopes cannot be divided";
     if (p->dropout_threshold && p->flags & DLATTN_POSITIONS) return "dropout that is counted from positions";
     return dlattn__maps_refusal(p);
 }
