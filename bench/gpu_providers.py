@@ -212,6 +212,8 @@ class Flash3:
             forward()
         except RuntimeError as reason:
             raise Refused(str(reason).splitlines()[0]) from reason
+        if "backward" not in row.passes:
+            return forward, None
         try:
             out = run()
             torch.autograd.grad(out, inputs, data.dout, retain_graph=True)
