@@ -9,7 +9,7 @@ PEERS = ("flash", "cudnn", "flash3", "flex", "efficient")
 NAMES = {"dlattn": "dlattn", "flash": "FlashAttention-2", "cudnn": "cuDNN", "flash3": "FlashAttention-3", "flex": "FlexAttention", "efficient": "memory-efficient",
          "sm80": "own sm80"}
 COLUMNS = ("sm80", *PEERS)
-COLOURS = {"dlattn": "#1b6ca8", "flash": "#d1495b", "cudnn": "#7a9e3a", "flash3": "#8c2f5e", "flex": "#e0a030", "efficient": "#8d6a9f"}
+COLOURS = {"dlattn": "#1b6ca8", "flash": "#d1495b", "cudnn": "#7a9e3a", "flash3": "#3a3a3a", "flex": "#e0a030", "efficient": "#8d6a9f"}
 GROUPS = [("lengths", "Head sizes and lengths, 16384 tokens in all, hidden size 2048"), ("window", "Windows at 16384 tokens"),
           ("bias", "Dense bias at 4096 tokens; the backward includes its gradient"), ("terms", "Each term at 4096 tokens"),
           ("shapes", "Other shapes: grouped heads, packed lengths, head sizes between powers of two, float16"),

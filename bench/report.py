@@ -171,6 +171,7 @@ def main():
     if not files:
         raise SystemExit("report: no JSON file in bench/results; run make bench-peers")
     documents = [(path.stem, json.loads(path.read_text())) for path in files]
+    documents = [(name, document) for name, document in documents if "judgement" not in document]  # sweeps: bench/sweep.py tells of them
     languages = [(name, document) for name, document in documents if language_report.is_languages(document)]
     everything = [(name, Results(document)) for name, document in documents
                   if not gpu_report.is_gpu(document) and not language_report.is_languages(document)]
