@@ -202,7 +202,7 @@ static void expect_other_backward(const problem *p, const char *why) {
     cr_expect(launches(&s, "backward_sm80") && !launches(&s, "backward_sm90"), "%s", why);
 }
 
-Test(cuda_schedule, the_hopper_backward_takes_intervals_and_what_tensor_maps_describe) {
+Test(cuda_schedule, the_hopper_backward_takes_terms_and_what_tensor_maps_describe) {
     const problem plain = make_backward(DLATTN_T_F16, 2, 16, 4, 4096, 4096, 128);
     cuda_schedule s = made(&plain, 90, UINT64_MAX);
     cr_assert(launches(&s, "backward_sm90") && launches(&s, "convert_dq") && s.dq_columns == 128);
@@ -228,7 +228,16 @@ Test(cuda_schedule, the_hopper_backward_takes_intervals_and_what_tensor_maps_des
     expect_other_backward(&p, "a negative stride");
     p = plain;
     p.softcap = 30;
-    expect_other_backward(&p, "a softcap");
+    s = made(&p, 90, UINT64_MAX);
+    cr_expect(launches(&s, "backward_sm90"), "a softcap");
+    p.dropout_threshold = 26;
+    s = made(&p, 90, UINT64_MAX);
+    cr_expect(launches(&s, "backward_sm90"), "and dropout");
+    p.flags = DLATTN_POSITIONS;
+    expect_other_backward(&p, "dropout that is counted from positions");
+    p = plain;
+    p.mask = dense(DLATTN_T_U8, 2, 1, 4096, 4096);
+    expect_other_backward(&p, "a mask tensor");
     p = plain;
     p.bias = dense(DLATTN_T_F16, 1, 1, 4096, 4096);
     expect_other_backward(&p, "a bias");
