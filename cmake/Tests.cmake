@@ -3,10 +3,14 @@
 #
 # A cross build has the check and simd tests only, run under CMAKE_CROSSCOMPILING_EMULATOR.
 
-# A test labelled `label`, with at most ten minutes.
+# A test labelled `label`, with at most ten minutes; unit tests, which take seconds, with two: see `sanitize` in the Makefile.
 function(dlattn_add_test name label)
+    set(limit 600)
+    if(label STREQUAL unit)
+        set(limit 120)
+    endif()
     add_test(NAME ${name} COMMAND ${ARGN} WORKING_DIRECTORY ${PROJECT_SOURCE_DIR})
-    set_tests_properties(${name} PROPERTIES LABELS ${label} TIMEOUT 600)
+    set_tests_properties(${name} PROPERTIES LABELS ${label} TIMEOUT ${limit})
 endfunction()
 
 if(EXISTS ${PROJECT_SOURCE_DIR}/.venv/bin/python)
