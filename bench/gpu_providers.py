@@ -185,16 +185,15 @@ class Flash3:
         self.package, self.version = package, getattr(package, "__version__", "3")
 
     def prepare(self, row, data):
-        if self.package is None:
-            raise Refused("FlashAttention 3 is not installed")
         if row.blocks or row.bias or row.alibi or row.sinks or row.segments or row.dropout or row.page:
             raise Refused("FlashAttention 3 has no such term")
-        q, k, v = inputs = tuple(t.detach().requires_grad_() for t in (data.q, data.k, data.v))
+        inputs = data.heads_first()
         options = {"causal": row.causal, "softcap": row.softcap}
         if row.window_left >= 0:
             options["window_size"] = (row.window_left, 0 if row.causal else -1)
 
         def run():
+            q, k, v = (t.transpose(1, 2) for t in inputs)
             if not row.lengths:
                 found = self.package.flash_attn_func(q, k, v, **options)
             else:
@@ -202,24 +201,19 @@ class Flash3:
                 found = self.package.flash_attn_varlen_func(q[0], k[0], v[0], begins, begins, max_seqlen_q=longest, max_seqlen_k=longest,
                                                             **options)
             out = found[0] if isinstance(found, tuple) else found  # older ones give lse too
-            return out[None] if row.lengths else out
-
-        def forward():
-            with torch.no_grad():
-                return run()
+            return (out[None] if row.lengths else out).transpose(1, 2)
 
         try:
-            forward()
+            forward, backward = _calls(run, inputs, data.dout.transpose(1, 2))
         except RuntimeError as reason:
             raise Refused(str(reason).splitlines()[0]) from reason
         if "backward" not in row.passes:
             return forward, None
         try:
-            out = run()
-            torch.autograd.grad(out, inputs, data.dout, retain_graph=True)
+            backward()
         except RuntimeError:  # it has no gradients of some problems
             return forward, None
-        return forward, lambda: torch.autograd.grad(out, inputs, data.dout, retain_graph=True)
+        return forward, backward
 
 
 class Flex:

@@ -22,7 +22,7 @@ group_3="--variant auto everything_together_f16 gpu_wide_bias_d200 gpu_wide_drop
     gpu_heads_112_112_bf16"
 group_4="--variant auto,generic gpu_everything_bf16 packed_gaps_between_sequences tf32_odd_sizes dropout_bf16
     permuted_strides_bf16"
-group_5="--variant sm90 gpu_tiles_129_191_bf16 gpu_window_d128_bf16 gpu_blocks_across_tiles_bf16 gpu_segments_causal_f16 gpu_mask_bf16
+group_5="--variant sm90 gpu_tiles_129_191_bf16 gpu_window_d128_bf16 gpu_blocks_across_tiles_bf16 gpu_segments_causal_f16 gpu_large_mask_d128
     gpu_packed_bf16 gpu_lengths_bf16 gpu_large_rows_of_no_key_d64"
 group_6="--variant sm90 gpu_bias_maps_causal_d128_bf16 gpu_bias_maps_lengths_d256_bf16 gpu_alibi_both_sides_d64_bf16 gpu_dropout_bf16
     gpu_softcap_d64_bf16 gpu_heads_of_a_group_d128_bf16"

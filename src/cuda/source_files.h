@@ -8,10 +8,10 @@
     X(backward_dbias_sm80_cuh, "backward_dbias_sm80.cuh")              \
     X(backward_dq_sm80_cu, "backward_dq_sm80.cu")                      \
     X(backward_fetch_sm90_cuh, "backward_fetch_sm90.cuh")              \
-    X(backward_scores_sm90_cuh, "backward_scores_sm90.cuh")            \
     X(backward_prepare_cu, "backward_prepare.cu")                      \
     X(backward_rows_sm80_cuh, "backward_rows_sm80.cuh")                \
     X(backward_scores_sm80_cuh, "backward_scores_sm80.cuh")            \
+    X(backward_scores_sm90_cuh, "backward_scores_sm90.cuh")            \
     X(backward_sm80_cu, "backward_sm80.cu")                            \
     X(backward_sm80_cuh, "backward_sm80.cuh")                          \
     X(backward_sm90_cu, "backward_sm90.cu")                            \
