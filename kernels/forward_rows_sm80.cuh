@@ -169,6 +169,7 @@ DEVICE void store_rows(u32 tile, const float (&o)[MT][ET][4], const dlattn_param
         }
         return;
     }
+#pragma unroll 1
     for (int n = lane; n < 16 * MT * CHUNKS; n += 32) {
         const int r = n / CHUNKS, chunk = n % CHUNKS, row = row0 + r, count = p.E - 8 * chunk;
         if (row >= rows || count <= 0) continue;
@@ -183,6 +184,41 @@ DEVICE void store_rows(u32 tile, const float (&o)[MT][ET][4], const dlattn_param
             for (int i = 0; i < 8; i++)
                 if (i < count) to[i * p.out.stride[3]] = (u16)(word[i / 2] >> (i % 2 * 16));
         }
+    }
+}
+
+// The sums to this split's part of out. first: the lane's first row; column: its first column.
+DEVICE void store_part(const float (&o)[MT][ET][4], const dlattn_params &p, const loop_facts &facts, int first, int column) {
+#pragma unroll
+    for (int r = 0; r < 2 * MT; r++) {
+        const int row = first + 8 * r, i = query_of(p, row), h = head_of(p, facts.h, row);
+        if (row >= facts.rows) continue;
+        float *to = (float *)p.partial_out + (facts.split * p.row_count + row_of(p, facts.s, h, i)) * p.E;
+#pragma unroll
+        for (int e = 0; e < ET; e++)
+            store_floats(to + 8 * e + column, 1, o[r / 2][e][2 * (r % 2)], o[r / 2][e][2 * (r % 2) + 1], p.E - 8 * e - column);
+    }
+}
+
+// The same to an out of floats: a loop that takes the first columns and moves the others up, since written out for each it was a
+// quarter of all that the compiler was given of forward_sm90.
+DEVICE void store_unrounded(float (&o)[MT][ET][4], const dlattn_params &p, const loop_facts &facts, int first, int column) {
+    const i64 stride = p.out.stride[3];
+#pragma unroll 1
+    for (; column < p.E; column += 8) {
+#pragma unroll
+        for (int r = 0; r < 2 * MT; r++) {
+            const int row = first + 8 * r, i = query_of(p, row), h = head_of(p, facts.h, row);
+            if (row < facts.rows)
+                store_floats((float *)p.out.data + at(p.out, facts.s.b, facts.s.q_begin + i, h, column), stride,
+                             o[r / 2][0][2 * (r % 2)], o[r / 2][0][2 * (r % 2) + 1], p.E - column);
+        }
+#pragma unroll
+        for (int a = 0; a < MT; a++)
+#pragma unroll
+            for (int e = 0; e + 1 < ET; e++)
+#pragma unroll
+                for (int c = 0; c < 4; c++) o[a][e][c] = o[a][e + 1][c];
     }
 }
 
@@ -227,18 +263,8 @@ DEVICE void finish(u32 tile, float (&o)[MT][ET][4], const float (&m)[MT][2], con
         store_rows(tile, o, p, facts);
         return;
     }
-#pragma unroll
-    for (int r = 0; r < 2 * MT; r++) {
-        const int row = first + 8 * r, i = query_of(p, row), h = head_of(p, facts.h, row);
-        if (row >= facts.rows) continue;
-        const i64 stride = SPLIT ? 1 : p.out.stride[3];
-        float *to = SPLIT ? (float *)p.partial_out + (facts.split * p.row_count + row_of(p, facts.s, h, i)) * p.E
-                          : (float *)p.out.data + at(p.out, facts.s.b, facts.s.q_begin + i, h);
-#pragma unroll
-        for (int e = 0; e < ET; e++)
-            store_floats(to + (8 * e + 2 * t) * stride, stride, o[r / 2][e][2 * (r % 2)], o[r / 2][e][2 * (r % 2) + 1],
-                         p.E - 8 * e - 2 * t);
-    }
+    if (SPLIT) store_part(o, p, facts, first, 2 * t);
+    else store_unrounded(o, p, facts, first, 2 * t);
 }
 
 #endif

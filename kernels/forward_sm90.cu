@@ -116,6 +116,7 @@ DEVICE void pass_turn(int g) {
 // A sum of 0 times a NaN is none: rows of V past the sequence's end, where memory may hold anything, become 0.
 DEVICE void clear_rows_past(u32 v_tile, int rows, int g) {
     const int PIECES = HEAD_E / 8, thread = thread_anew() % 128;
+#pragma unroll 1
     for (int n = rows * PIECES + thread; n < BN * PIECES; n += 128) {
         const int row = n / PIECES, piece = n % PIECES;
         store_shared(v_tile + piece / 8 * (BN * PANEL_ROW) + row * PANEL_ROW + piece % 8 * 16, make_uint4(0, 0, 0, 0));
