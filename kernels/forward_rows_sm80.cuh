@@ -101,13 +101,18 @@ DEVICE void load_queries(u32 tile, const dlattn_params &p, const sequence &s, in
     }
 }
 
+DEVICE u32 load_word(u32 address) {
+    u32 x;
+    asm volatile("ld.shared.b32 %0, [%1];" : "=r"(x) : "r"(address) : "memory");
+    return x;
+}
+
 // The largest score is found before it is scaled, which is right for a positive scale only: a negative one goes into
 // Q's signs, and for zero Q becomes q * 0 (0, or NaN where q is not finite) and the scale 1.
 DEVICE void absorb_sign(u32 tile, float scale) {
     __syncthreads();
     for (int n = (int)threadIdx.x; n < Q_BYTES / 4; n += THREADS) {
-        u32 x;
-        asm volatile("ld.shared.b32 %0, [%1];" : "=r"(x) : "r"(tile + 4 * n) : "memory");
+        u32 x = load_word(tile + 4 * n);
         if (scale < 0.0f) x ^= 0x80008000u;
         else x = pack(float_of_element((u16)x) * 0.0f, float_of_element((u16)(x >> 16)) * 0.0f);
         store_shared(tile + 4 * n, x);
@@ -173,17 +178,15 @@ DEVICE void store_rows(u32 tile, const float (&o)[MT][ET][4], const dlattn_param
     for (int n = lane; n < 16 * MT * CHUNKS; n += 32) {
         const int r = n / CHUNKS, chunk = n % CHUNKS, row = row0 + r, count = p.E - 8 * chunk;
         if (row >= rows || count <= 0) continue;
-        const uint4 x = load_shared(tile + chunk_offset<HEAD_E>(warp_row + r, chunk));
+        const u32 from = tile + chunk_offset<HEAD_E>(warp_row + r, chunk);
         u16 *to = (u16 *)p.out.data + base + query_of(p, row) * p.out.stride[1] + head_of(p, h, row) * p.out.stride[2] +
                   8 * chunk * p.out.stride[3];
         if (chunks && count >= 8) {
-            *(uint4 *)to = x;
-        } else {
-            const u32 word[4] = {x.x, x.y, x.z, x.w};
-#pragma unroll
-            for (int i = 0; i < 8; i++)
-                if (i < count) to[i * p.out.stride[3]] = (u16)(word[i / 2] >> (i % 2 * 16));
+            *(uint4 *)to = load_shared(from);
+            continue;
         }
+#pragma unroll 1
+        for (int i = 0; i < smaller(count, 8); i++) to[i * p.out.stride[3]] = (u16)(load_word(from + i / 2 * 4) >> (i % 2 * 16));
     }
 }
 
@@ -244,7 +247,7 @@ DEVICE void finish(u32 tile, float (&o)[MT][ET][4], const float (&m)[MT][2], con
     const row_end end = end_of_row(reference, sum, factor, sunk, sink);
     if (t < 2 * MT && there && SPLIT)
         ((float *)p.partial_lse)[facts.split * p.row_count + row_of(p, facts.s, h, i)] = end.lse;
-    if (t < 2 * MT && there && !SPLIT && p.lse.data) store_float(p.lse, at(p.lse, facts.s.b, h, facts.s.q_begin + i), end.lse);
+    if (t < 2 * MT && there && !SPLIT && p.lse.data) ((float *)p.lse.data)[at(p.lse, facts.s.b, h, facts.s.q_begin + i)] = end.lse;
 
 #pragma unroll
     for (int r = 0; r < 2 * MT; r++) {
