@@ -1,13 +1,16 @@
 /* make_cubins.c: a program of the build: compiles the kernels of common calls (common_calls.h) for given architectures into an
  * archive that the library then carries (embedded.h), so that its users need no compiler for them.
  *
- * usage: make_cubins [--file KERNEL.cu] [--jobs N] OUT ARCH ...
- *     --file: only the kernels of that file      --jobs: so many at a time; else as many as there are processors */
+ * usage: make_cubins [--file KERNEL.cu] [--jobs N] [--times 1] OUT ARCH ...
+ *     --file: only the kernels of that file
+ *     --jobs: so many at a time; else as many as there are processors
+ *     --times: a line for each kernel, with the milliseconds that it took (bench/first_call.py) */
 #include <pthread.h>
 #include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "common_calls.h"
@@ -28,6 +31,7 @@ typedef struct kernel {
 static kernel kernels[MOST_KERNELS];
 static int32_t count;
 static atomic_int next_kernel;
+static bool tells_times;
 
 static void give_up(const char *sentence) {
     fprintf(stderr, "make_cubins: %s\n", sentence);
@@ -70,11 +74,20 @@ static void add_arch(const nvrtc_copies *copies, int32_t arch, const char *file)
         if (!file || strcmp(requests[i].file, file) == 0) add_kernel(&choices[0], &requests[i]);
 }
 
+static void compile_one(kernel *k) {
+    struct timespec start, end;
+    char name[400];
+    clock_gettime(CLOCK_MONOTONIC, &start);
+    if (dlattn__compile(&k->image, &k->choice, &k->request, NULL, 0) != DLATTN_OK) give_up(dlattn__error_text());
+    clock_gettime(CLOCK_MONOTONIC, &end);
+    if (!tells_times) return;
+    dlattn__request_text(name, sizeof name, &k->request);
+    printf("%s %s in %.0f ms\n", k->choice.arch, name,
+           (double)(end.tv_sec - start.tv_sec) * 1e3 + (double)(end.tv_nsec - start.tv_nsec) * 1e-6);
+}
+
 static void *compile_some(void *unused) {
-    for (int32_t n; (n = atomic_fetch_add(&next_kernel, 1)) < count;) {
-        kernel *k = &kernels[n];
-        if (dlattn__compile(&k->image, &k->choice, &k->request, NULL, 0) != DLATTN_OK) give_up(dlattn__error_text());
-    }
+    for (int32_t n; (n = atomic_fetch_add(&next_kernel, 1)) < count;) compile_one(&kernels[n]);
     return unused;
 }
 
@@ -146,9 +159,10 @@ int main(int argc, char **argv) {
     for (; i + 1 < argc && strncmp(argv[i], "--", 2) == 0; i += 2) {
         if (strcmp(argv[i], "--file") == 0) file = argv[i + 1];
         else if (strcmp(argv[i], "--jobs") == 0) jobs = atoi(argv[i + 1]);
+        else if (strcmp(argv[i], "--times") == 0) tells_times = atoi(argv[i + 1]) != 0;
         else give_up("no such option");
     }
-    if (argc < i + 2) give_up("usage: make_cubins [--file KERNEL.cu] [--jobs N] OUT ARCH ...");
+    if (argc < i + 2) give_up("usage: make_cubins [--file KERNEL.cu] [--jobs N] [--times 1] OUT ARCH ...");
     const char *path = argv[i++];
     dlattn__nvrtc_find(&copies);
     for (; i < argc; i++) add_arch(&copies, atoi(argv[i]), file);
