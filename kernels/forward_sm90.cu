@@ -249,6 +249,7 @@ DEVICE void consume(const dlattn_params &p, unsigned char *memory, int g) {
             values.next();
         };
 
+#pragma unroll 1
         for (int n = last; n > own_last; n--) skip();
         int n = own_last - 1;
         barrier_wait(base + Q_FULL(g, queries.stage), queries.lap);
@@ -290,6 +291,7 @@ DEVICE void consume(const dlattn_params &p, unsigned char *memory, int g) {
             values.next();
         }
         if (SPANS)
+#pragma unroll 1
             for (int n = own_first, end = uniform(job_at(memory, turn)->first); n > end; n--) skip();
         meet<128>(OWN_BARRIER(g)); // all four warps have done with Q
         finish(q_tile, o, m, l, factor, p, *facts);
