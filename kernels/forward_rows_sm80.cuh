@@ -190,45 +190,10 @@ DEVICE void store_rows(u32 tile, const float (&o)[MT][ET][4], const dlattn_param
     }
 }
 
-// The sums to this split's part of out. first: the lane's first row; column: its first column.
-DEVICE void store_part(const float (&o)[MT][ET][4], const dlattn_params &p, const loop_facts &facts, int first, int column) {
-#pragma unroll
-    for (int r = 0; r < 2 * MT; r++) {
-        const int row = first + 8 * r, i = query_of(p, row), h = head_of(p, facts.h, row);
-        if (row >= facts.rows) continue;
-        float *to = (float *)p.partial_out + (facts.split * p.row_count + row_of(p, facts.s, h, i)) * p.E;
-#pragma unroll
-        for (int e = 0; e < ET; e++)
-            store_floats(to + 8 * e + column, 1, o[r / 2][e][2 * (r % 2)], o[r / 2][e][2 * (r % 2) + 1], p.E - 8 * e - column);
-    }
-}
-
-// The same to an out of floats: a loop that takes the first columns and moves the others up, since written out for each it was a
-// quarter of all that the compiler was given of forward_sm90.
-DEVICE void store_unrounded(float (&o)[MT][ET][4], const dlattn_params &p, const loop_facts &facts, int first, int column) {
-    const i64 stride = p.out.stride[3];
-#pragma unroll 1
-    for (; column < p.E; column += 8) {
-#pragma unroll
-        for (int r = 0; r < 2 * MT; r++) {
-            const int row = first + 8 * r, i = query_of(p, row), h = head_of(p, facts.h, row);
-            if (row < facts.rows)
-                store_floats((float *)p.out.data + at(p.out, facts.s.b, facts.s.q_begin + i, h, column), stride,
-                             o[r / 2][0][2 * (r % 2)], o[r / 2][0][2 * (r % 2) + 1], p.E - column);
-        }
-#pragma unroll
-        for (int a = 0; a < MT; a++)
-#pragma unroll
-            for (int e = 0; e + 1 < ET; e++)
-#pragma unroll
-                for (int c = 0; c < 4; c++) o[a][e][c] = o[a][e + 1][c];
-    }
-}
-
-// From the running sums to out and lse, or to this split's part of them. The four threads of a row share its sum: each
-// ends one of the (up to four) rows they have in common, and tells the others.
-DEVICE void finish(u32 tile, float (&o)[MT][ET][4], const float (&m)[MT][2], const float (&l)[MT][2], float factor,
-                   const dlattn_params &p, const loop_facts &facts) {
+// From the running sums to rows of the result in o, and to lse or this split's part of it. The four threads of a row share its
+// sum: each ends one of the (up to four) rows they have in common, and tells the others.
+DEVICE void end_rows(float (&o)[MT][ET][4], const float (&m)[MT][2], const float (&l)[MT][2], float factor, const dlattn_params &p,
+                     const loop_facts &facts) {
     const int thread = thread_anew(), t = thread % 4, first = facts.row0 + 16 * MT * (thread / 32) + thread % 32 / 4;
     const int mine = t % (2 * MT);
     float sum = 0.0f, reference = 0.0f;
@@ -262,12 +227,56 @@ DEVICE void finish(u32 tile, float (&o)[MT][ET][4], const float (&m)[MT][2], con
             for (int e = 0; e < ET; e++) o[r / 2][e][2 * (r % 2)] = o[r / 2][e][2 * (r % 2) + 1] = 0.0f;
         }
     }
-    if (!SPLIT && p.out.dtype == TYPE) {
-        store_rows(tile, o, p, facts);
+}
+
+// Rows of the result to an out of floats: a loop that takes the first columns and moves the others up, since written out for each it was a
+// quarter of all that the compiler was given of forward_sm90.
+DEVICE void store_unrounded(const float (&o)[MT][ET][4], const dlattn_params &p, const loop_facts &facts, int first, int column) {
+    const i64 stride = p.out.stride[3];
+    float x[MT][ET][4];
+#pragma unroll
+    for (int n = 0; n < MT * ET * 4; n++) x[n / (4 * ET)][n / 4 % ET][n % 4] = o[n / (4 * ET)][n / 4 % ET][n % 4];
+#pragma unroll 1
+    for (; column < p.E; column += 8) {
+#pragma unroll
+        for (int r = 0; r < 2 * MT; r++) {
+            const int row = first + 8 * r, i = query_of(p, row), h = head_of(p, facts.h, row);
+            if (row < facts.rows)
+                store_floats((float *)p.out.data + at(p.out, facts.s.b, facts.s.q_begin + i, h, column), stride,
+                             x[r / 2][0][2 * (r % 2)], x[r / 2][0][2 * (r % 2) + 1], p.E - column);
+        }
+#pragma unroll
+        for (int a = 0; a < MT; a++)
+#pragma unroll
+            for (int e = 0; e + 1 < ET; e++)
+#pragma unroll
+                for (int c = 0; c < 4; c++) x[a][e][c] = x[a][e + 1][c];
+    }
+}
+
+// Rows of the result as float: to out, or to this split's part of it.
+DEVICE void store_floats_of_rows(const float (&o)[MT][ET][4], const dlattn_params &p, const loop_facts &facts) {
+    const int thread = thread_anew(), t = thread % 4, first = facts.row0 + 16 * MT * (thread / 32) + thread % 32 / 4;
+    if (!SPLIT) {
+        store_unrounded(o, p, facts, first, 2 * t);
         return;
     }
-    if (SPLIT) store_part(o, p, facts, first, 2 * t);
-    else store_unrounded(o, p, facts, first, 2 * t);
+#pragma unroll
+    for (int r = 0; r < 2 * MT; r++) {
+        const int row = first + 8 * r, i = query_of(p, row), h = head_of(p, facts.h, row);
+        if (row >= facts.rows) continue;
+        float *to = (float *)p.partial_out + (facts.split * p.row_count + row_of(p, facts.s, h, i)) * p.E;
+#pragma unroll
+        for (int e = 0; e < ET; e++)
+            store_floats(to + 8 * e + 2 * t, 1, o[r / 2][e][2 * (r % 2)], o[r / 2][e][2 * (r % 2) + 1], p.E - 8 * e - 2 * t);
+    }
+}
+
+DEVICE void finish(u32 tile, float (&o)[MT][ET][4], const float (&m)[MT][2], const float (&l)[MT][2], float factor,
+                   const dlattn_params &p, const loop_facts &facts) {
+    end_rows(o, m, l, factor, p, facts);
+    if (!SPLIT && p.out.dtype == TYPE) store_rows(tile, o, p, facts);
+    else store_floats_of_rows(o, p, facts);
 }
 
 #endif
