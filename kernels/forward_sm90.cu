@@ -266,7 +266,8 @@ DEVICE void consume(const dlattn_params &p, unsigned char *memory, int g) {
         };
         const auto drop_early = [&](int n) {
             if constexpr (DROPPED)
-                drop_scores(scores[0], facts->key, p.dropout_threshold, (u32)(facts->s.b * p.H + facts->h), facts->row0 + warp_row(), n * BN);
+                drop_scores(scores[0], facts->key, p.dropout_threshold, (u32)(facts->s.b * p.H + facts->h), facts->row0 + warp_row(),
+                            n * BN);
         };
         // The end of a sequence inside tile n of keys: what V's memory holds behind.
         const auto clear = [&](int n) {
