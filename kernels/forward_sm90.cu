@@ -140,6 +140,14 @@ struct flag {
     static constexpr bool value = VALUE;
 };
 
+#ifndef ONE_STEP
+#define ONE_STEP 0
+#endif
+// Or only when it is met: then one step serves all tiles, and half as much is compiled.
+struct answer {
+    bool value;
+};
+
 // One consumer: rows 64 g to 64 g + 63 of each of the block's tiles.
 DEVICE void consume(const dlattn_params &p, unsigned char *memory, int g) {
     const u32 base = shared_address(memory);
@@ -333,7 +341,9 @@ DEVICE void consume(const dlattn_params &p, unsigned char *memory, int g) {
             const int end = ROUND && start + 1 < own_last ? start + 1 : own_first;
             while (n != end) {
                 const int after = key_tile_after(n, own_first, own_last);
-                if (MASKED || ROUND || (SPANS && (after < whole_first || n > whole_last))) step(n, after, flag<true>());
+                if constexpr (ONE_STEP && SPANS && !MASKED)
+                    step(n, after, answer{after < whole_first || n > whole_last});
+                else if (MASKED || ROUND || (SPANS && (after < whole_first || n > whole_last))) step(n, after, flag<true>());
                 else step(n, after, flag<false>());
                 n = after;
             }
@@ -359,7 +369,7 @@ DEVICE void consume(const dlattn_params &p, unsigned char *memory, int g) {
         const int stage = queries.stage;
         queries.next();
         if (AHEAD) more = find(turn + 1);
-        const bool skips = !AHEAD || (SPANS && rest + skipped > 0);
+        const bool skips = !AHEAD || rest + skipped > 0;
         if (skips) {
             products_wait<0>();
             done();
