@@ -36,18 +36,11 @@
 #define PACKED 0
 #define ALIGNED 1
 #define BATCHES_TOGETHER BIASED // from memory a bias comes once, then from L2
-#ifndef DIRECT
-#define DIRECT 1
-#endif
-#ifndef DROP_AT
-#define DROP_AT (DROPPED ? 1 : 3)
-#endif
-#ifndef AHEAD
 #define AHEAD (Q_STAGES > 1) // the next tile's first product is under way at this one's end
-#endif
+#define DROP_PACKED (DROPPED && HEAD_D != 128) // d64 308 against 281 (H100, 4k), d256 581 against 560, but d128 431 against 459
 
 static_assert(BM == 64 * CONSUMERS && BN % 16 == 0 && HEAD_D % PANEL == 0 && HEAD_E % PANEL == 0, "tile sizes");
-static_assert(HEAD_E <= HEAD_D, "the result leaves through Q's memory");
+static_assert(HEAD_E <= HEAD_D, "larger values than keys: not tried");
 static_assert(!(SEGMENTS || MASKED) || !(ALIBI || BIASED || DROPPED), "features");
 static_assert(!DROPPED || BN % 32 == 0, "whole blocks of dropout");
 static_assert(!BIASED || (BN % PANEL == 0 && BIAS_STAGES > 0), "whole panels of bias");
@@ -140,14 +133,6 @@ struct flag {
     static constexpr bool value = VALUE;
 };
 
-#ifndef ONE_STEP
-#define ONE_STEP 0
-#endif
-// Or only when it is met: then one step serves all tiles, and half as much is compiled.
-struct answer {
-    bool value;
-};
-
 // One consumer: rows 64 g to 64 g + 63 of each of the block's tiles.
 DEVICE void consume(const dlattn_params &p, unsigned char *memory, int g) {
     const u32 base = shared_address(memory);
@@ -215,7 +200,7 @@ DEVICE void consume(const dlattn_params &p, unsigned char *memory, int g) {
         keep(scores[0]);
     }
     for (int turn = 0; more; turn++) {
-        const u32 q_tile = base + queries.stage * Q_BYTES, q_rows = q_tile + g * ROWS_BYTES;
+        const u32 q_rows = base + queries.stage * Q_BYTES + g * ROWS_BYTES;
         const loop_facts *const facts = &job_at(memory, turn)->facts;
         const unsigned char *const own = memory + (turn & 1) * JOB_BYTES; // LIMITS_AT and RANGES_AT count from here
         const bool sees = own_last > own_first;
@@ -272,11 +257,6 @@ DEVICE void consume(const dlattn_params &p, unsigned char *memory, int g) {
             if constexpr (DROPPED)
                 find_kept(kept, facts->key, p.dropout_threshold, (u32)(facts->s.b * p.H + facts->h), facts->row0 + warp_row(), n * BN);
         };
-        const auto drop_early = [&](int n) {
-            if constexpr (DROPPED)
-                drop_scores(scores[0], facts->key, p.dropout_threshold, (u32)(facts->s.b * p.H + facts->h), facts->row0 + warp_row(),
-                            n * BN);
-        };
         // The end of a sequence inside tile n of keys: what V's memory holds behind.
         const auto clear = [&](int n) {
             const int left = facts->s.N - n * BN;
@@ -306,18 +286,16 @@ DEVICE void consume(const dlattn_params &p, unsigned char *memory, int g) {
             release(base + K_EMPTY(keys.stage));
             keys.next();
             const bool raised = weigh(after, partly, hidden);
-            if (DROP_AT == 0) drop_early(after);
-            if (DROP_AT == 1) find_drops(after);
+            if (DROPPED) find_drops(after);
+            if (DROPPED && !DROP_PACKED) drop_scores(scores[0], kept);
             keep(scores[0]);
-            if (DROP_AT == 1) keep_words(kept);
             products_wait<0>();
             keep(o[0]);
             release(base + V_EMPTY(values.stage));
             values.next();
             if (raised) scale_rows(o, ratio);
             pack_weights(weights, scores[0]);
-            if (DROP_AT == 2) find_drops(after);
-            if (DROP_AT == 1 || DROP_AT == 2) drop_weights(weights, kept);
+            if (DROP_PACKED) drop_weights(weights, kept);
         };
 
         if (!AHEAD)
@@ -341,9 +319,7 @@ DEVICE void consume(const dlattn_params &p, unsigned char *memory, int g) {
             const int end = ROUND && start + 1 < own_last ? start + 1 : own_first;
             while (n != end) {
                 const int after = key_tile_after(n, own_first, own_last);
-                if constexpr (ONE_STEP && SPANS && !MASKED)
-                    step(n, after, answer{after < whole_first || n > whole_last});
-                else if (MASKED || ROUND || (SPANS && (after < whole_first || n > whole_last))) step(n, after, flag<true>());
+                if (MASKED || ROUND || (SPANS && (after < whole_first || n > whole_last))) step(n, after, flag<true>());
                 else step(n, after, flag<false>());
                 n = after;
             }
@@ -352,7 +328,8 @@ DEVICE void consume(const dlattn_params &p, unsigned char *memory, int g) {
         } else {
             barrier_wait(base + Q_FULL(g, queries.stage), queries.lap);
         }
-        if (DIRECT) release(base + Q_EMPTY(g, queries.stage));
+        release(base + Q_EMPTY(g, queries.stage));
+        queries.next();
         int rest = SPANS ? own_first - uniform(job_at(memory, turn)->first) : 0; // tiles of keys behind its own
 
         // The last product with V; without keys it is one of whatever lies there too.
@@ -366,8 +343,6 @@ DEVICE void consume(const dlattn_params &p, unsigned char *memory, int g) {
             release(base + V_EMPTY(values.stage));
             values.next();
         };
-        const int stage = queries.stage;
-        queries.next();
         if (AHEAD) more = find(turn + 1);
         const bool skips = !AHEAD || rest + skipped > 0;
         if (skips) {
@@ -382,16 +357,8 @@ DEVICE void consume(const dlattn_params &p, unsigned char *memory, int g) {
         }
         keep(o[0]);
         if (!skips) done();
-        if (DIRECT) {
-            finish_directly(o, m, l, factor, p, *facts);
-            leave_job(base, turn);
-        } else {
-            meet<128>(OWN_BARRIER(g)); // all four warps have done with Q
-            finish(q_tile, o, m, l, factor, p, *facts);
-            fence_for_engines();
-            leave_job(base, turn);
-            release(base + Q_EMPTY(g, stage));
-        }
+        finish_directly(o, m, l, factor, p, *facts);
+        leave_job(base, turn);
         if (AHEAD) {
             products_wait<0>();
             keep(scores[0]);

@@ -99,19 +99,12 @@ DEVICE void drop_weights(u32 (&weights)[NT / 2][4], const u32 (&kept)[NT]) {
 
 // Of scores that are weights already.
 template <int NT>
-DEVICE void drop_scores(float (&s)[NT][4], const dlattn_philox_key &key, int threshold, u32 head, int row, int j0) {
+DEVICE void drop_scores(float (&s)[NT][4], const u32 (&kept)[NT]) {
 #pragma unroll
-    for (int block = 0; block < NT / 4; block++) {
-        u32 words[4] = {(u32)(j0 + 32 * block + lane_id()), (u32)row / 16, head, key.offset_low};
-        dlattn_philox(words, key.k0, key.k1);
+    for (int n = 0; n < NT; n++)
 #pragma unroll
-        for (int n = 0; n < 4; n++) {
-            const u32 kept = kept_bytes(words[n], threshold);
-#pragma unroll
-            for (int c = 0; c < 4; c++)
-                if (!(kept & 0x80u << 8 * c)) s[4 * block + n][c] = 0.0f;
-        }
-    }
+        for (int c = 0; c < 4; c++)
+            if (!(kept[n] & 0x80u << 8 * c)) s[n][c] = 0.0f;
 }
 
 #endif

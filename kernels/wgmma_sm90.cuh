@@ -61,12 +61,6 @@ DEVICE void keep(u32 (&x)[COUNT][4]) {
     for (int n = 0; n < COUNT; n++) asm volatile("" : "+r"(x[n][0]), "+r"(x[n][1]), "+r"(x[n][2]), "+r"(x[n][3]) :: "memory");
 }
 
-template <int COUNT>
-DEVICE void keep_words(u32 (&x)[COUNT]) {
-#pragma unroll
-    for (int n = 0; n < COUNT; n++) asm volatile("" : "+r"(x[n]) :: "memory");
-}
-
 // Products --------------------------------------------------------------------------------------------------------------
 // One instruction takes N / 2 registers of sums, which inline assembly wants named one by one: here by tens and by eights.
 
