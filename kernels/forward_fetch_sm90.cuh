@@ -41,6 +41,7 @@ typedef struct job {
     loop_facts facts;
     int valid;                 // 0: there are no more
     int first, last;           // tiles of keys that some row sees, [first, last)
+    int start;                 // the first of them in order, see key_tile_after
     float slope;               // of ALiBi, in units of the scores
     consumer_span of[CONSUMERS]; // with interval masks or segments
 } job;
@@ -52,6 +53,11 @@ DEVICE void await_job(u32 base, int turn) { barrier_wait(base + JOB_FULL(turn & 
 
 // One warp of a consumer needs it no more.
 DEVICE void leave_job(u32 base, int turn) { barrier_arrive(base + JOB_EMPTY(turn & 1)); }
+
+// Tiles of keys come from the last to the first. With ALiBi and no interval mask they begin where the slopes' distance is least
+// and go round: else each would raise the references of steep slopes' rows, until there. d128 4k: see docs/kernels.md.
+#define ROUND (ALIBI && !INTERVAL)
+DEVICE int key_tile_after(int n, int first, int last) { return ROUND && n == first ? last - 1 : n - 1; }
 
 // The tile after this one. With a counter the first block that is nearly done takes the next one.
 DEVICE u32 next_tile(const dlattn_params &p, u32 number) {
@@ -156,6 +162,7 @@ DEVICE void write_facts(job *j, const dlattn_params &p, const sequence &s, const
     j->valid = 1;
     j->first = 0;
     j->last = (s.N + BN - 1) / BN;
+    if (ROUND) j->start = (int)clamp_to(dlattn_add_sat(j->facts.context.distance, place.row0 + BM - 1) / BN, 0, larger(j->last - 1, 0));
 }
 
 // By segments, after find_keys: see forward_segments_sm90.cuh.
@@ -215,22 +222,25 @@ DEVICE void fetch_tiles(const dlattn_params &p, const dlattn_maps &maps, unsigne
                                        base + Q_FULL(g, queries.stage));
         }
         queries.next();
-        for (int n = last - 1; n >= first - 1 && last > first; n--) { // V one tile later than K, as the consumers want them
-            if (n == first) barrier_arrive(base + JOB_WANTED);
-            if (n >= first) {
+        const int count = last > first ? last - first + 1 : 0;
+        for (int i = 0, n = ROUND ? uniform(j->start) : last - 1, before = n; i < count; i++) { // V one tile later than K
+            if (i == count - 2) barrier_arrive(base + JOB_WANTED);
+            if (i < count - 1) {
                 barrier_wait(base + K_EMPTY(keys.stage), keys.lap ^ 1u);
                 if (leads)
                     fetch_rows<BN, HEAD_D>(base + K_AT + keys.stage * K_BYTES, &maps.k, p.k, k_row + n * BN, kv_head, b,
                                            base + K_FULL(keys.stage));
                 keys.next();
             }
-            if (n < last - 1) {
+            if (i > 0) {
                 barrier_wait(base + V_EMPTY(values.stage), values.lap ^ 1u);
                 if (leads)
-                    fetch_rows<BN, HEAD_E>(base + V_AT + values.stage * V_BYTES, &maps.v, p.v, k_row + (n + 1) * BN, kv_head, b,
+                    fetch_rows<BN, HEAD_E>(base + V_AT + values.stage * V_BYTES, &maps.v, p.v, k_row + before * BN, kv_head, b,
                                            base + V_FULL(values.stage));
                 values.next();
             }
+            before = n;
+            n = key_tile_after(n, first, last);
         }
     }
 }
@@ -252,8 +262,9 @@ DEVICE void fetch_biases(const dlattn_params &p, const dlattn_maps &maps, unsign
             last[g] = INTERVAL ? uniform(j->of[g].last) : most;
             if (row0 + 64 * g >= uniform(j->facts.rows)) last[g] = first[g];
         }
+        int n = ROUND ? uniform(j->start) : most - 1;
         leave_job(base, turn);
-        for (int n = most - 1; n >= least; n--) {
+        for (int left = most - least; left > 0; left--, n = key_tile_after(n, least, most)) {
 #pragma unroll
             for (int g = 0; g < CONSUMERS; g++) {
                 if (n < first[g] || n >= last[g]) continue;

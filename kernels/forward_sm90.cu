@@ -36,9 +36,11 @@
 #define PACKED 0
 #define ALIGNED 1
 #define BATCHES_TOGETHER BIASED // from memory a bias comes once, then from L2
+#define AHEAD (Q_STAGES > 1) // the next tile's first product is under way at this one's end
+#define DROP_PACKED (DROPPED && HEAD_D != 128) // d64 308 against 281 (H100, 4k), d256 581 against 560, but d128 431 against 459
 
 static_assert(BM == 64 * CONSUMERS && BN % 16 == 0 && HEAD_D % PANEL == 0 && HEAD_E % PANEL == 0, "tile sizes");
-static_assert(HEAD_E <= HEAD_D, "the result leaves through Q's memory");
+static_assert(HEAD_E <= HEAD_D, "larger values than keys: not tried");
 static_assert(!(SEGMENTS || MASKED) || !(ALIBI || BIASED || DROPPED), "features");
 static_assert(!DROPPED || BN % 32 == 0, "whole blocks of dropout");
 static_assert(!BIASED || (BN % PANEL == 0 && BIAS_STAGES > 0), "whole panels of bias");
@@ -85,6 +87,7 @@ static_assert((BIASED ? BIAS_EMPTY(CONSUMERS, 0) : BIAS_FULL(0, 0)) <= BARRIERS_
 #include "forward_fetch_sm90.cuh"
 #include "forward_hide_sm90.cuh"
 #include "forward_segments_sm90.cuh"
+#include "forward_store_sm90.cuh"
 
 // From scores to powers of two.
 DEVICE float factor_of(const dlattn_params &p) { return TERMS ? LOG2_E : CAPPED ? 1.0f : p.scale * LOG2_E; }
@@ -138,24 +141,73 @@ DEVICE void consume(const dlattn_params &p, unsigned char *memory, int g) {
     ring<STAGES> keys = {0, 0}, values = {0, 0};
     ring<BIASED ? BIAS_STAGES : 1> biases = {0, 0};
     const float unit = ALIBI && RAW ? p.scale : 1.0f; // of scores, in natural ones
-    const int warp_row = 64 * g + (int)threadIdx.x % 128 / 32 * 16;
+    const auto warp_row = [] { return thread_anew() / 32 * 16; };
     if (g == CONSUMERS - 1) pass_turn(g); // the first turn is the first consumer's
 
-    for (int turn = 0;; turn++) {
+    float o[MT][ET][4], scores[MT][NT][4], m[MT][2], l[MT][2], ratio[MT][2];
+    u32 weights[BN / 16][4];
+    int own_first, own_last, whole_first, whole_last; // of the tile of rows under way
+    int start = 0, skipped;                           // its first tile of keys in order, and how many others see before
+
+    // A tile of keys that only other consumers' rows see.
+    const auto skip = [&] {
+        barrier_wait(base + K_FULL(keys.stage), keys.lap);
+        await_turn(g);
+        pass_turn(g);
+        release(base + K_EMPTY(keys.stage));
+        keys.next();
+        barrier_wait(base + V_FULL(values.stage), values.lap);
+        release(base + V_EMPTY(values.stage));
+        values.next();
+    };
+    // Finds the tile of rows of this turn. Is there one?
+    const auto find = [&](int turn) {
         await_job(base, turn);
         const job *const j = job_at(memory, turn);
-        if (!uniform(j->valid)) break;
-        const loop_facts *const facts = &j->facts;
+        own_first = own_last = whole_first = whole_last = skipped = 0;
+        if (!uniform(j->valid)) return false;
         const int first = uniform(j->first), last = uniform(j->last);
-        const bool has_rows = uniform(facts->row0) + 64 * g < uniform(facts->rows);
-        const int own_first = SPANS && has_rows ? uniform(j->of[g].first) : first;
-        const int own_last = !has_rows ? first : SPANS ? uniform(j->of[g].last) : last;
-        const int whole_first = SPANS ? uniform(j->of[g].whole_first) : 0, whole_last = SPANS ? uniform(j->of[g].whole_last) : 0;
-        const u32 q_tile = base + queries.stage * Q_BYTES, q_rows = q_tile + g * ROWS_BYTES;
-        const unsigned char *const own = memory + (turn & 1) * JOB_BYTES; // LIMITS_AT and RANGES_AT count from here
+        const bool has_rows = uniform(j->facts.row0) + 64 * g < uniform(j->facts.rows);
+        own_first = SPANS && has_rows ? uniform(j->of[g].first) : first;
+        own_last = !has_rows ? first : SPANS ? uniform(j->of[g].last) : last;
+        if (SPANS) whole_first = uniform(j->of[g].whole_first);
+        if (SPANS) whole_last = uniform(j->of[g].whole_last);
+        skipped = last - own_last;
+        if (ROUND) start = uniform(j->start);
+        return true;
+    };
+    // Its first product. It is under way whatever follows, since ptxas wants to know what is: without a tile, or without keys for
+    // this consumer, it is one of whatever lies there, and nobody looks.
+    const auto begin = [&] {
+        const bool own = own_last > own_first;
+        if (own) {
+            barrier_wait(base + Q_FULL(g, queries.stage), queries.lap);
+            barrier_wait(base + K_FULL(keys.stage), keys.lap);
+            await_turn(g);
+        }
+        keep(scores[0]);
+        product_fence();
+        multiply_keys(scores[0], base + queries.stage * Q_BYTES + g * ROWS_BYTES, base + K_AT + keys.stage * K_BYTES);
+        products_commit();
+        if (own) pass_turn(g);
+    };
 
-        float o[MT][ET][4] = {}, scores[MT][NT][4], m[MT][2] = {{-INFINITE, -INFINITE}}, l[MT][2] = {}, ratio[MT][2];
-        u32 weights[BN / 16][4];
+    bool more = find(0);
+    if (AHEAD) {
+        while (skipped-- > 0) skip();
+        begin();
+        products_wait<0>();
+        keep(scores[0]);
+    }
+    for (int turn = 0; more; turn++) {
+        const u32 q_rows = base + queries.stage * Q_BYTES + g * ROWS_BYTES;
+        const loop_facts *const facts = &job_at(memory, turn)->facts;
+        const unsigned char *const own = memory + (turn & 1) * JOB_BYTES; // LIMITS_AT and RANGES_AT count from here
+        const bool sees = own_last > own_first;
+#pragma unroll
+        for (int e = 0; e < ET; e++) o[0][e][0] = o[0][e][1] = o[0][e][2] = o[0][e][3] = 0.0f;
+        m[0][0] = m[0][1] = -INFINITE;
+        l[0][0] = l[0][1] = 0.0f;
 
         // Does tile n of keys hold what the mask tensor or segments hide? And what: asked while its products are under way.
         const auto is_marked = [&](int n, auto partly) {
@@ -185,9 +237,9 @@ DEVICE void consume(const dlattn_params &p, unsigned char *memory, int g) {
             float offset[2] = {0.0f, 0.0f};
             if (BIASED) {
                 barrier_wait(base + BIAS_FULL(g, biases.stage), biases.lap);
-                add_bias(scores[0], base + BIAS_TILE(g, biases.stage) + warp_row % 64 * PANEL_ROW, CAPPED ? 1.0f : p.scale);
+                add_bias(scores[0], base + BIAS_TILE(g, biases.stage) + warp_row() % 64 * PANEL_ROW, CAPPED ? 1.0f : p.scale);
             }
-            if (ALIBI) add_slopes(scores[0], offset, facts->context, j->slope, facts->row0 + warp_row, j0);
+            if (ALIBI) add_slopes(scores[0], offset, facts->context, ((const job *)(own + JOB_AT))->slope, facts->row0 + warp_row(), j0);
             if (hides) {
                 if (INTERVAL) hide_ends(scores, own, j0);
                 else hide_past(scores, j0 + lane_id() % 4 * 2, facts->s.N);
@@ -200,13 +252,21 @@ DEVICE void consume(const dlattn_params &p, unsigned char *memory, int g) {
             }
             return raised;
         };
-        const auto drop = [&](int n) {
-            if (DROPPED)
-                drop_weights(scores[0], facts->key, p.dropout_threshold, (u32)(facts->s.b * p.H + facts->h), facts->row0 + warp_row,
-                             n * BN);
+        u32 kept[NT];
+        const auto find_drops = [&](int n) {
+            if constexpr (DROPPED)
+                find_kept(kept, facts->key, p.dropout_threshold, (u32)(facts->s.b * p.H + facts->h), facts->row0 + warp_row(), n * BN);
         };
-        // The scores of tile n - 1, while the tensor cores multiply tile n's weights with V.
-        const auto step = [&](int n, auto partly) {
+        // The end of a sequence inside tile n of keys: what V's memory holds behind.
+        const auto clear = [&](int n) {
+            const int left = facts->s.N - n * BN;
+            if (left >= BN || !tokens_follow(p, facts->s)) return;
+            barrier_wait(base + V_FULL(values.stage), values.lap);
+            clear_rows_past(base + V_AT + values.stage * V_BYTES, left, g);
+        };
+        // The scores of tile `after`, while the tensor cores multiply tile n's weights with V.
+        const auto step = [&](int n, int after, auto partly) {
+            if (ROUND) clear(n);
             barrier_wait(base + K_FULL(keys.stage), keys.lap);
             await_turn(g);
             keep(scores[0]);
@@ -220,13 +280,14 @@ DEVICE void consume(const dlattn_params &p, unsigned char *memory, int g) {
             multiply_values(o[0], weights, base + V_AT + values.stage * V_BYTES);
             products_commit();
             pass_turn(g);
-            const hidden_scores hidden = mark(n - 1, partly);
+            const hidden_scores hidden = mark(after, partly);
             products_wait<1>();
             keep(scores[0]);
             release(base + K_EMPTY(keys.stage));
             keys.next();
-            const bool raised = weigh(n - 1, partly, hidden);
-            drop(n - 1);
+            const bool raised = weigh(after, partly, hidden);
+            if (DROPPED) find_drops(after);
+            if (DROPPED && !DROP_PACKED) drop_scores(scores[0], kept);
             keep(scores[0]);
             products_wait<0>();
             keep(o[0]);
@@ -234,68 +295,76 @@ DEVICE void consume(const dlattn_params &p, unsigned char *memory, int g) {
             values.next();
             if (raised) scale_rows(o, ratio);
             pack_weights(weights, scores[0]);
+            if (DROP_PACKED) drop_weights(weights, kept);
         };
 
-        // A tile of keys that only other consumers' rows see.
-        const auto skip = [&] {
-            barrier_wait(base + K_FULL(keys.stage), keys.lap);
-            await_turn(g);
-            pass_turn(g);
-            release(base + K_EMPTY(keys.stage));
-            keys.next();
-            barrier_wait(base + V_FULL(values.stage), values.lap);
-            release(base + V_EMPTY(values.stage));
-            values.next();
-        };
-
-        for (int n = last; n > own_last; n--) skip();
-        int n = own_last - 1;
-        barrier_wait(base + Q_FULL(g, queries.stage), queries.lap);
-        if (n >= own_first) {
-            barrier_wait(base + K_FULL(keys.stage), keys.lap);
-            await_turn(g);
-            product_fence();
-            multiply_keys(scores[0], q_rows, base + K_AT + keys.stage * K_BYTES);
-            products_commit();
-            pass_turn(g);
-            const int left = facts->s.N - n * BN;
-            if (left < BN && tokens_follow(p, facts->s)) {
-                barrier_wait(base + V_FULL(values.stage), values.lap);
-                clear_rows_past(base + V_AT + values.stage * V_BYTES, left, g);
-            }
+        if (!AHEAD)
+            while (skipped-- > 0) skip();
+        if (sees) {
+            int n = ROUND ? start : own_last - 1;
+            if (!AHEAD) begin();
+            if (!ROUND) clear(n);
             const hidden_scores hidden = mark(n, flag<true>());
-            products_wait<0>();
-            keep(scores[0]);
+            if (!AHEAD) {
+                products_wait<0>();
+                keep(scores[0]);
+            }
             release(base + K_EMPTY(keys.stage));
             keys.next();
             weigh(n, flag<true>(), hidden);
-            drop(n);
             pack_weights(weights, scores[0]);
+            if (DROPPED) find_drops(n);
+            if (DROPPED) drop_weights(weights, kept);
 
-            for (; n > own_first; n--) {
-                if (MASKED || (SPANS && (n - 1 < whole_first || n > whole_last))) step(n, flag<true>());
-                else step(n, flag<false>());
+            const int end = ROUND && start + 1 < own_last ? start + 1 : own_first;
+            while (n != end) {
+                const int after = key_tile_after(n, own_first, own_last);
+                if (MASKED || ROUND || (SPANS && (after < whole_first || n > whole_last))) step(n, after, flag<true>());
+                else step(n, after, flag<false>());
+                n = after;
             }
-
+            if (ROUND) clear(n);
             barrier_wait(base + V_FULL(values.stage), values.lap);
-            keep(weights);
-            keep(o[0]);
-            product_fence();
-            multiply_values(o[0], weights, base + V_AT + values.stage * V_BYTES);
-            products_commit();
-            products_wait<0>();
-            keep(o[0]);
-            release(base + V_EMPTY(values.stage));
-            values.next();
+        } else {
+            barrier_wait(base + Q_FULL(g, queries.stage), queries.lap);
         }
-        if (SPANS)
-            for (int n = own_first, end = uniform(job_at(memory, turn)->first); n > end; n--) skip();
-        meet<128>(OWN_BARRIER(g)); // all four warps have done with Q
-        finish(q_tile, o, m, l, factor, p, *facts);
-        fence_for_engines();
-        leave_job(base, turn);
         release(base + Q_EMPTY(g, queries.stage));
         queries.next();
+        int rest = SPANS ? own_first - uniform(job_at(memory, turn)->first) : 0; // tiles of keys behind its own
+
+        // The last product with V; without keys it is one of whatever lies there too.
+        keep(weights);
+        keep(o[0]);
+        product_fence();
+        multiply_values(o[0], weights, base + V_AT + values.stage * V_BYTES);
+        products_commit();
+        const auto done = [&] {
+            if (!sees) return;
+            release(base + V_EMPTY(values.stage));
+            values.next();
+        };
+        if (AHEAD) more = find(turn + 1);
+        const bool skips = !AHEAD || rest + skipped > 0;
+        if (skips) {
+            products_wait<0>();
+            done();
+            while (rest-- > 0) skip();
+            while (AHEAD && skipped-- > 0) skip();
+        }
+        if (AHEAD) {
+            begin();
+            products_wait<1>();
+        }
+        keep(o[0]);
+        if (!skips) done();
+        finish_directly(o, m, l, factor, p, *facts);
+        leave_job(base, turn);
+        if (AHEAD) {
+            products_wait<0>();
+            keep(scores[0]);
+        } else {
+            more = find(turn + 1);
+        }
     }
 }
 

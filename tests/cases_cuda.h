@@ -66,6 +66,11 @@ GPU_LARGE(mask_d128, 128, .B = 2, .H = 18, .G = 18, .M = 140, .N = 208, .mask = 
 GPU_LARGE(mask_causal_d64, 64, .M = 140, .N = 272, .mask = "b11n", .flags = DLATTN_CAUSAL)
 GPU_LARGE(alibi_sinks_lengths_d64, 64, .B = 2, .H = 18, .G = 6, .alibi = "h", .sinks = 1, .use_q = 1, .use_k = 1, .q_used = {129, 64},
           .k_used = {65, 130}, .flags = DLATTN_CAUSAL)
+/* Tiles of keys that begin at the diagonal and go round, ends of sequences with others' keys behind. */
+GPU_LARGE(alibi_round_packed_d64, 64, .B = 4, .H = 12, .G = 4, .packed_q = 1, .packed_k = 1, .q_lengths = {129, 1, 200, 70},
+          .k_lengths = {257, 70, 310, 400}, .alibi = "h", .tokens_after = 3, .flags = DLATTN_TOP_LEFT)
+GPU_LARGE(alibi_round_lengths_d128, 128, .B = 2, .H = 18, .G = 6, .M = 200, .N = 400, .alibi = "h", .use_k = 1, .k_used = {300, 390},
+          .flags = DLATTN_TOP_LEFT)
 GPU_LARGE(packed_d64, 64, .B = 4, .H = 10, .G = 5, .packed_q = 1, .packed_k = 1, .q_lengths = {129, 1, 0, 200},
           .k_lengths = {257, 70, 5, 190}, .flags = DLATTN_CAUSAL, .tokens_after = 3)
 GPU_LARGE(split_d32, 32, .H = 67, .G = 67, .M = 65, .N = 1100, .flags = DLATTN_CAUSAL)

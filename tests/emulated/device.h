@@ -61,6 +61,14 @@ static inline unsigned __byte_perm(unsigned x, unsigned y, unsigned which) {
     for (int n = 0; n < 4; n++) r |= (unsigned)(both >> (which >> 4 * n & 7) * 8 & 255) << 8 * n;
     return r;
 }
+// prmt.b32: a number from 8 on repeats the sign of its byte.
+static inline void ptx_prmt_b32(unsigned &to, unsigned x, unsigned which) {
+    to = 0;
+    for (int n = 0; n < 4; n++) {
+        const unsigned number = which >> 4 * n & 15, byte = number & 4 ? 0 : x >> (number & 3) * 8 & 255;
+        to |= (number & 8 ? (byte & 128 ? 255u : 0u) : byte) << 8 * n;
+    }
+}
 
 static inline float half_as_float(unsigned short h) {
     const unsigned sign = (h & 0x8000u) << 16, magnitude = h & 0x7fffu;
