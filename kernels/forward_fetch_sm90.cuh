@@ -43,6 +43,10 @@ typedef struct job {
     int first, last;           // tiles of keys that some row sees, [first, last)
     int start;                 // the first of them in order, see key_tile_after
     float slope;               // of ALiBi, in units of the scores
+    float sink;
+    int left;                  // rows from the first one on, perhaps more than BM
+    int in_chunks;             // is out of TYPE, in aligned pieces of 16 bytes?
+    i64 out, lse;              // places of the first row in them
     consumer_span of[CONSUMERS]; // with interval masks or segments
 } job;
 static_assert(sizeof(job) <= FACTS_BYTES && JOB_BYTES % 16 == 0, "room for the job");
@@ -160,6 +164,11 @@ DEVICE void write_facts(job *j, const dlattn_params &p, const sequence &s, const
     if (ALIBI) j->slope = RAW ? j->facts.context.slope / p.scale : j->facts.context.slope;
     if (DROPPED) j->facts.key = dropout_key(p);
     j->valid = 1;
+    j->left = s.M - place.row0;
+    j->in_chunks = p.out.dtype == TYPE && stores_chunks(p) && p.E % 8 == 0;
+    j->out = at(p.out, s.b, s.q_begin + place.row0, place.h);
+    j->lse = at(p.lse, s.b, place.h, s.q_begin + place.row0);
+    j->sink = p.sinks.data ? load_float(p.sinks, at(p.sinks, place.h)) : 0.0f;
     j->first = 0;
     j->last = (s.N + BN - 1) / BN;
     if (ROUND) j->start = (int)clamp_to(dlattn_add_sat(j->facts.context.distance, place.row0 + BM - 1) / BN, 0, larger(j->last - 1, 0));
@@ -185,7 +194,8 @@ DEVICE void scout(const dlattn_params &p, unsigned char *memory) {
         if (SEGMENTS) find_segments(job_at(memory, turn), p);
         __syncwarp();
         barrier_arrive(base + JOB_FULL(turn & 1));
-        barrier_wait(base + JOB_WANTED, turn & 1); // tiles taken too early would be missing where others are done
+        // By a counter tiles taken too early would be missing where others are done.
+        if (!SCOUT_AT_ONCE || p.next_tile) barrier_wait(base + JOB_WANTED, turn & 1);
         turn++;
     }
     barrier_wait(base + JOB_EMPTY(turn & 1), turn >> 1 & 1 ^ 1);
@@ -198,12 +208,29 @@ DEVICE void scout(const dlattn_params &p, unsigned char *memory) {
 // Has the tensor tokens behind this sequence's keys?
 DEVICE bool tokens_follow(const dlattn_params &p, const sequence &s) { return s.k_begin + s.N < p.tokens_k; }
 
-// One warp: fetches what the consumers will need, in their order, as soon as there is room.
+// A tile of V that is still to be fetched.
+typedef struct values_to_fetch {
+    int row, head, b;
+    bool any;
+} values_to_fetch;
+
+// One warp: fetches what the consumers will need, in their order, as soon as there is room: V one tile later than K, also beyond a
+// tile of rows' end, since room for K is there earlier.
 DEVICE void fetch_tiles(const dlattn_params &p, const dlattn_maps &maps, unsigned char *memory) {
     const u32 base = shared_address(memory);
     const bool leads = lane_id() == 0;
     ring<Q_STAGES> queries = {0, 0};
     ring<STAGES> keys = {0, 0}, values = {0, 0};
+    values_to_fetch waiting = {0, 0, 0, false};
+    const auto fetch_values = [&] {
+        if (!waiting.any) return;
+        waiting.any = false;
+        barrier_wait(base + V_EMPTY(values.stage), values.lap ^ 1u);
+        if (leads)
+            fetch_rows<BN, HEAD_E>(base + V_AT + values.stage * V_BYTES, &maps.v, p.v, waiting.row, waiting.head, waiting.b,
+                                   base + V_FULL(values.stage));
+        values.next();
+    };
     for (int turn = 0;; turn++) {
         await_job(base, turn);
         const job *const j = job_at(memory, turn);
@@ -211,38 +238,40 @@ DEVICE void fetch_tiles(const dlattn_params &p, const dlattn_maps &maps, unsigne
         const int first = uniform(j->first), last = uniform(j->last), b = j->facts.s.b, h = j->facts.h;
         const int q_row = (int)j->facts.s.q_begin + j->facts.row0, k_row = (int)j->facts.s.k_begin;
         const int kv_head = h / p.heads_per_group;
-        if (last <= first) barrier_arrive(base + JOB_WANTED);
-#pragma unroll
-        for (int g = 0; g < CONSUMERS; g++) {
-            barrier_wait(base + Q_EMPTY(g, queries.stage), queries.lap ^ 1u);
-            // A tile that sees no key has its turn too: its zeros leave through this memory, which the next Q must not enter.
-            if (leads && last <= first) barrier_arrive(base + Q_FULL(g, queries.stage));
-            if (leads && last > first)
-                fetch_rows<64, HEAD_D>(base + queries.stage * Q_BYTES + g * ROWS_BYTES, &maps.q, p.q, q_row + 64 * g, h, b,
-                                       base + Q_FULL(g, queries.stage));
+        if (last <= first) {
+            barrier_arrive(base + JOB_WANTED);
+            fetch_values(); // the consumers hand back the next tile's Q only behind them
         }
-        queries.next();
-        const int count = last > first ? last - first + 1 : 0;
-        for (int i = 0, n = ROUND ? uniform(j->start) : last - 1, before = n; i < count; i++) { // V one tile later than K
-            if (i == count - 2) barrier_arrive(base + JOB_WANTED);
-            if (i < count - 1) {
-                barrier_wait(base + K_EMPTY(keys.stage), keys.lap ^ 1u);
-                if (leads)
-                    fetch_rows<BN, HEAD_D>(base + K_AT + keys.stage * K_BYTES, &maps.k, p.k, k_row + n * BN, kv_head, b,
-                                           base + K_FULL(keys.stage));
-                keys.next();
+        // A tile that sees no key has its turn too: its zeros leave through this memory, which the next Q must not enter.
+        const auto fetch_queries = [&] {
+#pragma unroll
+            for (int g = 0; g < CONSUMERS; g++) {
+                barrier_wait(base + Q_EMPTY(g, queries.stage), queries.lap ^ 1u);
+                if (leads && last <= first) barrier_arrive(base + Q_FULL(g, queries.stage));
+                if (leads && last > first)
+                    fetch_rows<64, HEAD_D>(base + queries.stage * Q_BYTES + g * ROWS_BYTES, &maps.q, p.q, q_row + 64 * g, h, b,
+                                           base + Q_FULL(g, queries.stage));
             }
-            if (i > 0) {
-                barrier_wait(base + V_EMPTY(values.stage), values.lap ^ 1u);
-                if (leads)
-                    fetch_rows<BN, HEAD_E>(base + V_AT + values.stage * V_BYTES, &maps.v, p.v, k_row + before * BN, kv_head, b,
-                                           base + V_FULL(values.stage));
-                values.next();
-            }
-            before = n;
+            queries.next();
+        };
+        if (Q_STAGES > 1 || last <= first) fetch_queries();
+        int n = ROUND ? uniform(j->start) : last - 1;
+        for (int left = last - first; left > 0; left--) {
+            if (left == smaller(last - first, WANTED_AT)) barrier_arrive(base + JOB_WANTED);
+            barrier_wait(base + K_EMPTY(keys.stage), keys.lap ^ 1u);
+            if (leads)
+                fetch_rows<BN, HEAD_D>(base + K_AT + keys.stage * K_BYTES, &maps.k, p.k, k_row + n * BN, kv_head, b,
+                                       base + K_FULL(keys.stage));
+            keys.next();
+            if (Q_STAGES == 1 && left == last - first) fetch_queries(); // there is room for keys earlier
+            fetch_values();
+            waiting = {k_row + n * BN, kv_head, b, true};
             n = key_tile_after(n, first, last);
         }
+        // With one place for Q the next one cannot come before the last V; a tile of one would wait for the scout.
+        if (!KEYS_FIRST || Q_STAGES == 1 || last - first < 2) fetch_values();
     }
+    fetch_values();
 }
 
 // Where there is a bias, one warp more: fetches each consumer's rows of it, a ring for each, since they skip tiles on their own.

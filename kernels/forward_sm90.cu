@@ -36,7 +36,26 @@
 #define PACKED 0
 #define ALIGNED 1
 #define BATCHES_TOGETHER BIASED // from memory a bias comes once, then from L2
-#define AHEAD (Q_STAGES > 1) // the next tile's first product is under way at this one's end
+#ifndef LEAN
+#define LEAN 1
+#endif
+#ifndef QUADS
+#define QUADS 0
+#endif
+#ifndef KEYS_FIRST
+#define KEYS_FIRST 1
+#endif
+#ifndef WANTED_AT
+#define WANTED_AT 2
+#endif
+#ifndef SCOUT_AT_ONCE
+#define SCOUT_AT_ONCE 1
+#endif
+#ifndef AHEAD_ALWAYS
+#define AHEAD_ALWAYS 0
+#endif
+#define AHEAD (Q_STAGES > 1 || AHEAD_ALWAYS) // the next tile's first product is under way at this one's end
+#define Q_EARLY (AHEAD && Q_STAGES == 1) // so that the next Q is there when its first product is asked for
 #define DROP_PACKED (DROPPED && HEAD_D != 128) // d64 308 against 281 (H100, 4k), d256 581 against 560, but d128 431 against 459
 
 static_assert(BM == 64 * CONSUMERS && BN % 16 == 0 && HEAD_D % PANEL == 0 && HEAD_E % PANEL == 0, "tile sizes");
@@ -57,7 +76,7 @@ static_assert(!BIASED || (BN % PANEL == 0 && BIAS_STAGES > 0), "whole panels of 
 #define BIAS_TILES (CONSUMERS * BIAS_STAGES)
 #define BIAS_TILE(g, stage) (BIAS_AT + ((g) * BIAS_STAGES + (stage)) * BIAS_BYTES)
 #define JOB_AT (BIAS_AT + BIASED * BIAS_TILES * BIAS_BYTES) // two of them, see job; each with what follows
-#define FACTS_BYTES 224
+#define FACTS_BYTES (CONSUMERS == 3 ? 256 : 224)
 #define LIMITS_AT (JOB_AT + FACTS_BYTES)           // of each row of the first job; the second's lie JOB_BYTES further
 #define RANGES_AT (LIMITS_AT + BM * 8)             // of each warp's rows
 #define JOB_BYTES (FACTS_BYTES + BM * 8 + CONSUMER_WARPS * 16)
@@ -147,6 +166,7 @@ DEVICE void consume(const dlattn_params &p, unsigned char *memory, int g) {
     float o[MT][ET][4], scores[MT][NT][4], m[MT][2], l[MT][2], ratio[MT][2];
     u32 weights[BN / 16][4];
     int own_first, own_last, whole_first, whole_last; // of the tile of rows under way
+    int key_count = 0;                                // of its sequence
     int start = 0, skipped;                           // its first tile of keys in order, and how many others see before
 
     // A tile of keys that only other consumers' rows see.
@@ -173,6 +193,7 @@ DEVICE void consume(const dlattn_params &p, unsigned char *memory, int g) {
         if (SPANS) whole_first = uniform(j->of[g].whole_first);
         if (SPANS) whole_last = uniform(j->of[g].whole_last);
         skipped = last - own_last;
+        key_count = uniform(j->facts.s.N);
         if (ROUND) start = uniform(j->start);
         return true;
     };
@@ -227,7 +248,7 @@ DEVICE void consume(const dlattn_params &p, unsigned char *memory, int g) {
         const auto weigh = [&](int n, auto partly, const hidden_scores &hidden) {
             const int j0 = n * BN;
             const bool marked = is_marked(n, partly);
-            bool hides = partly.value && j0 + BN > facts->s.N;
+            bool hides = partly.value && j0 + BN > key_count;
             if (INTERVAL && partly.value) hides = meet_keys(own, j0) != TILE_WHOLE;
             if (CAPPED && !TERMS && !hides && !marked && is_capped_little(scores, m, p.scale, p.softcap)) {
                 weigh_capped_little(scores, m, l, p.scale, p.softcap);
@@ -242,7 +263,7 @@ DEVICE void consume(const dlattn_params &p, unsigned char *memory, int g) {
             if (ALIBI) add_slopes(scores[0], offset, facts->context, ((const job *)(own + JOB_AT))->slope, facts->row0 + warp_row(), j0);
             if (hides) {
                 if (INTERVAL) hide_ends(scores, own, j0);
-                else hide_past(scores, j0 + lane_id() % 4 * 2, facts->s.N);
+                else hide_past(scores, j0 + lane_id() % 4 * 2, key_count);
             }
             if (marked) hide_marked(scores, hidden);
             const bool raised = weigh_scores<ALIBI>(scores, m, l, ratio, factor, offset, unit);
@@ -259,11 +280,12 @@ DEVICE void consume(const dlattn_params &p, unsigned char *memory, int g) {
         };
         // The end of a sequence inside tile n of keys: what V's memory holds behind.
         const auto clear = [&](int n) {
-            const int left = facts->s.N - n * BN;
+            const int left = key_count - n * BN;
             if (left >= BN || !tokens_follow(p, facts->s)) return;
             barrier_wait(base + V_FULL(values.stage), values.lap);
             clear_rows_past(base + V_AT + values.stage * V_BYTES, left, g);
         };
+        const int final = ROUND && start + 1 < own_last ? start + 1 : own_first; // tile of keys in order
         // The scores of tile `after`, while the tensor cores multiply tile n's weights with V.
         const auto step = [&](int n, int after, auto partly) {
             if (ROUND) clear(n);
@@ -285,6 +307,7 @@ DEVICE void consume(const dlattn_params &p, unsigned char *memory, int g) {
             keep(scores[0]);
             release(base + K_EMPTY(keys.stage));
             keys.next();
+            if (Q_EARLY && after == final) release(base + Q_EMPTY(g, queries.stage));
             const bool raised = weigh(after, partly, hidden);
             if (DROPPED) find_drops(after);
             if (DROPPED && !DROP_PACKED) drop_scores(scores[0], kept);
@@ -311,13 +334,13 @@ DEVICE void consume(const dlattn_params &p, unsigned char *memory, int g) {
             }
             release(base + K_EMPTY(keys.stage));
             keys.next();
+            if (Q_EARLY && n == final) release(base + Q_EMPTY(g, queries.stage));
             weigh(n, flag<true>(), hidden);
             pack_weights(weights, scores[0]);
             if (DROPPED) find_drops(n);
             if (DROPPED) drop_weights(weights, kept);
 
-            const int end = ROUND && start + 1 < own_last ? start + 1 : own_first;
-            while (n != end) {
+            while (n != final) {
                 const int after = key_tile_after(n, own_first, own_last);
                 if (MASKED || ROUND || (SPANS && (after < whole_first || n > whole_last))) step(n, after, flag<true>());
                 else step(n, after, flag<false>());
@@ -328,7 +351,7 @@ DEVICE void consume(const dlattn_params &p, unsigned char *memory, int g) {
         } else {
             barrier_wait(base + Q_FULL(g, queries.stage), queries.lap);
         }
-        release(base + Q_EMPTY(g, queries.stage));
+        if (!Q_EARLY || !sees) release(base + Q_EMPTY(g, queries.stage));
         queries.next();
         int rest = SPANS ? own_first - uniform(job_at(memory, turn)->first) : 0; // tiles of keys behind its own
 
@@ -343,6 +366,8 @@ DEVICE void consume(const dlattn_params &p, unsigned char *memory, int g) {
             release(base + V_EMPTY(values.stage));
             values.next();
         };
+        float by[2];
+        if (LEAN) end_sums(by, m, l, factor, p, job_at(memory, turn));
         if (AHEAD) more = find(turn + 1);
         const bool skips = !AHEAD || rest + skipped > 0;
         if (skips) {
@@ -357,7 +382,8 @@ DEVICE void consume(const dlattn_params &p, unsigned char *memory, int g) {
         }
         keep(o[0]);
         if (!skips) done();
-        finish_directly(o, m, l, factor, p, *facts);
+        if (LEAN) store_sums(o, by, p, job_at(memory, turn));
+        else finish_directly(o, m, l, factor, p, *facts);
         leave_job(base, turn);
         if (AHEAD) {
             products_wait<0>();
