@@ -32,6 +32,10 @@
 #define DROPPED (((FEATURES) & DLATTN_FEATURE_DROPOUT) != 0)
 #define TERMS (ALIBI || BIASED)
 #define RAW (!BIASED && !CAPPED) // scores are weighed as q k^T gives them; else they are natural, or only capped, powers of two
+// Are references raised only when a tile's sums tell? Its K stays until then.
+#ifndef SUMS_TELL
+#define SUMS_TELL (!CAPPED && HEAD_D <= 128)
+#endif
 #define SPLIT 0
 #define PACKED 0
 #define ALIGNED 1
@@ -244,34 +248,68 @@ DEVICE void consume(const dlattn_params &p, unsigned char *memory, int g) {
             return hidden;
         };
         // The scores of tile n of keys to weights. Must o be multiplied by the ratio before their product is added?
-        // partly: may some be hidden?
-        const auto weigh = [&](int n, auto partly, const hidden_scores &hidden) {
+        // partly: may some be hidden? begins: is it the first tile of its rows?
+        const auto weigh = [&](int n, auto partly, const hidden_scores &hidden, auto begins) {
             const int j0 = n * BN;
             const bool marked = is_marked(n, partly);
-            bool hides = partly.value && j0 + BN > key_count;
+            bool hides = partly.value && j0 + BN > key_count, raised = false;
             if (INTERVAL && partly.value) hides = meet_keys(own, j0) != TILE_WHOLE;
             if (CAPPED && !TERMS && !hides && !marked && is_capped_little(scores, m, p.scale, p.softcap)) {
                 weigh_capped_little(scores, m, l, p.scale, p.softcap);
                 return false;
             }
-            if (CAPPED) cap_tile(scores, p.scale, p.softcap, TERMS ? 1.0f : LOG2_E);
-            float offset[2] = {0.0f, 0.0f};
-            if (BIASED) {
-                barrier_wait(base + BIAS_FULL(g, biases.stage), biases.lap);
-                add_bias(scores[0], base + BIAS_TILE(g, biases.stage) + warp_row() % 64 * PANEL_ROW, CAPPED ? 1.0f : p.scale);
+            // Rows whose references have to be raised: of a tile after the first those alone that have none yet or, found
+            // out by their sums, whose weights would be too large.
+            bool asked[2] = {true, true};
+            if (SUMS_TELL && !begins.value) asked[0] = m[0][0] == -INFINITE, asked[1] = m[0][1] == -INFINITE;
+            for (;;) {
+                if (CAPPED) cap_tile(scores, p.scale, p.softcap, TERMS ? 1.0f : LOG2_E);
+                float offset[2] = {0.0f, 0.0f}, sum[2];
+                if (BIASED) {
+                    barrier_wait(base + BIAS_FULL(g, biases.stage), biases.lap);
+                    add_bias(scores[0], base + BIAS_TILE(g, biases.stage) + warp_row() % 64 * PANEL_ROW, CAPPED ? 1.0f : p.scale);
+                }
+                if (ALIBI)
+                    add_slopes(scores[0], offset, facts->context, ((const job *)(own + JOB_AT))->slope, facts->row0 + warp_row(), j0);
+                if (hides) {
+                    if (INTERVAL) hide_ends(scores, own, j0);
+                    else hide_past(scores, j0 + lane_id() % 4 * 2, key_count);
+                }
+                if (marked) hide_marked(scores, hidden);
+                if (!SUMS_TELL || begins.value || __any_sync(0xffffffffu, asked[0] || asked[1]))
+                    raised |= raise_rows<ALIBI>(scores, m, l, ratio, factor, offset, unit, asked, SUMS_TELL ? 0.0f : RAISE_BY);
+                weigh_scores<ALIBI>(scores, m, sum, factor, offset, unit);
+                if (SUMS_TELL && !begins.value) {
+                    const bool large[2] = {sum[0] >= WEIGHTS_UP_TO, sum[1] >= WEIGHTS_UP_TO};
+                    if (meet_and_ask<128>(OWN_BARRIER(g), large[0] || large[1])) {
+                        const u32 quad = 0xfu << (lane_id() & 28);
+                        asked[0] = (__ballot_sync(0xffffffffu, large[0]) & quad) != 0;
+                        asked[1] = (__ballot_sync(0xffffffffu, large[1]) & quad) != 0;
+                        products_wait<0>();
+                        keep(o[0]);
+                        product_fence();
+                        multiply_keys(scores[0], q_rows, base + K_AT + keys.stage * K_BYTES);
+                        products_commit();
+                        products_wait<0>();
+                        keep(scores[0]);
+                        continue;
+                    }
+                }
+                l[0][0] += sum[0];
+                l[0][1] += sum[1];
+                break;
             }
-            if (ALIBI) add_slopes(scores[0], offset, facts->context, ((const job *)(own + JOB_AT))->slope, facts->row0 + warp_row(), j0);
-            if (hides) {
-                if (INTERVAL) hide_ends(scores, own, j0);
-                else hide_past(scores, j0 + lane_id() % 4 * 2, key_count);
-            }
-            if (marked) hide_marked(scores, hidden);
-            const bool raised = weigh_scores<ALIBI>(scores, m, l, ratio, factor, offset, unit);
             if (BIASED) { // Only now, behind a branch on all scores: an arrival overtakes loads that wait for shared memory.
                 release(base + BIAS_EMPTY(g, biases.stage));
                 biases.next();
             }
             return raised;
+        };
+        // The place of K, and of Q if it was the last one, once its scores cannot be asked for again.
+        const auto leave_keys = [&](bool last) {
+            release(base + K_EMPTY(keys.stage));
+            keys.next();
+            if (Q_EARLY && last) release(base + Q_EMPTY(g, queries.stage));
         };
         u32 kept[NT];
         const auto find_drops = [&](int n) {
@@ -305,10 +343,9 @@ DEVICE void consume(const dlattn_params &p, unsigned char *memory, int g) {
             const hidden_scores hidden = mark(after, partly);
             products_wait<1>();
             keep(scores[0]);
-            release(base + K_EMPTY(keys.stage));
-            keys.next();
-            if (Q_EARLY && after == final) release(base + Q_EMPTY(g, queries.stage));
-            const bool raised = weigh(after, partly, hidden);
+            if (!SUMS_TELL) leave_keys(after == final);
+            const bool raised = weigh(after, partly, hidden, flag<false>());
+            if (SUMS_TELL) leave_keys(after == final);
             if (DROPPED) find_drops(after);
             if (DROPPED && !DROP_PACKED) drop_scores(scores[0], kept);
             keep(scores[0]);
@@ -332,10 +369,8 @@ DEVICE void consume(const dlattn_params &p, unsigned char *memory, int g) {
                 products_wait<0>();
                 keep(scores[0]);
             }
-            release(base + K_EMPTY(keys.stage));
-            keys.next();
-            if (Q_EARLY && n == final) release(base + Q_EMPTY(g, queries.stage));
-            weigh(n, flag<true>(), hidden);
+            leave_keys(n == final);
+            weigh(n, flag<true>(), hidden, flag<true>());
             pack_weights(weights, scores[0]);
             if (DROPPED) find_drops(n);
             if (DROPPED) drop_weights(weights, kept);
@@ -368,20 +403,26 @@ DEVICE void consume(const dlattn_params &p, unsigned char *memory, int g) {
         };
         float by[2];
         if (LEAN) end_sums(by, m, l, factor, p, job_at(memory, turn));
-        if (AHEAD) more = find(turn + 1);
-        const bool skips = !AHEAD || rest + skipped > 0;
-        if (skips) {
+        // Tiles that it has to skip come before the wait for the next job, which the loader asks for when these have been fetched.
+        bool ended = !AHEAD || rest > 0;
+        const auto end = [&] {
             products_wait<0>();
             done();
-            while (rest-- > 0) skip();
-            while (AHEAD && skipped-- > 0) skip();
-        }
+        };
+        if (ended) end();
+        while (rest-- > 0) skip();
         if (AHEAD) {
+            more = find(turn + 1);
+            if (skipped > 0 && !ended) {
+                end();
+                ended = true;
+            }
+            while (skipped-- > 0) skip();
             begin();
             products_wait<1>();
         }
         keep(o[0]);
-        if (!skips) done();
+        if (!ended) done();
         if (LEAN) store_sums(o, by, p, job_at(memory, turn));
         else finish_directly(o, m, l, factor, p, *facts);
         leave_job(base, turn);

@@ -92,6 +92,15 @@ DEVICE void meet(int id) {
     asm volatile("bar.sync %0, %1;" :: "r"(id), "n"(THREADS) : "memory");
 }
 
+// And: does any of them say so?
+template <int THREADS>
+DEVICE bool meet_and_ask(int id, bool says) {
+    u32 any;
+    asm volatile("{\n\t.reg .pred p;\n\tsetp.ne.u32 p, %1, 0;\n\tbar.red.or.pred p, %2, %3, p;\n\tselp.u32 %0, 1, 0, p;\n\t}"
+                 : "=r"(any) : "r"((u32)says), "r"(id), "n"(THREADS) : "memory");
+    return any != 0;
+}
+
 template <int THREADS>
 DEVICE void arrive_at(int id) {
     asm volatile("bar.arrive %0, %1;" :: "r"(id), "n"(THREADS) : "memory");

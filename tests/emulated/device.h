@@ -205,6 +205,14 @@ static inline void ptx_red_global_add_v4_f32(unsigned long long at, float x, flo
 }
 static inline void ptx_red_global_add_f32(unsigned long long at, float x) { *(float *)(uintptr_t)at += x; }
 static inline void ptx_bar_sync(int id, int count) { meet(&emulated->named[id], count, "bar.sync"); }
+static inline void ptx_bar_red_or(unsigned &any, unsigned says, int id, int count) {
+    emulated_barrier *const b = &emulated->named[id];
+    const unsigned generation = b->generation;
+    b->said[(generation + 2) % 4] = 0; // whose last readers have all come back
+    b->said[generation % 4] |= says;
+    meet(b, count, "bar.red");
+    any = b->said[generation % 4];
+}
 
 // ---- arithmetic ---------------------------------------------------------------------------------------------------------
 
