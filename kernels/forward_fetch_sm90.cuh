@@ -45,7 +45,7 @@ typedef struct job {
     float slope;               // of ALiBi, in units of the scores
     float sink;
     int left;                  // rows from the first one on, perhaps more than BM
-    int in_chunks;             // is out of TYPE, in aligned pieces of 16 bytes?
+    int in_pieces;             // is out of TYPE, its rows aligned pieces of 16 bytes?
     i64 out, lse;              // places of the first row in them
     consumer_span of[CONSUMERS]; // with interval masks or segments
 } job;
@@ -165,7 +165,7 @@ DEVICE void write_facts(job *j, const dlattn_params &p, const sequence &s, const
     if (DROPPED) j->facts.key = dropout_key(p);
     j->valid = 1;
     j->left = s.M - place.row0;
-    j->in_chunks = p.out.dtype == TYPE && stores_chunks(p) && p.E % 8 == 0;
+    j->in_pieces = p.out.dtype == TYPE && stores_chunks(p) && p.E % 8 == 0;
     j->out = at(p.out, s.b, s.q_begin + place.row0, place.h);
     j->lse = at(p.lse, s.b, place.h, s.q_begin + place.row0);
     j->sink = p.sinks.data ? load_float(p.sinks, at(p.sinks, place.h)) : 0.0f;
@@ -208,29 +208,12 @@ DEVICE void scout(const dlattn_params &p, unsigned char *memory) {
 // Has the tensor tokens behind this sequence's keys?
 DEVICE bool tokens_follow(const dlattn_params &p, const sequence &s) { return s.k_begin + s.N < p.tokens_k; }
 
-// A tile of V that is still to be fetched.
-typedef struct values_to_fetch {
-    int row, head, b;
-    bool any;
-} values_to_fetch;
-
-// One warp: fetches what the consumers will need, in their order, as soon as there is room: V one tile later than K, also beyond a
-// tile of rows' end, since room for K is there earlier.
+// One warp: fetches what the consumers will need, in their order, as soon as there is room: V one tile later than K.
 DEVICE void fetch_tiles(const dlattn_params &p, const dlattn_maps &maps, unsigned char *memory) {
     const u32 base = shared_address(memory);
     const bool leads = lane_id() == 0;
     ring<Q_STAGES> queries = {0, 0};
     ring<STAGES> keys = {0, 0}, values = {0, 0};
-    values_to_fetch waiting = {0, 0, 0, false};
-    const auto fetch_values = [&] {
-        if (!waiting.any) return;
-        waiting.any = false;
-        barrier_wait(base + V_EMPTY(values.stage), values.lap ^ 1u);
-        if (leads)
-            fetch_rows<BN, HEAD_E>(base + V_AT + values.stage * V_BYTES, &maps.v, p.v, waiting.row, waiting.head, waiting.b,
-                                   base + V_FULL(values.stage));
-        values.next();
-    };
     for (int turn = 0;; turn++) {
         await_job(base, turn);
         const job *const j = job_at(memory, turn);
@@ -238,10 +221,7 @@ DEVICE void fetch_tiles(const dlattn_params &p, const dlattn_maps &maps, unsigne
         const int first = uniform(j->first), last = uniform(j->last), b = j->facts.s.b, h = j->facts.h;
         const int q_row = (int)j->facts.s.q_begin + j->facts.row0, k_row = (int)j->facts.s.k_begin;
         const int kv_head = h / p.heads_per_group;
-        if (last <= first) {
-            barrier_arrive(base + JOB_WANTED);
-            fetch_values(); // the consumers hand back the next tile's Q only behind them
-        }
+        if (last <= first) barrier_arrive(base + JOB_WANTED);
         // A tile that sees no key has its turn too: its zeros leave through this memory, which the next Q must not enter.
         const auto fetch_queries = [&] {
 #pragma unroll
@@ -255,7 +235,14 @@ DEVICE void fetch_tiles(const dlattn_params &p, const dlattn_maps &maps, unsigne
             queries.next();
         };
         if (Q_STAGES > 1 || last <= first) fetch_queries();
-        int n = ROUND ? uniform(j->start) : last - 1;
+        const auto fetch_values = [&](int n) {
+            barrier_wait(base + V_EMPTY(values.stage), values.lap ^ 1u);
+            if (leads)
+                fetch_rows<BN, HEAD_E>(base + V_AT + values.stage * V_BYTES, &maps.v, p.v, k_row + n * BN, kv_head, b,
+                                       base + V_FULL(values.stage));
+            values.next();
+        };
+        int n = ROUND ? uniform(j->start) : last - 1, before = n;
         for (int left = last - first; left > 0; left--) {
             if (left == smaller(last - first, WANTED_AT)) barrier_arrive(base + JOB_WANTED);
             barrier_wait(base + K_EMPTY(keys.stage), keys.lap ^ 1u);
@@ -264,14 +251,12 @@ DEVICE void fetch_tiles(const dlattn_params &p, const dlattn_maps &maps, unsigne
                                        base + K_FULL(keys.stage));
             keys.next();
             if (Q_STAGES == 1 && left == last - first) fetch_queries(); // there is room for keys earlier
-            fetch_values();
-            waiting = {k_row + n * BN, kv_head, b, true};
+            if (left < last - first) fetch_values(before);
+            before = n;
             n = key_tile_after(n, first, last);
         }
-        // With one place for Q the next one cannot come before the last V; a tile of one would wait for the scout.
-        if (!KEYS_FIRST || Q_STAGES == 1 || last - first < 2) fetch_values();
+        if (last > first) fetch_values(before);
     }
-    fetch_values();
 }
 
 // Where there is a bias, one warp more: fetches each consumer's rows of it, a ring for each, since they skip tiles on their own.

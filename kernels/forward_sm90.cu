@@ -40,14 +40,8 @@
 #define PACKED 0
 #define ALIGNED 1
 #define BATCHES_TOGETHER BIASED // from memory a bias comes once, then from L2
-#ifndef LEAN
-#define LEAN 1
-#endif
-#ifndef QUADS
-#define QUADS 0
-#endif
-#ifndef KEYS_FIRST
-#define KEYS_FIRST 1
+#ifndef LEAVE_EARLY
+#define LEAVE_EARLY 1
 #endif
 #ifndef WANTED_AT
 #define WANTED_AT 2
@@ -402,7 +396,9 @@ DEVICE void consume(const dlattn_params &p, unsigned char *memory, int g) {
             values.next();
         };
         float by[2];
-        if (LEAN) end_sums(by, m, l, factor, p, job_at(memory, turn));
+        end_sums(by, m, l, factor, p, job_at(memory, turn));
+        const rows_place place = place_of_rows(job_at(memory, turn));
+        if (LEAVE_EARLY && place.in_pieces) leave_job(base, turn);
         // Tiles that it has to skip come before the wait for the next job, which the loader asks for when these have been fetched.
         bool ended = !AHEAD || rest > 0;
         const auto end = [&] {
@@ -423,9 +419,10 @@ DEVICE void consume(const dlattn_params &p, unsigned char *memory, int g) {
         }
         keep(o[0]);
         if (!ended) done();
-        if (LEAN) store_sums(o, by, p, job_at(memory, turn));
-        else finish_directly(o, m, l, factor, p, *facts);
-        leave_job(base, turn);
+        scale_sums(o, by);
+        if (place.in_pieces) store_pieces(o, p, place);
+        else store_rows_of(o, p, *facts);
+        if (!LEAVE_EARLY || !place.in_pieces) leave_job(base, turn);
         if (AHEAD) {
             products_wait<0>();
             keep(scores[0]);

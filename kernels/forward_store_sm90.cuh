@@ -7,54 +7,6 @@
 
 #include "forward_rows_sm80.cuh"
 
-// Word n of thread t of a quad becomes word t of thread n.
-DEVICE void transpose_quad(u32 (&x)[4], int t) {
-    const bool odd = t & 1, upper = t & 2;
-#pragma unroll
-    for (int n = 0; n < 4; n += 2) {
-        const u32 got = __shfl_xor_sync(0xffffffffu, odd ? x[n] : x[n + 1], 1);
-        x[n] = odd ? got : x[n];
-        x[n + 1] = odd ? x[n + 1] : got;
-    }
-#pragma unroll
-    for (int n = 0; n < 2; n++) {
-        const u32 got = __shfl_xor_sync(0xffffffffu, upper ? x[n] : x[n + 2], 2);
-        x[n] = upper ? got : x[n];
-        x[n + 2] = upper ? x[n + 2] : got;
-    }
-}
-
-// out's rows, of the element type: each thread of a quad stores 16 bytes of a row, the quad 64.
-DEVICE void store_rows_directly(const float (&o)[MT][ET][4], const dlattn_params &p, const loop_facts &facts) {
-    const int thread = thread_anew(), lane = thread % 32, t = lane % 4, first = facts.row0 + 16 * (thread / 32) + lane / 4;
-    const bool chunks = stores_chunks(p) && p.E % 8 == 0;
-    u16 *const out = (u16 *)p.out.data + at(p.out, facts.s.b, facts.s.q_begin, facts.h);
-#pragma unroll
-    for (int half = 0; half < 2; half++) {
-        const int row = first + 8 * half;
-        const bool there = row < facts.rows;
-        u16 *const to = out + row * p.out.stride[1];
-        if (chunks) {
-#pragma unroll
-            for (int e = 0; e < ET; e += 4) {
-                u32 x[4];
-#pragma unroll
-                for (int n = 0; n < 4; n++) x[n] = pack(o[0][e + n][2 * half], o[0][e + n][2 * half + 1]);
-                transpose_quad(x, t);
-                if (there && 8 * (e + t) < p.E) *(uint4 *)(to + 8 * (e + t)) = make_uint4(x[0], x[1], x[2], x[3]);
-            }
-            continue;
-        }
-#pragma unroll
-        for (int e = 0; e < ET; e++) {
-            const int column = 8 * e + 2 * t;
-            const u32 both = pack(o[0][e][2 * half], o[0][e][2 * half + 1]);
-            if (there && column < p.E) to[column * p.out.stride[3]] = (u16)both;
-            if (there && column + 1 < p.E) to[(column + 1) * p.out.stride[3]] = (u16)(both >> 16);
-        }
-    }
-}
-
 // 1 / x for sums of weights, which are never below 1: refined as a division would be, without its branches.
 DEVICE float inverse_of_sum(float x) {
     float y;
@@ -85,38 +37,7 @@ DEVICE void end_sums(float (&by)[2], const float (&m)[MT][2], const float (&l)[M
     if (t < 2 && row < j->left && p.lse.data) ((float *)p.lse.data)[j->lse + row * p.lse.stride[2]] = lse;
 }
 
-// Pairs of threads exchange, so that each has 8 bytes of one of two neighbouring blocks of 8 columns: the quad stores 32.
-DEVICE void store_rows_by_pieces(const float (&o)[MT][ET][4], const dlattn_params &p, const job *j) {
-    const int thread = thread_anew(), t = thread % 4, row = thread / 32 * 16 + thread % 32 / 4, left = j->left;
-    const bool odd = t & 1;
-    const int column = QUADS ? 8 * t : 8 * (t & 1) + 4 * (t >> 1);
-    u16 *const to = (u16 *)p.out.data + j->out + row * p.out.stride[1] + column;
-#pragma unroll
-    for (int half = 0; half < 2; half++) {
-        const bool there = row + 8 * half < left;
-        u16 *const line = to + half * 8 * p.out.stride[1];
-        if (QUADS) {
-#pragma unroll
-            for (int e = 0; e < ET; e += 4) {
-                u32 x[4];
-#pragma unroll
-                for (int n = 0; n < 4; n++) x[n] = pack(o[0][e + n][2 * half], o[0][e + n][2 * half + 1]);
-                transpose_quad(x, t);
-                if (there && 8 * e + column < p.E) *(uint4 *)(line + 8 * e) = make_uint4(x[0], x[1], x[2], x[3]);
-            }
-            continue;
-        }
-#pragma unroll
-        for (int e = 0; e < ET; e += 2) {
-            const u32 one = pack(o[0][e][2 * half], o[0][e][2 * half + 1]), two = pack(o[0][e + 1][2 * half], o[0][e + 1][2 * half + 1]);
-            const u32 got = __shfl_xor_sync(0xffffffffu, odd ? one : two, 1);
-            if (there && 8 * e + column < p.E) *(uint2 *)(line + 8 * e) = make_uint2(odd ? got : one, odd ? two : got);
-        }
-    }
-}
-
-// o is multiplied by its rows' ends, and stored.
-DEVICE void store_sums(float (&o)[MT][ET][4], const float (&by)[2], const dlattn_params &p, const job *j) {
+DEVICE void scale_sums(float (&o)[MT][ET][4], const float (&by)[2]) {
 #pragma unroll
     for (int e = 0; e < ET; e++)
 #pragma unroll
@@ -128,16 +49,61 @@ DEVICE void store_sums(float (&o)[MT][ET][4], const float (&by)[2], const dlattn
             for (int c = 0; c < 4; c++)
                 if (by[c / 2] == 0.0f) o[0][e][c] = 0.0f;
     }
-    if (j->in_chunks) store_rows_by_pieces(o, p, j);
-    else if (p.out.dtype == TYPE) store_rows_directly(o, p, j->facts);
-    else store_floats_of_rows(o, p, j->facts);
 }
 
-DEVICE void finish_directly(float (&o)[MT][ET][4], const float (&m)[MT][2], const float (&l)[MT][2], float factor,
-                            const dlattn_params &p, const loop_facts &facts) {
-    end_rows(o, m, l, factor, p, facts);
-    if (p.out.dtype == TYPE) store_rows_directly(o, p, facts);
-    else store_floats_of_rows(o, p, facts);
+// Where a tile's rows go, from its job, so that this one can be left before.
+typedef struct rows_place {
+    i64 out;
+    int left;
+    bool in_pieces;
+} rows_place;
+
+DEVICE rows_place place_of_rows(const job *j) {
+    const rows_place place = {j->out, j->left, (bool)uniform(j->in_pieces)};
+    return place;
+}
+
+// Pairs of threads exchange, so that each has 8 bytes of one of two neighbouring blocks of 8 columns, and a quad stores 32: half the
+// exchanges of 16 bytes a thread (d128 1k causal 446, with 16 bytes 435).
+DEVICE void store_pieces(const float (&o)[MT][ET][4], const dlattn_params &p, const rows_place &place) {
+    const int thread = thread_anew(), t = thread % 4, row = thread / 32 * 16 + thread % 32 / 4;
+    const bool odd = t & 1;
+    const int column = 8 * (t & 1) + 4 * (t >> 1);
+    u16 *const to = (u16 *)p.out.data + place.out + row * p.out.stride[1] + column;
+#pragma unroll
+    for (int half = 0; half < 2; half++) {
+        const bool there = row + 8 * half < place.left;
+        u16 *const line = to + half * 8 * p.out.stride[1];
+#pragma unroll
+        for (int e = 0; e < ET; e += 2) {
+            const u32 one = pack(o[0][e][2 * half], o[0][e][2 * half + 1]), two = pack(o[0][e + 1][2 * half], o[0][e + 1][2 * half + 1]);
+            const u32 got = __shfl_xor_sync(0xffffffffu, odd ? one : two, 1);
+            if (there && 8 * e + column < p.E) *(uint2 *)(line + 8 * e) = make_uint2(odd ? got : one, odd ? two : got);
+        }
+    }
+}
+
+// Rows of any stride and size.
+DEVICE void store_rows_of(const float (&o)[MT][ET][4], const dlattn_params &p, const loop_facts &facts) {
+    if (p.out.dtype != TYPE) {
+        store_floats_of_rows(o, p, facts);
+        return;
+    }
+    const int thread = thread_anew(), lane = thread % 32, first = facts.row0 + 16 * (thread / 32) + lane / 4;
+    u16 *const out = (u16 *)p.out.data + at(p.out, facts.s.b, facts.s.q_begin, facts.h);
+#pragma unroll
+    for (int half = 0; half < 2; half++) {
+        const int row = first + 8 * half;
+        u16 *const to = out + row * p.out.stride[1];
+        if (row >= facts.rows) continue;
+#pragma unroll
+        for (int e = 0; e < ET; e++) {
+            const int column = 8 * e + lane % 4 * 2;
+            const u32 both = pack(o[0][e][2 * half], o[0][e][2 * half + 1]);
+            if (column < p.E) to[column * p.out.stride[3]] = (u16)both;
+            if (column + 1 < p.E) to[(column + 1) * p.out.stride[3]] = (u16)(both >> 16);
+        }
+    }
 }
 
 #endif
