@@ -16,6 +16,9 @@
 #include "tma_sm90.cuh"
 #include "wgmma_sm90.cuh"
 
+#ifndef K_STAGES
+#define K_STAGES STAGES
+#endif
 #define THREADS (WARPS * 32)
 #define CONSUMERS (WARPS / 4 - 1)
 #define CONSUMER_WARPS (4 * CONSUMERS)
@@ -40,6 +43,9 @@
 #define PACKED 0
 #define ALIGNED 1
 #define BATCHES_TOGETHER BIASED // from memory a bias comes once, then from L2
+#ifndef EARLY_QUERIES
+#define EARLY_QUERIES 1
+#endif
 #ifndef LEAVE_EARLY
 #define LEAVE_EARLY 1
 #endif
@@ -68,7 +74,7 @@ static_assert(!BIASED || (BN % PANEL == 0 && BIAS_STAGES > 0), "whole panels of 
 #define K_BYTES (BN * HEAD_D * 2)
 #define V_BYTES (BN * HEAD_E * 2)
 #define K_AT (Q_STAGES * Q_BYTES)
-#define V_AT (K_AT + STAGES * K_BYTES)
+#define V_AT (K_AT + K_STAGES * K_BYTES)
 #define BIAS_AT (V_AT + STAGES * V_BYTES)
 #define BIAS_BYTES (64 * BN * 2)
 #define BIAS_TILES (CONSUMERS * BIAS_STAGES)
@@ -85,8 +91,8 @@ static_assert(!BIASED || (BN % PANEL == 0 && BIAS_STAGES > 0), "whole panels of 
 #define Q_FULL(g, stage) (BARRIERS_AT + 8 * ((g) * Q_STAGES + (stage)))
 #define Q_EMPTY(g, stage) (Q_FULL(CONSUMERS, 0) + 8 * ((g) * Q_STAGES + (stage)))
 #define K_FULL(stage) (Q_EMPTY(CONSUMERS, 0) + 8 * (stage))
-#define K_EMPTY(stage) (K_FULL(STAGES) + 8 * (stage))
-#define V_FULL(stage) (K_EMPTY(STAGES) + 8 * (stage))
+#define K_EMPTY(stage) (K_FULL(K_STAGES) + 8 * (stage))
+#define V_FULL(stage) (K_EMPTY(K_STAGES) + 8 * (stage))
 #define V_EMPTY(stage) (V_FULL(STAGES) + 8 * (stage))
 #define JOB_FULL(place) (V_EMPTY(STAGES) + 8 * (place))
 #define JOB_EMPTY(place) (JOB_FULL(2) + 8 * (place))
@@ -155,7 +161,8 @@ DEVICE void consume(const dlattn_params &p, unsigned char *memory, int g) {
     const u32 base = shared_address(memory);
     const float factor = factor_of(p);
     ring<Q_STAGES> queries = {0, 0};
-    ring<STAGES> keys = {0, 0}, values = {0, 0};
+    ring<K_STAGES> keys = {0, 0};
+    ring<STAGES> values = {0, 0};
     ring<BIASED ? BIAS_STAGES : 1> biases = {0, 0};
     const float unit = ALIBI && RAW ? p.scale : 1.0f; // of scores, in natural ones
     const auto warp_row = [] { return thread_anew() / 32 * 16; };
@@ -444,9 +451,11 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1)
                 barrier_init(base + Q_EMPTY(g, stage), 4);
             }
         }
-        for (int stage = 0; stage < STAGES; stage++) {
+        for (int stage = 0; stage < K_STAGES; stage++) {
             barrier_init(base + K_FULL(stage), 1);
             barrier_init(base + K_EMPTY(stage), CONSUMER_WARPS);
+        }
+        for (int stage = 0; stage < STAGES; stage++) {
             barrier_init(base + V_FULL(stage), 1);
             barrier_init(base + V_EMPTY(stage), CONSUMER_WARPS);
         }

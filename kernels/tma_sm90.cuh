@@ -36,6 +36,15 @@ DEVICE void barrier_wait(u32 barrier, u32 parity) {
                  "@!done bra again;\n\t}" :: "r"(barrier), "r"(parity) : "memory");
 }
 
+// Has it ended already?
+DEVICE bool barrier_passed(u32 barrier, u32 parity) {
+    u32 passed;
+    asm volatile("{\n\t.reg .pred done;\n\t"
+                 "mbarrier.test_wait.parity.shared::cta.b64 done, [%1], %2;\n\t"
+                 "selp.u32 %0, 1, 0, done;\n\t}" : "=r"(passed) : "r"(barrier), "r"(parity) : "memory");
+    return passed != 0;
+}
+
 // Where a ring of COUNT stages is. The side that fills waits for `empty` with the parity of the lap before.
 template <int COUNT>
 struct ring {
