@@ -37,7 +37,7 @@
 #define RAW (!BIASED && !CAPPED) // scores are weighed as q k^T gives them; else they are natural, or only capped, powers of two
 // Are references raised only when a tile's sums tell? Its K stays until then.
 #ifndef SUMS_TELL
-#define SUMS_TELL (!CAPPED && HEAD_D <= 128)
+#define SUMS_TELL (HEAD_D <= 128 && !CAPPED && !SEGMENTS && !MASKED && !BIASED && (!INTERVAL || ALIBI || DROPPED))
 #endif
 #define SPLIT 0
 #define PACKED 0
@@ -327,7 +327,7 @@ DEVICE void consume(const dlattn_params &p, unsigned char *memory, int g) {
         const int final = ROUND && start + 1 < own_last ? start + 1 : own_first; // tile of keys in order
         // The scores of tile `after`, while the tensor cores multiply tile n's weights with V.
         const auto step = [&](int n, int after, auto partly) {
-            if (ROUND) clear(n);
+            if (ROUND && partly.value) clear(n);
             barrier_wait(base + K_FULL(keys.stage), keys.lap);
             await_turn(g);
             keep(scores[0]);
@@ -378,7 +378,8 @@ DEVICE void consume(const dlattn_params &p, unsigned char *memory, int g) {
 
             while (n != final) {
                 const int after = key_tile_after(n, own_first, own_last);
-                if (MASKED || ROUND || (SPANS && (after < whole_first || n > whole_last))) step(n, after, flag<true>());
+                const bool ends = ROUND && (n == own_last - 1 || after == own_last - 1); // the tile where the sequence does
+                if (MASKED || ends || (SPANS && (after < whole_first || n > whole_last))) step(n, after, flag<true>());
                 else step(n, after, flag<false>());
                 n = after;
             }
