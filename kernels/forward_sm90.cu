@@ -195,8 +195,8 @@ DEVICE void consume(const dlattn_params &p, unsigned char *memory, int g) {
         const bool has_rows = uniform(j->facts.row0) + 64 * g < uniform(j->facts.rows);
         own_first = SPANS && has_rows ? uniform(j->of[g].first) : first;
         own_last = !has_rows ? first : SPANS ? uniform(j->of[g].last) : last;
-        if (SPANS) whole_first = uniform(j->of[g].whole_first);
-        if (SPANS) whole_last = uniform(j->of[g].whole_last);
+        if (SPANS && !CAPPED) whole_first = uniform(j->of[g].whole_first);
+        if (SPANS && !CAPPED) whole_last = uniform(j->of[g].whole_last);
         skipped = last - own_last;
         key_count = uniform(j->facts.s.N);
         if (ROUND) start = uniform(j->start);
@@ -253,7 +253,7 @@ DEVICE void consume(const dlattn_params &p, unsigned char *memory, int g) {
         const auto weigh = [&](int n, auto partly, const hidden_scores &hidden, auto begins) {
             const int j0 = n * BN;
             const bool marked = is_marked(n, partly);
-            bool hides = partly.value && j0 + BN > key_count, raised = false;
+            bool hides = !INTERVAL && partly.value && j0 + BN > key_count, raised = false;
             if (INTERVAL && partly.value) hides = meet_keys(own, j0) != TILE_WHOLE;
             if (CAPPED && !TERMS && !hides && !marked && is_capped_little(scores, m, p.scale, p.softcap)) {
                 weigh_capped_little(scores, m, l, p.scale, p.softcap);
@@ -319,12 +319,17 @@ DEVICE void consume(const dlattn_params &p, unsigned char *memory, int g) {
         };
         // The end of a sequence inside tile n of keys: what V's memory holds behind.
         const auto clear = [&](int n) {
-            const int left = key_count - n * BN;
+            const int left = (CAPPED ? facts->s.N : key_count) - n * BN;
             if (left >= BN || !tokens_follow(p, facts->s)) return;
             barrier_wait(base + V_FULL(values.stage), values.lap);
             clear_rows_past(base + V_AT + values.stage * V_BYTES, left, g);
         };
         const int final = ROUND && start + 1 < own_last ? start + 1 : own_first; // tile of keys in order
+        // May the step from tile n of keys hide some of `after`? With a softcap registers are too scarce to know it from before.
+        const auto meets_ends = [&](int n, int after) {
+            const consumer_span &span = ((const job *)(own + JOB_AT))->of[g];
+            return after < (CAPPED ? uniform(span.whole_first) : whole_first) || n > (CAPPED ? uniform(span.whole_last) : whole_last);
+        };
         // The scores of tile `after`, while the tensor cores multiply tile n's weights with V.
         const auto step = [&](int n, int after, auto partly) {
             if (ROUND && partly.value) clear(n);
@@ -379,7 +384,7 @@ DEVICE void consume(const dlattn_params &p, unsigned char *memory, int g) {
             while (n != final) {
                 const int after = key_tile_after(n, own_first, own_last);
                 const bool ends = ROUND && (n == own_last - 1 || after == own_last - 1); // the tile where the sequence does
-                if (MASKED || ends || (SPANS && (after < whole_first || n > whole_last))) step(n, after, flag<true>());
+                if (MASKED || ends || (SPANS && meets_ends(n, after))) step(n, after, flag<true>());
                 else step(n, after, flag<false>());
                 n = after;
             }
