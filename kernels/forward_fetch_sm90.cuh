@@ -215,6 +215,11 @@ DEVICE void fetch_tiles(const dlattn_params &p, const dlattn_maps &maps, unsigne
     ring<Q_STAGES> queries = {0, 0};
     ring<K_STAGES> keys = {0, 0};
     ring<STAGES> values = {0, 0};
+    if (FETCH_MAPS && leads) {
+        fetch_map(&maps.q);
+        fetch_map(&maps.k);
+        fetch_map(&maps.v);
+    }
     const auto fetch_queries = [&](const job *j) {
         const loop_facts &facts = j->facts;
         const bool sees = uniform(j->last) > uniform(j->first);

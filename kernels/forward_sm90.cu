@@ -46,6 +46,9 @@
 #ifndef EARLY_QUERIES
 #define EARLY_QUERIES 1
 #endif
+#ifndef FETCH_MAPS
+#define FETCH_MAPS 1
+#endif
 #ifndef LEAVE_EARLY
 #define LEAVE_EARLY 1
 #endif

@@ -62,6 +62,9 @@ struct ring {
 // uniform registers, where wgmma wants its descriptors.
 DEVICE int uniform(int x) { return __shfl_sync(0xffffffffu, x, 0); }
 
+// The map itself, before the first box.
+DEVICE void fetch_map(const tensor_map *map) { asm volatile("prefetch.tensormap [%0];" :: "l"((u64)map) : "memory"); }
+
 // A box of the tensor to shared memory; its bytes count for the barrier.
 DEVICE void fetch_box(u32 to, const tensor_map *map, int column, int row, int head, int batch, u32 barrier) {
     asm volatile("cp.async.bulk.tensor.4d.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1, {%2, %3, %4, %5}], [%6];"
