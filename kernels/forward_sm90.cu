@@ -37,7 +37,7 @@
 #define RAW (!BIASED && !CAPPED) // scores are weighed as q k^T gives them; else they are natural, or only capped, powers of two
 // Are references raised only when a tile's sums tell? Its K stays until then.
 #ifndef SUMS_TELL
-#define SUMS_TELL (HEAD_D <= 128 && !CAPPED && !SEGMENTS && !MASKED && !BIASED && (!INTERVAL || ALIBI || DROPPED))
+#define SUMS_TELL (HEAD_D <= 128 && !CAPPED && !SEGMENTS && !MASKED && !BIASED && (!INTERVAL || DROPPED || (ALIBI && HEAD_D == 64)))
 #endif
 #define SPLIT 0
 #define PACKED 0
@@ -61,7 +61,9 @@
 #ifndef AHEAD_ALWAYS
 #define AHEAD_ALWAYS 0
 #endif
-#define AHEAD (Q_STAGES > 1 || AHEAD_ALWAYS) // the next tile's first product is under way at this one's end
+// The next tile's first product is under way at this one's end: with three consumers and an interval mask their ends differ anyway (d64 window 1024
+// 383 against 393 without).
+#define AHEAD ((Q_STAGES > 1 && !(HEAD_D == 64 && INTERVAL)) || AHEAD_ALWAYS)
 #define Q_EARLY (AHEAD && Q_STAGES == 1) // so that the next Q is there when its first product is asked for
 #define DROP_PACKED (DROPPED && HEAD_D != 128) // d64 308 against 281 (H100, 4k), d256 581 against 560, but d128 431 against 459
 
