@@ -1,6 +1,6 @@
-// backward_fetch_sm90.cuh: the tiles of rows of a block of backward_sm90, and the warps that bring what they need.
+// backward_fetch_sm90.cuh: the tiles of rows of a block of Hopper's backwards, and the warps that bring what they need.
 //
-// Part of backward_sm90.cu: uses its options and its map of shared memory.
+// Part of backward_sm90.cu and backward_wide_sm90.cu: uses their options and their maps of shared memory.
 #ifndef DLATTN_BACKWARD_FETCH_SM90_CUH
 #define DLATTN_BACKWARD_FETCH_SM90_CUH
 
@@ -165,7 +165,7 @@ DEVICE void leave_bits(const dlattn_params &p, const backward_context &c, row_ti
 }
 
 DEVICE void describe_tile(const dlattn_params &p, const backward_context &c, row_tile tile, bool last, int stage) {
-    const u32 seen = __ballot_sync(0xffffffffu, sees_all<BM, 16>(p, c, tile, 0, lane_id() % CONSUMER_WARPS * 16));
+    const u32 seen = __ballot_sync(0xffffffffu, sees_all<BM, 16>(p, c, tile, 0, lane_id() % (BN / 16) * 16));
     if (lane_id() == 0) leave_note(p, c, tile, seen, last, note_of(stage));
     if (ALIBI) leave_slope(p, c, tile, stage);
     if (SEGMENTS && ~seen) leave_bits(p, c, tile, stage);

@@ -1,7 +1,7 @@
 // backward_scores_sm90.cuh: a consumer's tile of scores of backward_sm90, keys down and rows across: from q.k to the weights and
 // to ds.
 //
-// Part of backward_sm90.cu: uses its options and its map of shared memory.
+// Part of backward_sm90.cu and backward_wide_sm90.cu: uses their options and their map of shared memory.
 #ifndef DLATTN_BACKWARD_SCORES_SM90_CUH
 #define DLATTN_BACKWARD_SCORES_SM90_CUH
 
@@ -56,7 +56,7 @@ DEVICE float after(float x, u32 y, u32 zero) { return __uint_as_float(__float_as
 
 // The words that leave_kept left for this lane, of 16 rows each.
 DEVICE const u32 *kept_words(int stage) {
-    const int thread = thread_anew();
+    const int thread = WARPS == BN / 16 + 4 ? thread_anew() : thread_anew() % (2 * BN); // of those that share keys
     return (const u32 *)(shared_bytes + KEPT_AT) + stage * (BM * BN / 16) + thread / 64 * 32 + thread % 32;
 }
 

@@ -46,6 +46,14 @@ static int32_t backward_sm90_smem(const variant *v, int64_t head_d, int64_t head
     return (int32_t)(2 * (v->keys + rows) * (head_d + head_e) + 4 * v->rows * v->keys + 12 * rows + 256 + segments + dropout);
 }
 
+/* K and V, the ring of Q and dout, dS with it, P, statistics of the rows, barriers. */
+static int32_t backward_wide_smem(const variant *v, int64_t head_d, int64_t head_e, const specialisation *how) {
+    const int64_t rows = choice(v, "STAGES", 2) * v->rows;
+    const int64_t segments = how->features & DLATTN_FEATURE_SEGMENTS ? rows * (v->keys / 8 - 4) + 8 * v->keys + 16 : 0;
+    const int64_t dropout = how->features & DLATTN_FEATURE_DROPOUT ? rows * v->keys / 4 : 0;
+    return (int32_t)(2 * (v->keys + rows) * (head_d + head_e) + 2 * rows * v->keys + 4 * v->rows * v->keys + 12 * rows + 280 + segments + dropout);
+}
+
 /* K and V, the ring of Q and dout, dS, P where warps share rows, statistics of the rows, segments, the bias, addresses. */
 static int32_t backward_sm80_smem(const variant *v, int64_t head_d, int64_t head_e, const specialisation *how) {
     const int64_t stages = choice(v, "STAGES", 2), square = 2 * v->rows * v->keys;
@@ -118,6 +126,11 @@ static int32_t dbias_sm80_smem(const variant *v, int64_t head_d, int64_t head_e,
     {"sm90", "backward_sm90.cu", "backward_sm90", DLATTN_KERNEL_BACKWARD, 90, 90, HALVES, head, false,     \
      ~HOPPER_BACKWARD_SERVED, rows, 128, 12, 1, {{"STAGES", 2}}, backward_sm90_smem, true, bench, 72, 0, false, true, 0}
 
+/* The same for larger heads. */
+#define HOPPER_BACKWARD_WIDE(head, bench)                                                                             \
+    {"sm90", "backward_wide_sm90.cu", "backward_wide_sm90", DLATTN_KERNEL_BACKWARD, 90, 90, HALVES, head, false,   \
+     ~HOPPER_BACKWARD_SERVED, 64, 64, 16, 1, {{"STAGES", 2}}, backward_wide_smem, true, bench, 72, 0, false, true, 0}
+
 #define BACKWARD_FOR(needed, avoided, first, last, types, head, small, rows, keys, warps, bench, stack, ...)         \
     {"sm80", "backward_sm80.cu", "backward_sm80", DLATTN_KERNEL_BACKWARD, first, last, types, head, small, avoided,  \
      rows, keys, warps, 1, {__VA_ARGS__}, backward_sm80_smem, true, bench, stack, needed, false, false, 0}
@@ -184,6 +197,7 @@ static const variant table[] = {
                  {"ROW_WARPS", 2}, {"CURSORS", 1}),
     /* 8 bytes of stack: on sm_90 with an interval mask alone, which the row above serves there. */
     BACKWARD(128, false, 64, 128, 8, H100, 8, {"ROW_WARPS", 2}, {"LATE", 1}),
+    HOPPER_BACKWARD_WIDE(256, H100),
     BACKWARD(256, false, 64, 64, 8, H100, 0, {"ROW_WARPS", 4}),
     BACKWARD(256, false, 64, 64, 8, NONE, 0, {"ROW_WARPS", 4}, {"STAGES", 1}), /* for less shared memory */
     BACKWARD_ON(75, 79, F16, 64, false, 32, 64, 4, NONE, 0, {"ROW_WARPS", 2}),

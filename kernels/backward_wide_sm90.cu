@@ -1,0 +1,345 @@
+// backward_wide_sm90.cu: dk, dv and (by reductions) dq on Hopper's tensor cores (wgmma) for heads above 128, fp16 and bf16: a block
+// owns 64 keys of one (sequence, kv head) and passes over the query heads of its group and the tiles of 64 rows that can see its keys.
+//
+//     s = q k^T,  p = exp2(score2 - lse2),  dv += p^T dout,  dp = dout v^T,  ds = p (dp - delta),  dk += ds^T q,  dq += ds k
+//
+// Sums of 64 keys fill the registers of a warpgroup, so three consumers share the products: one has s, p and dv, one dp, ds and
+// dk, one dq. p goes from the first to the second, ds from the second to the third, both through shared memory. A fourth warpgroup fetches tiles by TMA. Scores are computed transposed, keys down, rows across,
+// so that the registers of p and ds are left operands of dv and dk. Who adds to dq's sums has no other products that could wait.
+//
+// Entry backward_wide_sm90. Options: TYPE; HEAD_D, HEAD_E: D and E padded to multiples of 64; BM, BN: 64; WARPS: 16; STAGES: tiles of q
+// and dout under way; FEATURES: no BIAS, no MASK; DQ: 0: not wanted.
+// Rows of q, k, v and dout have unit inner strides and are 16-byte aligned.
+#include "backward_sm80.cuh"
+#include "tma_sm90.cuh"
+
+#define THREADS (32 * WARPS)
+#define DESCRIBERS (DROPOUT ? 3 : 1) // warps that tell consumers of tiles
+
+// Warpgroups.
+#define OF_VALUES 0
+#define OF_KEYS 1
+#define OF_ROWS 2
+#define PRODUCER 3
+
+static_assert(WARPS == 4 * (PRODUCER + 1) && BM == 64 && BN == 64, "roles");
+static_assert(STAGES == 2, "a tile's ds lies as its q does, in one of two places by turns; p has one place");
+static_assert(HEAD_D % PANEL == 0 && HEAD_E % PANEL == 0 && DLATTN_ROW_ALIGNMENT % BM == 0, "tiles");
+
+// Shared memory, in bytes. Tiles consist of panels.
+#define Q_BYTES (BM * HEAD_D * 2)
+#define DOUT_BYTES (BM * HEAD_E * 2)
+#define DS_BYTES (BM * BN * 2)
+#define P_BYTES (BM * BN * 4)
+#define K_AT 0
+#define V_AT (K_AT + BN * HEAD_D * 2)
+#define Q_AT (V_AT + BN * HEAD_E * 2)
+#define DOUT_AT (Q_AT + STAGES * Q_BYTES)
+#define DS_AT (DOUT_AT + STAGES * DOUT_BYTES)
+#define P_AT (DS_AT + STAGES * DS_BYTES)
+#define LSE_AT (P_AT + P_BYTES)
+#define DELTA_AT (LSE_AT + STAGES * BM * 4)
+#define LIMITS_AT (DELTA_AT + STAGES * BM * 4)
+#define KEPT_AT (LIMITS_AT + STAGES * BM * (SEGMENTS ? BN / 8 : 4)) // with segments, a bit for each key
+#define VIEW_AT (KEPT_AT + DROPOUT * STAGES * (BM * BN / 4))
+#define POSITIONS_AT (VIEW_AT + 32)  // q_position, k_position
+#define KEYS_AT (POSITIONS_AT + 16)  // k_begin, N, the block
+#define NOTES_AT (KEYS_AT + 24)      // of each stage
+#define NOTE_BYTES 40
+#define WALK_AT (NOTES_AT + STAGES * NOTE_BYTES)
+#define K_SEGMENTS_AT (WALK_AT + 16 * SEGMENTS)
+#define BARRIERS_AT (K_SEGMENTS_AT + 8 * BN * SEGMENTS)
+
+#define K_FULL BARRIERS_AT
+#define V_FULL (K_FULL + 8)
+#define Q_FULL(stage) (V_FULL + 8 + 8 * (stage))
+#define Q_EMPTY(stage) (Q_FULL(STAGES) + 8 * (stage))
+#define DOUT_FULL(stage) (Q_EMPTY(STAGES) + 8 * (stage))
+#define DOUT_EMPTY(stage) (DOUT_FULL(STAGES) + 8 * (stage))
+#define P_FULL DOUT_EMPTY(STAGES) // a phase each tile: its parity is the tile's stage
+#define P_EMPTY (P_FULL + 8)
+#define DS_FULL(stage) (P_EMPTY + 8 + 8 * (stage))
+#define DS_EMPTY(stage) (DS_FULL(STAGES) + 8 * (stage))
+
+// Named barriers: of one warpgroup, and of the owners of values and keys.
+#define OWN_BARRIER(role) (1 + (role))
+#define CLEARED_BARRIER 4
+
+#define PRODUCER_REGISTERS 24
+#define ROWS_REGISTERS 72
+#define SUM_REGISTERS 208
+
+extern __shared__ __align__(1024) unsigned char shared_bytes[];
+
+#include "backward_block_sm90.cuh"
+#include "backward_fetch_sm90.cuh"
+#include "backward_scores_sm90.cuh"
+#include "backward_write_sm80.cuh"
+
+DEVICE int own_thread() { return thread_anew() % 128; }
+
+// p between warpgroups --------------------------------------------------------------------------------------------------
+// What dp - delta is multiplied by: with softcap p times the derivative of the score, without dropout. Thread n of one warpgroup has
+// the scores of thread n of the other: 16 bytes of a thread after those of another.
+
+DEVICE u32 p_of_thread(u32 base) { return base + P_AT + own_thread() * 16; }
+
+DEVICE void store_p(u32 to, const float (&s)[NT][4]) {
+#pragma unroll
+    for (int n = 0; n < NT; n++)
+        store_shared(to + n * (128 * 16), make_uint4(__float_as_uint(s[n][0]), __float_as_uint(s[n][1]), __float_as_uint(s[n][2]),
+                                                     __float_as_uint(s[n][3])));
+}
+
+DEVICE void load_p(float (&s)[NT][4], u32 from) {
+#pragma unroll
+    for (int n = 0; n < NT; n++) {
+        const uint4 x = load_shared(from + n * (128 * 16));
+        s[n][0] = __uint_as_float(x.x), s[n][1] = __uint_as_float(x.y), s[n][2] = __uint_as_float(x.z), s[n][3] = __uint_as_float(x.w);
+    }
+}
+
+// Products --------------------------------------------------------------------------------------------------------------
+
+// sums += x rows, as add_products; of 256 columns by halves, since ptxas wants the registers of an instruction to fit into a thread's
+// share of all registers.
+template <int COUNT>
+DEVICE void add_wide_products(float (&sums)[COUNT][4], const u32 (&x)[NT / 2][4], u32 rows) {
+    const int PARTS = COUNT > 24 ? 2 : 1, PART = COUNT / PARTS;
+    const u64 b = descriptor_by_columns(rows, BM * PANEL_ROW);
+#pragma unroll
+    for (int k = 0; k < BM / 16; k++)
+#pragma unroll
+        for (int part = 0; part < PARTS; part++)
+            product(*(float(*)[PART][4]) & sums[part * PART], x[k],
+                    b + (part * (PART / 8) * (BM * PANEL_ROW) + k * (16 * PANEL_ROW) >> 4));
+}
+
+// dq = ds k over the block's keys: 64 rows by the 64 columns of a panel.
+DEVICE void multiply_ds(float (&dq)[8][4], u32 ds, u32 k_panel) {
+    const u64 a = descriptor_by_rows(ds), b = descriptor_by_columns(k_panel, BN * PANEL_ROW);
+#pragma unroll
+    for (int k = 0; k < BN / 16; k++) product_by_columns(dq, a + (k * 32 >> 4), b + (k * (16 * PANEL_ROW) >> 4), k > 0);
+}
+
+// Roles -----------------------------------------------------------------------------------------------------------------
+
+// Do other tokens follow the sequence's in the block's tile of keys?
+DEVICE bool has_foreign_keys(const dlattn_params &p, const backward_context &c) {
+    return c.j0 + BN > c.s.N && c.s.k_begin + c.s.N < p.tokens_k;
+}
+
+// Of the next tile of rows a consumer clears what it multiplies first: q or dout.
+DEVICE void await_q(u32 base, const ring<STAGES> &at) {
+    barrier_wait(base + Q_FULL(at.stage), at.lap);
+    const int own_rows = uniform(note_of(at.stage)->own_rows);
+    if (own_rows == BM) return;
+    clear_rows<BM, HEAD_D, 128>(base + Q_AT + at.stage * Q_BYTES, own_rows, own_thread());
+    meet<128>(OWN_BARRIER(OF_VALUES));
+}
+
+DEVICE void await_dout(u32 base, const ring<STAGES> &at) {
+    barrier_wait(base + Q_FULL(at.stage), at.lap); // the note
+    barrier_wait(base + DOUT_FULL(at.stage), at.lap);
+    const int own_rows = uniform(note_of(at.stage)->own_rows);
+    if (own_rows == BM) return;
+    clear_rows<BM, HEAD_E, 128>(base + DOUT_AT + at.stage * DOUT_BYTES, own_rows, own_thread());
+    meet<256>(CLEARED_BARRIER);
+}
+
+// s, p and dv.
+DEVICE void sum_values(const dlattn_params &p, const backward_context &c, const tile_list &list, u32 base) {
+    float dv[ET][4] = {}, s[NT][4];
+    ring<STAGES> at = {0, 0};
+    bool more = list.count > 0;
+    if (more) {
+        barrier_wait(base + K_FULL, 0);
+        if (has_foreign_keys(p, c)) clear_rows<BN, HEAD_D, 128>(base + K_AT, c.s.N - c.j0, own_thread());
+        meet<128>(OWN_BARRIER(OF_VALUES));
+        await_q(base, at);
+        product_fence();
+        multiply_heads<HEAD_D>(s, base + K_AT, base + Q_AT);
+        products_commit();
+        products_wait<0>();
+        keep(s);
+    }
+    keep(dv);
+#pragma unroll 1
+    while (more) {
+        const int stage = at.stage;
+        const u32 dout = base + DOUT_AT + stage * DOUT_BYTES;
+        u32 weights[NT / 2][4], bent[NT / 2][4];
+        probabilities(p, s, weights, bent, stage);
+        const bool cleared = uniform(note_of(stage)->own_rows) < BM;
+        more = !uniform(note_of(stage)->last);
+        barrier_arrive(base + Q_EMPTY(stage)); // each lane for the note, limits and lse2 that it read
+        barrier_wait(base + P_EMPTY, (u32)stage ^ 1u);
+        store_p(p_of_thread(base), s);
+        barrier_arrive(base + P_FULL);
+        barrier_wait(base + DOUT_FULL(stage), at.lap);
+        if (cleared) meet<256>(CLEARED_BARRIER);
+        // The next scores; after the last tile those of this one again, which nobody looks at.
+        if (more) {
+            at.next();
+            await_q(base, at);
+        }
+        keep(weights);
+        product_fence();
+        multiply_heads<HEAD_D>(s, base + K_AT, base + Q_AT + at.stage * Q_BYTES);
+        products_commit();
+        add_wide_products(dv, weights, dout);
+        products_commit();
+        products_wait<0>();
+        keep(s);
+        release(base + DOUT_EMPTY(stage));
+    }
+    keep(dv);
+    const backward_context end = context_at_the_end(p);
+    const int key = end.j0 + uniform((int)threadIdx.x / 32 % 4) * 16;
+    if (p.dv.data) write_keys<1, ET / 2>(p.dv, end.s, end.g, p.E, &dv, DROPOUT ? p.dropout_scale : 1.0f, key, 0);
+}
+
+// dp, ds and dk.
+DEVICE void sum_keys(const dlattn_params &p, const backward_context &c, const tile_list &list, u32 base) {
+    float dk[DT][4] = {}, dp[NT][4];
+    ring<STAGES> at = {0, 0};
+    bool more = list.count > 0;
+    if (more) {
+        barrier_wait(base + V_FULL, 0);
+        if (has_foreign_keys(p, c)) clear_rows<BN, HEAD_E, 128>(base + V_AT, c.s.N - c.j0, own_thread());
+        meet<128>(OWN_BARRIER(OF_KEYS));
+        await_dout(base, at);
+        product_fence();
+        multiply_heads<HEAD_E>(dp, base + V_AT, base + DOUT_AT);
+        products_commit();
+        products_wait<0>();
+        keep(dp);
+        release(base + DOUT_EMPTY(0));
+    }
+    keep(dk);
+#pragma unroll 1
+    while (more) {
+        const int stage = at.stage;
+        const u32 q = base + Q_AT + stage * Q_BYTES, lap = at.lap;
+        u32 ds[NT / 2][4];
+        const u32 bent[NT / 2][4] = {};
+        float s[NT][4];
+        barrier_wait(base + P_FULL, (u32)stage);
+        load_p(s, p_of_thread(base));
+        score_gradients(ds, s, bent, dp, stage, p.dropout_scale);
+        barrier_arrive(base + P_EMPTY);
+        more = !uniform(note_of(stage)->last);
+        if (DQ) {
+            barrier_wait(base + DS_EMPTY(stage), lap ^ 1u);
+            store_ds(base + DS_AT + stage * DS_BYTES, ds);
+            fence_for_engines();
+            barrier_arrive(base + DS_FULL(stage));
+        }
+        if (more) {
+            at.next();
+            await_dout(base, at);
+        }
+        keep(ds);
+        product_fence();
+        multiply_heads<HEAD_E>(dp, base + V_AT, base + DOUT_AT + at.stage * DOUT_BYTES);
+        products_commit();
+        add_wide_products(dk, ds, q);
+        products_commit();
+        products_wait<0>();
+        keep(dp);
+        if (more) release(base + DOUT_EMPTY(at.stage));
+        barrier_arrive(base + Q_EMPTY(stage)); // each lane for the note and delta that it read
+    }
+    keep(dk);
+    const backward_context end = context_at_the_end(p);
+    const int key = end.j0 + uniform((int)threadIdx.x / 32 % 4) * 16;
+    if (p.dk.data) write_keys<1, DT / 2>(p.dk, end.s, end.g, p.D, &dk, p.scale, key, 0);
+}
+
+// dq, to the sums, which lie together (dq_sum.cuh).
+DEVICE void sum_rows(const dlattn_params &p, const backward_context &c, const tile_list &list, u32 base) {
+    wait_and_let_begin(); // the sums are backward_prepare's
+    ring<STAGES> at = {0, 0};
+    if (list.count > 0) barrier_wait(base + K_FULL, 0);
+#pragma unroll 1
+    for (int n = 0; n < list.count; n++) {
+        const u32 ds = base + DS_AT + at.stage * DS_BYTES;
+        barrier_wait(base + Q_FULL(at.stage), at.lap); // the note
+        const i64 row = note_of(at.stage)->row + uniform((int)threadIdx.x / 32 % 4) * 16;
+        barrier_arrive(base + Q_EMPTY(at.stage));
+        barrier_wait(base + DS_FULL(at.stage), at.lap);
+        float *const own = dq_sum_block(p, row, 0, HEAD_D) + dq_sum_index(lane_id(), 0);
+#pragma unroll
+        for (int panel = 0; panel < HEAD_D / PANEL; panel++) {
+            float dq[8][4];
+            product_fence();
+            multiply_ds(dq, ds, base + K_AT + panel * (BN * PANEL_ROW));
+            products_commit();
+            products_wait<0>();
+            keep(dq);
+            if (panel + 1 == HEAD_D / PANEL) release(base + DS_EMPTY(at.stage));
+#pragma unroll
+            for (int step = 0; step < 8; step++) dq_sum_add(own + (panel * 8 + step) * 128, dq[step]);
+        }
+        at.next();
+    }
+    meet<128>(OWN_BARRIER(OF_ROWS));
+    if (threadIdx.x % 128 == 0) {
+        asm volatile("fence.acq_rel.gpu;" ::: "memory");
+        atomicAdd(finished_blocks(p, c.s.b, c.g), 1u);
+    }
+}
+
+DEVICE void init_barriers(u32 base) {
+    barrier_init(base + K_FULL, 1);
+    barrier_init(base + V_FULL, 1);
+    barrier_init(base + P_FULL, 128);
+    barrier_init(base + P_EMPTY, 128);
+    for (int stage = 0; stage < STAGES; stage++) {
+        barrier_init(base + Q_FULL(stage), 1 + 32 * DESCRIBERS);
+        barrier_init(base + Q_EMPTY(stage), 128 * (DQ ? 3 : 2));
+        barrier_init(base + DOUT_FULL(stage), 1);
+        barrier_init(base + DOUT_EMPTY(stage), 8);
+        barrier_init(base + DS_FULL(stage), 128);
+        barrier_init(base + DS_EMPTY(stage), 4);
+    }
+    barriers_are_ready();
+}
+
+extern "C" __global__ void __launch_bounds__(THREADS, 1)
+    backward_wide_sm90(const __grid_constant__ dlattn_params p, const __grid_constant__ dlattn_maps maps) {
+    const u32 base = shared_address(shared_bytes);
+    const int role = uniform((int)threadIdx.x / 128);
+    backward_context c = place_of_block(p, (int)blockIdx.x);
+    c.s = read_sequence(p, c.s.b);
+    if (c.j0 >= c.s.N) {
+        wait_and_let_begin();
+        if (DQ) finish_block(p, c.s.b, c.g);
+        return;
+    }
+    if (threadIdx.x == 0) {
+        keep_place(c);
+        init_barriers(base);
+    }
+    __syncthreads();
+    tile_list list = tiles_of(p, c, rows_of_keys(p, c.s, c.j0));
+    if (SEGMENTS) {
+        wait_and_let_begin(); // their ranges are backward_prepare's
+        find_tiles_that_meet(p, c, &list);
+    }
+    if (role == OF_VALUES) {
+        take_registers<SUM_REGISTERS>();
+        sum_values(p, c, list, base);
+    } else if (role == OF_KEYS) {
+        take_registers<SUM_REGISTERS>();
+        sum_keys(p, c, list, base);
+    } else if (role == OF_ROWS) {
+        keep_few_registers<ROWS_REGISTERS>();
+        if (DQ) sum_rows(p, c, list, base);
+    } else {
+        keep_few_registers<PRODUCER_REGISTERS>();
+        const int warp = uniform((int)threadIdx.x / 32 % 4);
+        if (warp == 0) fetch_tiles(p, maps, c, list, base);
+        else if (warp <= DESCRIBERS) describe_tiles(p, c, list, base, warp - 1);
+    }
+}
