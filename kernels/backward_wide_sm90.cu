@@ -4,8 +4,9 @@
 //     s = q k^T,  p = exp2(score2 - lse2),  dv += p^T dout,  dp = dout v^T,  ds = p (dp - delta),  dk += ds^T q,  dq += ds k
 //
 // Sums of 64 keys fill the registers of a warpgroup, so three consumers share the products: one has s, p and dv, one dp, ds and
-// dk, one dq. p goes from the first to the second, ds from the second to the third, both through shared memory. A fourth warpgroup fetches tiles by TMA. Scores are computed transposed, keys down, rows across,
-// so that the registers of p and ds are left operands of dv and dk. Who adds to dq's sums has no other products that could wait.
+// dk, one dq. p goes from the first to the second, ds from the second to the third, both through shared memory. A fourth warpgroup
+// fetches tiles by TMA. Scores are computed transposed, keys down, rows across, so that the registers of p and ds are left operands
+// of dv and dk. Who adds to dq's sums has no other products that could wait.
 //
 // Entry backward_wide_sm90. Options: TYPE; HEAD_D, HEAD_E: D and E padded to multiples of 64; BM, BN: 64; WARPS: 16; STAGES: tiles of q
 // and dout under way; FEATURES: no BIAS, no MASK; DQ: 0: not wanted.
@@ -65,6 +66,15 @@ static_assert(HEAD_D % PANEL == 0 && HEAD_E % PANEL == 0 && DLATTN_ROW_ALIGNMENT
 #define OWN_BARRIER(role) (1 + (role))
 #define CLEARED_BARRIER 4
 
+#ifndef ORDER_A
+#define ORDER_A 1
+#endif
+#ifndef ORDER_B
+#define ORDER_B 1
+#endif
+#ifndef NO_RED
+#define NO_RED 0
+#endif
 #define PRODUCER_REGISTERS 24
 #define ROWS_REGISTERS 72
 #define SUM_REGISTERS 208
@@ -164,35 +174,69 @@ DEVICE void sum_values(const dlattn_params &p, const backward_context &c, const 
         keep(s);
     }
     keep(dv);
+#if ORDER_A == 2
+    u32 weights[NT / 2][4] = {};
+    int before = -1;
+#endif
 #pragma unroll 1
     while (more) {
         const int stage = at.stage;
-        const u32 dout = base + DOUT_AT + stage * DOUT_BYTES;
-        u32 weights[NT / 2][4], bent[NT / 2][4];
-        probabilities(p, s, weights, bent, stage);
+        const u32 dout = base + DOUT_AT + stage * DOUT_BYTES, lap = at.lap;
+        u32 bent[NT / 2][4];
+#if ORDER_A != 2
+        u32 weights[NT / 2][4];
+#endif
+        weigh_tile(p, s, weights, bent, stage);
         const bool cleared = uniform(note_of(stage)->own_rows) < BM;
         more = !uniform(note_of(stage)->last);
         barrier_arrive(base + Q_EMPTY(stage)); // each lane for the note, limits and lse2 that it read
         barrier_wait(base + P_EMPTY, (u32)stage ^ 1u);
         store_p(p_of_thread(base), s);
         barrier_arrive(base + P_FULL);
-        barrier_wait(base + DOUT_FULL(stage), at.lap);
+#if ORDER_A == 2
+        products_wait<0>();
+        keep(weights);
+        if (before >= 0) release(base + DOUT_EMPTY(before));
+        before = stage;
+#endif
+        pack_weights(s, weights, stage);
+        barrier_wait(base + DOUT_FULL(stage), lap);
         if (cleared) meet<256>(CLEARED_BARRIER);
+        keep(weights);
+#if ORDER_A == 1
+        product_fence();
+        add_wide_products(dv, weights, dout);
+        products_commit();
+#endif
         // The next scores; after the last tile those of this one again, which nobody looks at.
         if (more) {
             at.next();
             await_q(base, at);
         }
-        keep(weights);
         product_fence();
         multiply_heads<HEAD_D>(s, base + K_AT, base + Q_AT + at.stage * Q_BYTES);
         products_commit();
+#if ORDER_A == 1
+        products_wait<1>();
+        release(base + DOUT_EMPTY(stage));
+        products_wait<0>();
+        keep(s);
+#else
         add_wide_products(dv, weights, dout);
         products_commit();
+#if ORDER_A == 2
+        products_wait<1>();
+        keep(s);
+#else
         products_wait<0>();
         keep(s);
         release(base + DOUT_EMPTY(stage));
+#endif
+#endif
     }
+#if ORDER_A == 2
+    products_wait<0>();
+#endif
     keep(dv);
     const backward_context end = context_at_the_end(p);
     const int key = end.j0 + uniform((int)threadIdx.x / 32 % 4) * 16;
@@ -235,20 +279,36 @@ DEVICE void sum_keys(const dlattn_params &p, const backward_context &c, const ti
             fence_for_engines();
             barrier_arrive(base + DS_FULL(stage));
         }
+        keep(ds);
+#if ORDER_B == 1
+        product_fence();
+        add_wide_products(dk, ds, q);
+        products_commit();
+#endif
+        // dp of the next; after the last tile that of this one again, which nobody looks at.
         if (more) {
             at.next();
             await_dout(base, at);
         }
-        keep(ds);
         product_fence();
         multiply_heads<HEAD_E>(dp, base + V_AT, base + DOUT_AT + at.stage * DOUT_BYTES);
         products_commit();
+#if ORDER_B == 0
         add_wide_products(dk, ds, q);
         products_commit();
+        products_wait<1>();
+        if (more) release(base + DOUT_EMPTY(at.stage));
+#else
+        products_wait<1>();
+        barrier_arrive(base + Q_EMPTY(stage)); // each lane for the note and delta that it read
+#endif
         products_wait<0>();
         keep(dp);
-        if (more) release(base + DOUT_EMPTY(at.stage));
+#if ORDER_B == 0
         barrier_arrive(base + Q_EMPTY(stage)); // each lane for the note and delta that it read
+#else
+        if (more) release(base + DOUT_EMPTY(at.stage));
+#endif
     }
     keep(dk);
     const backward_context end = context_at_the_end(p);
@@ -279,7 +339,7 @@ DEVICE void sum_rows(const dlattn_params &p, const backward_context &c, const ti
             keep(dq);
             if (panel + 1 == HEAD_D / PANEL) release(base + DS_EMPTY(at.stage));
 #pragma unroll
-            for (int step = 0; step < 8; step++) dq_sum_add(own + (panel * 8 + step) * 128, dq[step]);
+            for (int step = 0; step < 8; step++) if (!NO_RED || dq[step][0] == 12345.0f) dq_sum_add(own + (panel * 8 + step) * 128, dq[step]);
         }
         at.next();
     }

@@ -51,7 +51,8 @@ static int32_t backward_wide_smem(const variant *v, int64_t head_d, int64_t head
     const int64_t rows = choice(v, "STAGES", 2) * v->rows;
     const int64_t segments = how->features & DLATTN_FEATURE_SEGMENTS ? rows * (v->keys / 8 - 4) + 8 * v->keys + 16 : 0;
     const int64_t dropout = how->features & DLATTN_FEATURE_DROPOUT ? rows * v->keys / 4 : 0;
-    return (int32_t)(2 * (v->keys + rows) * (head_d + head_e) + 2 * rows * v->keys + 4 * v->rows * v->keys + 12 * rows + 280 + segments + dropout);
+    const int64_t tiles = 2 * (v->keys + rows) * (head_d + head_e) + 2 * rows * v->keys + 4 * v->rows * v->keys;
+    return (int32_t)(tiles + 12 * rows + 280 + segments + dropout);
 }
 
 /* K and V, the ring of Q and dout, dS, P where warps share rows, statistics of the rows, segments, the bias, addresses. */
