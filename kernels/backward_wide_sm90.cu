@@ -75,6 +75,7 @@ static_assert(HEAD_D % PANEL == 0 && HEAD_E % PANEL == 0 && DLATTN_ROW_ALIGNMENT
 #ifndef NO_RED
 #define NO_RED 0
 #endif
+#define DQ_COLUMNS 64 // of dq at a time
 #define PRODUCER_REGISTERS 24
 #define ROWS_REGISTERS 72
 #define SUM_REGISTERS 208
@@ -125,9 +126,10 @@ DEVICE void add_wide_products(float (&sums)[COUNT][4], const u32 (&x)[NT / 2][4]
                     b + (part * (PART / 8) * (BM * PANEL_ROW) + k * (16 * PANEL_ROW) >> 4));
 }
 
-// dq = ds k over the block's keys: 64 rows by the 64 columns of a panel.
-DEVICE void multiply_ds(float (&dq)[8][4], u32 ds, u32 k_panel) {
-    const u64 a = descriptor_by_rows(ds), b = descriptor_by_columns(k_panel, BN * PANEL_ROW);
+// dq = ds k over the block's keys: 64 rows by the columns of some panels.
+template <int COUNT>
+DEVICE void multiply_ds(float (&dq)[COUNT][4], u32 ds, u32 k_panels) {
+    const u64 a = descriptor_by_rows(ds), b = descriptor_by_columns(k_panels, BN * PANEL_ROW);
 #pragma unroll
     for (int k = 0; k < BN / 16; k++) product_by_columns(dq, a + (k * 32 >> 4), b + (k * (16 * PANEL_ROW) >> 4), k > 0);
 }
@@ -330,16 +332,17 @@ DEVICE void sum_rows(const dlattn_params &p, const backward_context &c, const ti
         barrier_wait(base + DS_FULL(at.stage), at.lap);
         float *const own = dq_sum_block(p, row, 0, HEAD_D) + dq_sum_index(lane_id(), 0);
 #pragma unroll
-        for (int panel = 0; panel < HEAD_D / PANEL; panel++) {
-            float dq[8][4];
+        for (int first = 0; first < HEAD_D; first += DQ_COLUMNS) {
+            float dq[DQ_COLUMNS / 8][4];
             product_fence();
-            multiply_ds(dq, ds, base + K_AT + panel * (BN * PANEL_ROW));
+            multiply_ds(dq, ds, base + K_AT + first * (BN * PANEL_ROW / PANEL));
             products_commit();
             products_wait<0>();
             keep(dq);
-            if (panel + 1 == HEAD_D / PANEL) release(base + DS_EMPTY(at.stage));
+            if (first + DQ_COLUMNS == HEAD_D) release(base + DS_EMPTY(at.stage));
 #pragma unroll
-            for (int step = 0; step < 8; step++) if (!NO_RED || dq[step][0] == 12345.0f) dq_sum_add(own + (panel * 8 + step) * 128, dq[step]);
+            for (int n = 0; n < DQ_COLUMNS / 8; n++)
+                if (!NO_RED || dq[n][0] == 12345.0f) dq_sum_add(own + (first / 8 + n) * 128, dq[n]);
         }
         at.next();
     }
