@@ -51,6 +51,34 @@ static inline void ptx_bar_arrive(int id, int count) {
 #define ptx_setmaxnreg_dec_sync_aligned_u32(count) __syncwarp()
 #define ptx_setmaxnreg_inc_sync_aligned_u32(count) __syncwarp()
 
+// ---- clusters: an address of another block's shared memory has that block's number behind bit 24 --------------------------
+
+static inline emulated_block *block_of(unsigned at) { return at >> 24 ? &emulated->cluster[(at >> 24) - 1] : emulated; }
+static inline emulated_mbarrier *mbarrier_of_cluster(unsigned at) {
+    emulated_block *const b = block_of(at);
+    at &= 0xffffffu;
+    if (at % 8 || at + 8 > b->shared_bytes) emulated->fail("shared memory of the cluster", at, 8);
+    return (emulated_mbarrier *)(b->shared + at);
+}
+static inline void ptx_mov_u32_cluster_ctarank(unsigned &x) { x = (unsigned)(emulated - emulated->cluster); }
+static inline void ptx_mapa_shared__cluster_u32(unsigned &to, unsigned at, unsigned rank) { to = at | (rank + 1) << 24; }
+static inline void ptx_mbarrier_arrive_shared__cluster_b64(unsigned at) { arrive(mbarrier_of_cluster(at), at); }
+#define ptx_barrier_cluster_arrive() (void)0
+static inline void ptx_barrier_cluster_wait() {
+    meet(&emulated->cluster->of_cluster, emulated->cluster_size * (int)emulated->block_size.x, "barrier.cluster");
+}
+static inline void ptx_cp_async_bulk_shared__cluster_shared__cta_mbarrier__complete_tx__bytes(unsigned to, unsigned from, int bytes,
+                                                                                             unsigned barrier) {
+    emulated_block *const b = block_of(to);
+    if (b != block_of(barrier)) emulated->fail("a copy and its barrier in two blocks", to, (unsigned)bytes);
+    to &= 0xffffffu;
+    if (to % 16 || bytes % 16 || to + (unsigned)bytes > b->shared_bytes) emulated->fail("a copy to the cluster", to, (unsigned)bytes);
+    memcpy(b->shared + to, shared_at(from, (unsigned)bytes), (size_t)bytes);
+    emulated_mbarrier *const m = mbarrier_of_cluster(barrier);
+    m->bytes_and_parity -= 2 * bytes;
+    settle(m);
+}
+
 // ---- the copy engine ------------------------------------------------------------------------------------------------------
 
 // The 16-byte chunks of 128 bytes are permuted by the address of their row.
