@@ -19,7 +19,12 @@
 
 static_assert(((FEATURES) & (DLATTN_FEATURE_BIAS | DLATTN_FEATURE_MASK)) == 0, "features");
 
-#define BLOCKS_AT_END 256
+#define BLOCKS_AT_END (256 / CLUSTER)
+
+// The place and phase of a tile's dout, if it has one place in turn or as many as q.
+DEVICE int dout_stage(const ring<STAGES> &at) { return DOUT_STAGES == 1 ? 0 : at.stage; }
+DEVICE u32 dout_lap(const ring<STAGES> &at) { return DOUT_STAGES == 1 ? (u32)at.stage : at.lap; }
+static_assert(DOUT_STAGES == STAGES || (DOUT_STAGES == 1 && STAGES == 2), "a tile's stage is its parity");
 
 // Products --------------------------------------------------------------------------------------------------------------
 
@@ -80,15 +85,18 @@ DEVICE void keep_place(const backward_context &c) {
 
 // The block's place: all but its sequence's lengths. One key head after the other, so that L2 holds a head's rows; in each the keys
 // first that most rows see, if the mask is causal. The last heads go together, so that all multiprocessors end with short blocks.
+// Blocks of a cluster have neighbouring keys.
 DEVICE backward_context place_of_block(const dlattn_params &p, int block) {
-    const int tiles = p.key_tiles, heads = p.B * p.G, end = smaller(BLOCKS_AT_END / tiles + 1, heads), body = heads - end;
+    const int rank = block % CLUSTER, tiles = p.key_tiles / CLUSTER, heads = p.B * p.G;
+    const int end = smaller(BLOCKS_AT_END / tiles + 1, heads), body = heads - end;
+    block /= CLUSTER;
     int head = block / tiles, tile = block - head * tiles;
     if (head >= body) {
         tile = (block - body * tiles) / end;
         head = block - body * tiles - tile * end + body;
     }
     backward_context c;
-    c.j0 = tile * BN;
+    c.j0 = (tile * CLUSTER + rank) * BN;
     c.s.b = head / p.G;
     c.g = head - c.s.b * p.G;
     return c;

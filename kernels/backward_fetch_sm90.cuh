@@ -70,7 +70,7 @@ DEVICE void fetch_tiles(const dlattn_params &p, const dlattn_maps &maps, const b
     for (int n = 0; n < list.count; n++) {
         const row_tile tile = walk.tile;
         const i64 row = row_of(p, c.s, tile.h, tile.i0), token = c.s.q_begin + tile.i0;
-        const u32 q_full = base + Q_FULL(at.stage), dout_full = base + DOUT_FULL(at.stage);
+        const u32 q_full = base + Q_FULL(at.stage), dout_full = base + DOUT_FULL(dout_stage(at));
         barrier_wait(base + Q_EMPTY(at.stage), at.lap ^ 1u);
         if (leads) {
             barrier_expect(q_full, Q_BYTES + (ALIBI ? 1 : 2) * (BM * 4));
@@ -79,9 +79,9 @@ DEVICE void fetch_tiles(const dlattn_params &p, const dlattn_maps &maps, const b
                 fetch_bytes(base + LSE_AT + at.stage * (BM * 4), (const float *)p.lse2 + row, BM * 4, q_full);
             fetch_bytes(base + DELTA_AT + at.stage * (BM * 4), (const float *)p.delta + row, BM * 4, q_full);
         }
-        barrier_wait(base + DOUT_EMPTY(at.stage), at.lap ^ 1u);
+        barrier_wait(base + DOUT_EMPTY(dout_stage(at)), dout_lap(at) ^ 1u);
         if (leads)
-            fetch_rows<BM, HEAD_E>(base + DOUT_AT + at.stage * DOUT_BYTES, &maps.dout, p.dout, token, tile.h, c.s.b, dout_full);
+            fetch_rows<BM, HEAD_E>(base + DOUT_AT + dout_stage(at) * DOUT_BYTES, &maps.dout, p.dout, token, tile.h, c.s.b, dout_full);
         at.next();
         if (n + 1 < list.count) next_tile(p, c, list, &walk);
     }

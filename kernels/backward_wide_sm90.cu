@@ -6,16 +6,19 @@
 // Sums of 64 keys fill the registers of a warpgroup, so three consumers share the products: one has s, p and dv, one dp, ds and
 // dk, one dq. p goes from the first to the second, ds from the second to the third, both through shared memory. A fourth warpgroup
 // fetches tiles by TMA. Scores are computed transposed, keys down, rows across, so that the registers of p and ds are left operands
-// of dv and dk. Who adds to dq's sums has no other products that could wait.
+// of dv and dk. The device adds fewer floats to sums in memory than 64 keys a tile would need, so two blocks of neighbouring keys, a
+// cluster, exchange ds: each multiplies that of both by half of the columns of k.
 //
-// Entry backward_wide_sm90. Options: TYPE; HEAD_D, HEAD_E: D and E padded to multiples of 64; BM, BN: 64; WARPS: 16; STAGES: tiles of q
-// and dout under way; FEATURES: no BIAS, no MASK; DQ: 0: not wanted.
+// Entry backward_wide_sm90. Options: TYPE; HEAD_D, HEAD_E: D and E padded to multiples of 64; BM, BN: 64; WARPS: 16; CLUSTER: 2; STAGES,
+// DOUT_STAGES: tiles of q and of dout under way; FEATURES: no BIAS, no MASK; DQ: 0: not wanted.
 // Rows of q, k, v and dout have unit inner strides and are 16-byte aligned.
 #include "backward_sm80.cuh"
 #include "tma_sm90.cuh"
 
 #define THREADS (32 * WARPS)
-#define DESCRIBERS (DROPOUT ? 3 : 1) // warps that tell consumers of tiles
+#define WALK_KEYS (CLUSTER * BN)
+#define DESCRIBERS (DROPOUT ? 2 : 1) // warps that tell consumers of tiles
+#define SENDER 3                     // the warp of the producer that sends ds
 
 // Warpgroups.
 #define OF_VALUES 0
@@ -23,11 +26,12 @@
 #define OF_ROWS 2
 #define PRODUCER 3
 
-static_assert(WARPS == 4 * (PRODUCER + 1) && BM == 64 && BN == 64, "roles");
+static_assert(WARPS == 4 * (PRODUCER + 1) && BM == 64 && BN == 64 && CLUSTER == 2, "roles");
 static_assert(STAGES == 2, "a tile's ds lies as its q does, in one of two places by turns; p has one place");
 static_assert(HEAD_D % PANEL == 0 && HEAD_E % PANEL == 0 && DLATTN_ROW_ALIGNMENT % BM == 0, "tiles");
 
 // Shared memory, in bytes. Tiles consist of panels.
+#define HALF ((HEAD_D / PANEL + 1) / 2) // panels of dq that a block has, the second one perhaps fewer
 #define Q_BYTES (BM * HEAD_D * 2)
 #define DOUT_BYTES (BM * HEAD_E * 2)
 #define DS_BYTES (BM * BN * 2)
@@ -36,8 +40,10 @@ static_assert(HEAD_D % PANEL == 0 && HEAD_E % PANEL == 0 && DLATTN_ROW_ALIGNMENT
 #define V_AT (K_AT + BN * HEAD_D * 2)
 #define Q_AT (V_AT + BN * HEAD_E * 2)
 #define DOUT_AT (Q_AT + STAGES * Q_BYTES)
-#define DS_AT (DOUT_AT + STAGES * DOUT_BYTES)
-#define P_AT (DS_AT + STAGES * DS_BYTES)
+#define K_OTHER_AT (DOUT_AT + DOUT_STAGES * DOUT_BYTES) // the other block's keys, the panels of which this one has dq
+#define DS_AT (K_OTHER_AT + HALF * BN * PANEL_ROW)
+#define DS_OTHER_AT (DS_AT + STAGES * DS_BYTES)
+#define P_AT (DS_OTHER_AT + STAGES * DS_BYTES)
 #define LSE_AT (P_AT + P_BYTES)
 #define DELTA_AT (LSE_AT + STAGES * BM * 4)
 #define LIMITS_AT (DELTA_AT + STAGES * BM * 4)
@@ -56,26 +62,18 @@ static_assert(HEAD_D % PANEL == 0 && HEAD_E % PANEL == 0 && DLATTN_ROW_ALIGNMENT
 #define Q_FULL(stage) (V_FULL + 8 + 8 * (stage))
 #define Q_EMPTY(stage) (Q_FULL(STAGES) + 8 * (stage))
 #define DOUT_FULL(stage) (Q_EMPTY(STAGES) + 8 * (stage))
-#define DOUT_EMPTY(stage) (DOUT_FULL(STAGES) + 8 * (stage))
-#define P_FULL DOUT_EMPTY(STAGES) // a phase each tile: its parity is the tile's stage
+#define DOUT_EMPTY(stage) (DOUT_FULL(DOUT_STAGES) + 8 * (stage))
+#define P_FULL DOUT_EMPTY(DOUT_STAGES) // a phase each tile: its parity is the tile's stage
 #define P_EMPTY (P_FULL + 8)
 #define DS_FULL(stage) (P_EMPTY + 8 + 8 * (stage))
 #define DS_EMPTY(stage) (DS_FULL(STAGES) + 8 * (stage))
+#define DS_OTHER_FULL(stage) (DS_EMPTY(STAGES) + 8 * (stage))
+#define K_OTHER_FULL DS_OTHER_FULL(STAGES)
 
 // Named barriers: of one warpgroup, and of the owners of values and keys.
 #define OWN_BARRIER(role) (1 + (role))
 #define CLEARED_BARRIER 4
 
-#ifndef ORDER_A
-#define ORDER_A 1
-#endif
-#ifndef ORDER_B
-#define ORDER_B 1
-#endif
-#ifndef NO_RED
-#define NO_RED 0
-#endif
-#define DQ_COLUMNS 64 // of dq at a time
 #define PRODUCER_REGISTERS 24
 #define ROWS_REGISTERS 72
 #define SUM_REGISTERS 208
@@ -126,19 +124,18 @@ DEVICE void add_wide_products(float (&sums)[COUNT][4], const u32 (&x)[NT / 2][4]
                     b + (part * (PART / 8) * (BM * PANEL_ROW) + k * (16 * PANEL_ROW) >> 4));
 }
 
-// dq = ds k over the block's keys: 64 rows by the columns of some panels.
-template <int COUNT>
-DEVICE void multiply_ds(float (&dq)[COUNT][4], u32 ds, u32 k_panels) {
-    const u64 a = descriptor_by_rows(ds), b = descriptor_by_columns(k_panels, BN * PANEL_ROW);
+// dq = or += ds k over a block's keys: 64 rows by the 64 columns of a panel.
+DEVICE void multiply_ds(float (&dq)[8][4], u32 ds, u32 k_panel, bool add) {
+    const u64 a = descriptor_by_rows(ds), b = descriptor_by_columns(k_panel, BN * PANEL_ROW);
 #pragma unroll
-    for (int k = 0; k < BN / 16; k++) product_by_columns(dq, a + (k * 32 >> 4), b + (k * (16 * PANEL_ROW) >> 4), k > 0);
+    for (int k = 0; k < BN / 16; k++) product_by_columns(dq, a + (k * 32 >> 4), b + (k * (16 * PANEL_ROW) >> 4), add || k > 0);
 }
 
 // Roles -----------------------------------------------------------------------------------------------------------------
 
-// Do other tokens follow the sequence's in the block's tile of keys?
-DEVICE bool has_foreign_keys(const dlattn_params &p, const backward_context &c) {
-    return c.j0 + BN > c.s.N && c.s.k_begin + c.s.N < p.tokens_k;
+// How many of the keys from j0 on are the sequence's, where others' tokens follow; BN if none do.
+DEVICE int own_keys_from(const dlattn_params &p, const backward_context &c, int j0) {
+    return j0 + BN > c.s.N && c.s.k_begin + c.s.N < p.tokens_k ? larger(c.s.N - j0, 0) : BN;
 }
 
 // Of the next tile of rows a consumer clears what it multiplies first: q or dout.
@@ -152,10 +149,10 @@ DEVICE void await_q(u32 base, const ring<STAGES> &at) {
 
 DEVICE void await_dout(u32 base, const ring<STAGES> &at) {
     barrier_wait(base + Q_FULL(at.stage), at.lap); // the note
-    barrier_wait(base + DOUT_FULL(at.stage), at.lap);
+    barrier_wait(base + DOUT_FULL(dout_stage(at)), dout_lap(at));
     const int own_rows = uniform(note_of(at.stage)->own_rows);
     if (own_rows == BM) return;
-    clear_rows<BM, HEAD_E, 128>(base + DOUT_AT + at.stage * DOUT_BYTES, own_rows, own_thread());
+    clear_rows<BM, HEAD_E, 128>(base + DOUT_AT + dout_stage(at) * DOUT_BYTES, own_rows, own_thread());
     meet<256>(CLEARED_BARRIER);
 }
 
@@ -166,7 +163,7 @@ DEVICE void sum_values(const dlattn_params &p, const backward_context &c, const 
     bool more = list.count > 0;
     if (more) {
         barrier_wait(base + K_FULL, 0);
-        if (has_foreign_keys(p, c)) clear_rows<BN, HEAD_D, 128>(base + K_AT, c.s.N - c.j0, own_thread());
+        clear_rows<BN, HEAD_D, 128>(base + K_AT, own_keys_from(p, c, c.j0), own_thread());
         meet<128>(OWN_BARRIER(OF_VALUES));
         await_q(base, at);
         product_fence();
@@ -176,18 +173,13 @@ DEVICE void sum_values(const dlattn_params &p, const backward_context &c, const 
         keep(s);
     }
     keep(dv);
-#if ORDER_A == 2
-    u32 weights[NT / 2][4] = {};
-    int before = -1;
-#endif
 #pragma unroll 1
     while (more) {
         const int stage = at.stage;
-        const u32 dout = base + DOUT_AT + stage * DOUT_BYTES, lap = at.lap;
+        const u32 dout = base + DOUT_AT + dout_stage(at) * DOUT_BYTES, dout_full = base + DOUT_FULL(dout_stage(at));
+        const u32 dout_empty = base + DOUT_EMPTY(dout_stage(at)), lap = dout_lap(at);
         u32 bent[NT / 2][4];
-#if ORDER_A != 2
         u32 weights[NT / 2][4];
-#endif
         weigh_tile(p, s, weights, bent, stage);
         const bool cleared = uniform(note_of(stage)->own_rows) < BM;
         more = !uniform(note_of(stage)->last);
@@ -195,21 +187,13 @@ DEVICE void sum_values(const dlattn_params &p, const backward_context &c, const 
         barrier_wait(base + P_EMPTY, (u32)stage ^ 1u);
         store_p(p_of_thread(base), s);
         barrier_arrive(base + P_FULL);
-#if ORDER_A == 2
-        products_wait<0>();
-        keep(weights);
-        if (before >= 0) release(base + DOUT_EMPTY(before));
-        before = stage;
-#endif
         pack_weights(s, weights, stage);
-        barrier_wait(base + DOUT_FULL(stage), lap);
+        barrier_wait(dout_full, lap);
         if (cleared) meet<256>(CLEARED_BARRIER);
         keep(weights);
-#if ORDER_A == 1
         product_fence();
         add_wide_products(dv, weights, dout);
         products_commit();
-#endif
         // The next scores; after the last tile those of this one again, which nobody looks at.
         if (more) {
             at.next();
@@ -218,27 +202,11 @@ DEVICE void sum_values(const dlattn_params &p, const backward_context &c, const 
         product_fence();
         multiply_heads<HEAD_D>(s, base + K_AT, base + Q_AT + at.stage * Q_BYTES);
         products_commit();
-#if ORDER_A == 1
         products_wait<1>();
-        release(base + DOUT_EMPTY(stage));
+        release(dout_empty);
         products_wait<0>();
         keep(s);
-#else
-        add_wide_products(dv, weights, dout);
-        products_commit();
-#if ORDER_A == 2
-        products_wait<1>();
-        keep(s);
-#else
-        products_wait<0>();
-        keep(s);
-        release(base + DOUT_EMPTY(stage));
-#endif
-#endif
     }
-#if ORDER_A == 2
-    products_wait<0>();
-#endif
     keep(dv);
     const backward_context end = context_at_the_end(p);
     const int key = end.j0 + uniform((int)threadIdx.x / 32 % 4) * 16;
@@ -252,7 +220,7 @@ DEVICE void sum_keys(const dlattn_params &p, const backward_context &c, const ti
     bool more = list.count > 0;
     if (more) {
         barrier_wait(base + V_FULL, 0);
-        if (has_foreign_keys(p, c)) clear_rows<BN, HEAD_E, 128>(base + V_AT, c.s.N - c.j0, own_thread());
+        clear_rows<BN, HEAD_E, 128>(base + V_AT, own_keys_from(p, c, c.j0), own_thread());
         meet<128>(OWN_BARRIER(OF_KEYS));
         await_dout(base, at);
         product_fence();
@@ -282,35 +250,22 @@ DEVICE void sum_keys(const dlattn_params &p, const backward_context &c, const ti
             barrier_arrive(base + DS_FULL(stage));
         }
         keep(ds);
-#if ORDER_B == 1
         product_fence();
         add_wide_products(dk, ds, q);
         products_commit();
-#endif
         // dp of the next; after the last tile that of this one again, which nobody looks at.
         if (more) {
             at.next();
             await_dout(base, at);
         }
         product_fence();
-        multiply_heads<HEAD_E>(dp, base + V_AT, base + DOUT_AT + at.stage * DOUT_BYTES);
+        multiply_heads<HEAD_E>(dp, base + V_AT, base + DOUT_AT + dout_stage(at) * DOUT_BYTES);
         products_commit();
-#if ORDER_B == 0
-        add_wide_products(dk, ds, q);
-        products_commit();
-        products_wait<1>();
-        if (more) release(base + DOUT_EMPTY(at.stage));
-#else
         products_wait<1>();
         barrier_arrive(base + Q_EMPTY(stage)); // each lane for the note and delta that it read
-#endif
         products_wait<0>();
         keep(dp);
-#if ORDER_B == 0
-        barrier_arrive(base + Q_EMPTY(stage)); // each lane for the note and delta that it read
-#else
-        if (more) release(base + DOUT_EMPTY(at.stage));
-#endif
+        if (more) release(base + DOUT_EMPTY(dout_stage(at)));
     }
     keep(dk);
     const backward_context end = context_at_the_end(p);
@@ -318,31 +273,43 @@ DEVICE void sum_keys(const dlattn_params &p, const backward_context &c, const ti
     if (p.dk.data) write_keys<1, DT / 2>(p.dk, end.s, end.g, p.D, &dk, p.scale, key, 0);
 }
 
-// dq, to the sums, which lie together (dq_sum.cuh).
-DEVICE void sum_rows(const dlattn_params &p, const backward_context &c, const tile_list &list, u32 base) {
+// dq of some panels, of both blocks' keys, to the sums, which lie together (dq_sum.cuh).
+DEVICE void sum_rows(const dlattn_params &p, const backward_context &c, const tile_list &list, u32 base, int rank) {
+    const int first = rank * HALF;
     wait_and_let_begin(); // the sums are backward_prepare's
     ring<STAGES> at = {0, 0};
-    if (list.count > 0) barrier_wait(base + K_FULL, 0);
+    if (list.count > 0) {
+        barrier_wait(base + K_FULL, 0);
+        barrier_wait(base + K_OTHER_FULL, 0);
+        clear_rows<BN, HALF * PANEL, 128>(base + K_OTHER_AT, own_keys_from(p, c, c.j0 ^ BN), own_thread());
+        meet<128>(OWN_BARRIER(OF_ROWS));
+    }
 #pragma unroll 1
     for (int n = 0; n < list.count; n++) {
-        const u32 ds = base + DS_AT + at.stage * DS_BYTES;
+        const u32 own = base + DS_AT + at.stage * DS_BYTES, other = base + DS_OTHER_AT + at.stage * DS_BYTES;
         barrier_wait(base + Q_FULL(at.stage), at.lap); // the note
         const i64 row = note_of(at.stage)->row + uniform((int)threadIdx.x / 32 % 4) * 16;
         barrier_arrive(base + Q_EMPTY(at.stage));
+        float *const sums = dq_sum_block(p, row, first * PANEL, HEAD_D) + dq_sum_index(lane_id(), 0);
         barrier_wait(base + DS_FULL(at.stage), at.lap);
-        float *const own = dq_sum_block(p, row, 0, HEAD_D) + dq_sum_index(lane_id(), 0);
 #pragma unroll
-        for (int first = 0; first < HEAD_D; first += DQ_COLUMNS) {
-            float dq[DQ_COLUMNS / 8][4];
+        for (int panel = 0; panel < HALF; panel++) {
+            float dq[8][4];
             product_fence();
-            multiply_ds(dq, ds, base + K_AT + first * (BN * PANEL_ROW / PANEL));
+            multiply_ds(dq, own, base + K_AT + (first + panel) * (BN * PANEL_ROW), false);
+            if (panel == 0) barrier_wait(base + DS_OTHER_FULL(at.stage), at.lap);
+            product_fence();
+            multiply_ds(dq, other, base + K_OTHER_AT + panel * (BN * PANEL_ROW), true);
             products_commit();
             products_wait<0>();
             keep(dq);
-            if (first + DQ_COLUMNS == HEAD_D) release(base + DS_EMPTY(at.stage));
+            if (panel + 1 == HALF && lane_id() == 0) { // both who wrote ds
+                barrier_arrive(base + DS_EMPTY(at.stage));
+                barrier_arrive_in_cluster(address_in_block(base + DS_EMPTY(at.stage), rank ^ 1));
+            }
+            if (HEAD_D / PANEL % 2 != 0 && first + panel >= HEAD_D / PANEL) break;
 #pragma unroll
-            for (int n = 0; n < DQ_COLUMNS / 8; n++)
-                if (!NO_RED || dq[n][0] == 12345.0f) dq_sum_add(own + (first / 8 + n) * 128, dq[n]);
+            for (int step = 0; step < 8; step++) dq_sum_add(sums + (panel * 8 + step) * 128, dq[step]);
         }
         at.next();
     }
@@ -353,29 +320,65 @@ DEVICE void sum_rows(const dlattn_params &p, const backward_context &c, const ti
     }
 }
 
+// One warp: the other block's keys, then each tile's ds to that block.
+DEVICE void send_tiles(const dlattn_params &p, const dlattn_maps &maps, const backward_context &c, const tile_list &list, u32 base,
+                       int rank) {
+    if (lane_id() == 0 && list.count > 0) {
+        barrier_expect(base + K_OTHER_FULL, HALF * BN * PANEL_ROW);
+        fetch_panels<BN, HALF * PANEL>(base + K_OTHER_AT, &maps.k, p.k, c.s.k_begin + (c.j0 ^ BN), c.g, c.s.b, base + K_OTHER_FULL,
+                                       rank * HALF * PANEL);
+    }
+    ring<STAGES> at = {0, 0};
+    for (int n = 0; n < list.count; n++) {
+        barrier_wait(base + DS_FULL(at.stage), at.lap);
+        if (lane_id() == 0) {
+            barrier_expect(base + DS_OTHER_FULL(at.stage), DS_BYTES);
+            send_bytes(address_in_block(base + DS_OTHER_AT + at.stage * DS_BYTES, rank ^ 1), base + DS_AT + at.stage * DS_BYTES, DS_BYTES,
+                       address_in_block(base + DS_OTHER_FULL(at.stage), rank ^ 1));
+        }
+        __syncwarp();
+        at.next();
+    }
+}
+
 DEVICE void init_barriers(u32 base) {
     barrier_init(base + K_FULL, 1);
     barrier_init(base + V_FULL, 1);
+    barrier_init(base + K_OTHER_FULL, 1);
     barrier_init(base + P_FULL, 128);
     barrier_init(base + P_EMPTY, 128);
     for (int stage = 0; stage < STAGES; stage++) {
         barrier_init(base + Q_FULL(stage), 1 + 32 * DESCRIBERS);
         barrier_init(base + Q_EMPTY(stage), 128 * (DQ ? 3 : 2));
+        barrier_init(base + DS_FULL(stage), 128);
+        barrier_init(base + DS_EMPTY(stage), 4 * CLUSTER);
+        barrier_init(base + DS_OTHER_FULL(stage), 1);
+    }
+    for (int stage = 0; stage < DOUT_STAGES; stage++) {
         barrier_init(base + DOUT_FULL(stage), 1);
         barrier_init(base + DOUT_EMPTY(stage), 8);
-        barrier_init(base + DS_FULL(stage), 128);
-        barrier_init(base + DS_EMPTY(stage), 4);
     }
     barriers_are_ready();
 }
 
-extern "C" __global__ void __launch_bounds__(THREADS, 1)
+// The rows that may see keys of the cluster's blocks.
+DEVICE row_range rows_of_cluster(const dlattn_params &p, const backward_context &c) {
+    const row_range other = rows_of_keys(p, c.s, c.j0 ^ BN);
+    __syncthreads();
+    row_range rows = rows_of_keys(p, c.s, c.j0); // last, since shared memory keeps what it found
+    if (other.first >= other.end) return rows;
+    if (rows.first >= rows.end) return other;
+    rows.first = smaller(rows.first, other.first), rows.end = larger(rows.end, other.end);
+    return rows;
+}
+
+extern "C" __global__ void __cluster_dims__(2, 1, 1) __launch_bounds__(THREADS, 1)
     backward_wide_sm90(const __grid_constant__ dlattn_params p, const __grid_constant__ dlattn_maps maps) {
     const u32 base = shared_address(shared_bytes);
-    const int role = uniform((int)threadIdx.x / 128);
+    const int role = uniform((int)threadIdx.x / 128), rank = rank_in_cluster();
     backward_context c = place_of_block(p, (int)blockIdx.x);
     c.s = read_sequence(p, c.s.b);
-    if (c.j0 >= c.s.N) {
+    if (c.j0 / WALK_KEYS * WALK_KEYS >= c.s.N) { // both blocks
         wait_and_let_begin();
         if (DQ) finish_block(p, c.s.b, c.g);
         return;
@@ -384,8 +387,8 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1)
         keep_place(c);
         init_barriers(base);
     }
-    __syncthreads();
-    tile_list list = tiles_of(p, c, rows_of_keys(p, c.s, c.j0));
+    meet_cluster();
+    tile_list list = tiles_of(p, c, rows_of_cluster(p, c));
     if (SEGMENTS) {
         wait_and_let_begin(); // their ranges are backward_prepare's
         find_tiles_that_meet(p, c, &list);
@@ -398,11 +401,13 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1)
         sum_keys(p, c, list, base);
     } else if (role == OF_ROWS) {
         keep_few_registers<ROWS_REGISTERS>();
-        if (DQ) sum_rows(p, c, list, base);
+        if (DQ) sum_rows(p, c, list, base, rank);
     } else {
         keep_few_registers<PRODUCER_REGISTERS>();
         const int warp = uniform((int)threadIdx.x / 32 % 4);
         if (warp == 0) fetch_tiles(p, maps, c, list, base);
         else if (warp <= DESCRIBERS) describe_tiles(p, c, list, base, warp - 1);
+        else if (DQ && warp == SENDER) send_tiles(p, maps, c, list, base, rank);
     }
+    meet_cluster(); // nobody leaves while the other block writes to its memory
 }
