@@ -84,11 +84,12 @@ static inline void ptx_cp_async_bulk_shared__cluster_shared__cta_mbarrier__compl
 // The 16-byte chunks of 128 bytes are permuted by the address of their row.
 static inline unsigned swizzled(unsigned at) { return at ^ (at >> 7 & 7) << 4; }
 
-static inline void ptx_cp_async_bulk_tensor_4d_shared__cluster_global_mbarrier__complete_tx__bytes(
-    unsigned to, unsigned long long map_at, int column, int row, int head, int batch, unsigned barrier) {
+static inline void fetch_box_to(emulated_block *block, unsigned to, unsigned long long map_at, int column, int row, int head, int batch,
+                                unsigned barrier) {
     const emulated_map &map = *(const emulated_map *)(uintptr_t)map_at;
     const uint64_t first[4] = {(uint64_t)column, (uint64_t)row, (uint64_t)head, (uint64_t)batch};
     if (to % 1024) emulated->fail("a box that is not aligned", to, 1024);
+    shared_at(to, map.box[1] * 128), mbarrier_at(barrier);
     const bool there = first[2] < map.extents[2] && first[3] < map.extents[3];
     const uint64_t base = map.address + first[2] * map.strides[2] + first[3] * map.strides[3];
     for (unsigned r = 0; r < map.box[1]; r++)
@@ -96,11 +97,20 @@ static inline void ptx_cp_async_bulk_tensor_4d_shared__cluster_global_mbarrier__
             const uint64_t i = first[1] + r, j = first[0] + c;
             unsigned short x = 0;
             if (there && i < map.extents[1] && j < map.extents[0]) memcpy(&x, (const void *)(base + i * map.strides[1] + j * 2), 2);
-            memcpy(shared_at(swizzled(to + r * 128 + c * 2), 2), &x, 2);
+            memcpy(block->shared + swizzled(to + r * 128 + c * 2), &x, 2);
         }
-    emulated_mbarrier *b = mbarrier_at(barrier);
+    emulated_mbarrier *b = (emulated_mbarrier *)(block->shared + barrier);
     b->bytes_and_parity -= (int)(2 * map.box[0] * map.box[1] * 2);
     settle(b);
+}
+static inline void ptx_cp_async_bulk_tensor_4d_shared__cluster_global_mbarrier__complete_tx__bytes(
+    unsigned to, unsigned long long map_at, int column, int row, int head, int batch, unsigned barrier) {
+    fetch_box_to(emulated, to, map_at, column, row, head, batch, barrier);
+}
+static inline void ptx_cp_async_bulk_tensor_4d_shared__cluster_global_mbarrier__complete_tx__bytes_multicast__cluster(
+    unsigned to, unsigned long long map_at, int column, int row, int head, int batch, unsigned barrier, unsigned blocks) {
+    for (int n = 0; n < emulated->cluster_size; n++)
+        if (blocks >> n & 1) fetch_box_to(&emulated->cluster[n], to, map_at, column, row, head, batch, barrier);
 }
 
 static inline void ptx_cp_async_bulk_shared__cluster_global_mbarrier__complete_tx__bytes(unsigned to, unsigned long long from, int bytes,
