@@ -74,14 +74,20 @@ DEVICE void fetch_tiles(const dlattn_params &p, const dlattn_maps &maps, const b
         barrier_wait(base + Q_EMPTY(at.stage), at.lap ^ 1u);
         if (leads) {
             barrier_expect(q_full, Q_BYTES + (ALIBI ? 1 : 2) * (BM * 4));
-            fetch_panels<BM, HEAD_D>(base + Q_AT + at.stage * Q_BYTES, &maps.q, p.q, token, tile.h, c.s.b, q_full);
+            const u32 to = base + Q_AT + at.stage * Q_BYTES;
+            if (CLUSTER > 1) fetch_panels_for_both<BM, HEAD_D>(to, &maps.q, p.q, token, tile.h, c.s.b, q_full, rank_in_cluster());
+            else fetch_panels<BM, HEAD_D>(to, &maps.q, p.q, token, tile.h, c.s.b, q_full);
             if (!ALIBI) // else describe_tiles brings it
                 fetch_bytes(base + LSE_AT + at.stage * (BM * 4), (const float *)p.lse2 + row, BM * 4, q_full);
             fetch_bytes(base + DELTA_AT + at.stage * (BM * 4), (const float *)p.delta + row, BM * 4, q_full);
         }
         barrier_wait(base + DOUT_EMPTY(dout_stage(at)), dout_lap(at) ^ 1u);
-        if (leads)
-            fetch_rows<BM, HEAD_E>(base + DOUT_AT + dout_stage(at) * DOUT_BYTES, &maps.dout, p.dout, token, tile.h, c.s.b, dout_full);
+        if (leads) {
+            const u32 to = base + DOUT_AT + dout_stage(at) * DOUT_BYTES;
+            barrier_expect(dout_full, DOUT_BYTES);
+            if (CLUSTER > 1) fetch_panels_for_both<BM, HEAD_E>(to, &maps.dout, p.dout, token, tile.h, c.s.b, dout_full, rank_in_cluster());
+            else fetch_panels<BM, HEAD_E>(to, &maps.dout, p.dout, token, tile.h, c.s.b, dout_full);
+        }
         at.next();
         if (n + 1 < list.count) next_tile(p, c, list, &walk);
     }

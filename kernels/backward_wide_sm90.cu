@@ -74,9 +74,11 @@ static_assert(HEAD_D % PANEL == 0 && HEAD_E % PANEL == 0 && DLATTN_ROW_ALIGNMENT
 #define OWN_BARRIER(role) (1 + (role))
 #define CLEARED_BARRIER 4
 
-#define PRODUCER_REGISTERS 24
-#define ROWS_REGISTERS 72
-#define SUM_REGISTERS 208
+// Four warpgroups have 512 registers for a thread of each.
+#define LARGEST (HEAD_D > 192 || HEAD_E > 192)
+#define SUM_REGISTERS (LARGEST ? 208 : 176)
+#define ROWS_REGISTERS (LARGEST ? 64 : 72)
+#define PRODUCER_REGISTERS (LARGEST ? 32 : 88)
 
 extern __shared__ __align__(1024) unsigned char shared_bytes[];
 
@@ -131,6 +133,21 @@ DEVICE void multiply_ds(float (&dq)[8][4], u32 ds, u32 k_panel, bool add) {
     for (int k = 0; k < BN / 16; k++) product_by_columns(dq, a + (k * 32 >> 4), b + (k * (16 * PANEL_ROW) >> 4), add || k > 0);
 }
 
+// Tiles of q and dout come to both blocks, half of each tile from either, so both must have done with a place.
+
+// By a warp, once.
+DEVICE void release_to_both(u32 barrier) {
+    if (lane_id() != 0) return;
+    barrier_arrive(barrier);
+    barrier_arrive_in_cluster(address_in_block(barrier, rank_in_cluster() ^ 1));
+}
+
+// By all lanes of a warp: each lane for what it read of note, limits and statistics.
+DEVICE void release_q(u32 barrier) {
+    barrier_arrive(barrier);
+    if (lane_id() == 0) barrier_arrive_in_cluster(address_in_block(barrier, rank_in_cluster() ^ 1));
+}
+
 // Roles -----------------------------------------------------------------------------------------------------------------
 
 // How many of the keys from j0 on are the sequence's, where others' tokens follow; BN if none do.
@@ -183,7 +200,7 @@ DEVICE void sum_values(const dlattn_params &p, const backward_context &c, const 
         weigh_tile(p, s, weights, bent, stage);
         const bool cleared = uniform(note_of(stage)->own_rows) < BM;
         more = !uniform(note_of(stage)->last);
-        barrier_arrive(base + Q_EMPTY(stage)); // each lane for the note, limits and lse2 that it read
+        release_q(base + Q_EMPTY(stage));
         barrier_wait(base + P_EMPTY, (u32)stage ^ 1u);
         store_p(p_of_thread(base), s);
         barrier_arrive(base + P_FULL);
@@ -203,7 +220,7 @@ DEVICE void sum_values(const dlattn_params &p, const backward_context &c, const 
         multiply_heads<HEAD_D>(s, base + K_AT, base + Q_AT + at.stage * Q_BYTES);
         products_commit();
         products_wait<1>();
-        release(dout_empty);
+        release_to_both(dout_empty);
         products_wait<0>();
         keep(s);
     }
@@ -228,7 +245,7 @@ DEVICE void sum_keys(const dlattn_params &p, const backward_context &c, const ti
         products_commit();
         products_wait<0>();
         keep(dp);
-        release(base + DOUT_EMPTY(0));
+        release_to_both(base + DOUT_EMPTY(0));
     }
     keep(dk);
 #pragma unroll 1
@@ -262,10 +279,10 @@ DEVICE void sum_keys(const dlattn_params &p, const backward_context &c, const ti
         multiply_heads<HEAD_E>(dp, base + V_AT, base + DOUT_AT + dout_stage(at) * DOUT_BYTES);
         products_commit();
         products_wait<1>();
-        barrier_arrive(base + Q_EMPTY(stage)); // each lane for the note and delta that it read
+        release_q(base + Q_EMPTY(stage));
         products_wait<0>();
         keep(dp);
-        if (more) release(base + DOUT_EMPTY(dout_stage(at)));
+        if (more) release_to_both(base + DOUT_EMPTY(dout_stage(at)));
     }
     keep(dk);
     const backward_context end = context_at_the_end(p);
@@ -278,17 +295,19 @@ DEVICE void sum_rows(const dlattn_params &p, const backward_context &c, const ti
     const int first = rank * HALF;
     wait_and_let_begin(); // the sums are backward_prepare's
     ring<STAGES> at = {0, 0};
-    if (list.count > 0) {
+    bool more = list.count > 0;
+    if (more) {
         barrier_wait(base + K_FULL, 0);
         barrier_wait(base + K_OTHER_FULL, 0);
         clear_rows<BN, HALF * PANEL, 128>(base + K_OTHER_AT, own_keys_from(p, c, c.j0 ^ BN), own_thread());
         meet<128>(OWN_BARRIER(OF_ROWS));
     }
 #pragma unroll 1
-    for (int n = 0; n < list.count; n++) {
+    while (more) {
         const u32 own = base + DS_AT + at.stage * DS_BYTES, other = base + DS_OTHER_AT + at.stage * DS_BYTES;
         barrier_wait(base + Q_FULL(at.stage), at.lap); // the note
         const i64 row = note_of(at.stage)->row + uniform((int)threadIdx.x / 32 % 4) * 16;
+        more = !uniform(note_of(at.stage)->last);
         barrier_arrive(base + Q_EMPTY(at.stage));
         float *const sums = dq_sum_block(p, row, first * PANEL, HEAD_D) + dq_sum_index(lane_id(), 0);
         barrier_wait(base + DS_FULL(at.stage), at.lap);
@@ -303,10 +322,7 @@ DEVICE void sum_rows(const dlattn_params &p, const backward_context &c, const ti
             products_commit();
             products_wait<0>();
             keep(dq);
-            if (panel + 1 == HALF && lane_id() == 0) { // both who wrote ds
-                barrier_arrive(base + DS_EMPTY(at.stage));
-                barrier_arrive_in_cluster(address_in_block(base + DS_EMPTY(at.stage), rank ^ 1));
-            }
+            if (panel + 1 == HALF) release_to_both(base + DS_EMPTY(at.stage));
             if (HEAD_D / PANEL % 2 != 0 && first + panel >= HEAD_D / PANEL) break;
 #pragma unroll
             for (int step = 0; step < 8; step++) dq_sum_add(sums + (panel * 8 + step) * 128, dq[step]);
@@ -349,14 +365,14 @@ DEVICE void init_barriers(u32 base) {
     barrier_init(base + P_EMPTY, 128);
     for (int stage = 0; stage < STAGES; stage++) {
         barrier_init(base + Q_FULL(stage), 1 + 32 * DESCRIBERS);
-        barrier_init(base + Q_EMPTY(stage), 128 * (DQ ? 3 : 2));
+        barrier_init(base + Q_EMPTY(stage), 128 * (DQ ? 3 : 2) + 8);
         barrier_init(base + DS_FULL(stage), 128);
         barrier_init(base + DS_EMPTY(stage), 4 * CLUSTER);
         barrier_init(base + DS_OTHER_FULL(stage), 1);
     }
     for (int stage = 0; stage < DOUT_STAGES; stage++) {
         barrier_init(base + DOUT_FULL(stage), 1);
-        barrier_init(base + DOUT_EMPTY(stage), 8);
+        barrier_init(base + DOUT_EMPTY(stage), 16);
     }
     barriers_are_ready();
 }

@@ -114,6 +114,23 @@ DEVICE void send_bytes(u32 to, u32 from, int bytes, u32 barrier) {
                  :: "r"(to), "r"(from), "r"(bytes), "r"(barrier) : "memory");
 }
 
+// Half of fetch_panels to all blocks of a cluster of two, to the same place in each and for the same barrier in each. The other block
+// does the other half.
+template <int ROWS, int COLS>
+DEVICE void fetch_panels_for_both(u32 to, const tensor_map *map, const dlattn_view &view, i64 row, int head, int b, u32 barrier, int rank) {
+    const int batch = view.stride[0] ? b : 0, PANELS = COLS / PANEL, HALF_OF_THEM = (PANELS + 1) / 2;
+    if (view.stride[2] == 0) head = 0;
+#pragma unroll
+    for (int n = 0; n < HALF_OF_THEM; n++) {
+        const int panel = rank * HALF_OF_THEM + n;
+        if (PANELS % 2 != 0 && panel >= PANELS) break;
+        asm volatile("cp.async.bulk.tensor.4d.shared::cluster.global.mbarrier::complete_tx::bytes.multicast::cluster "
+                     "[%0], [%1, {%2, %3, %4, %5}], [%6], %7;"
+                     :: "r"(to + panel * (ROWS * PANEL_ROW)), "l"((u64)map), "r"(panel * PANEL), "r"((int)row), "r"(head), "r"(batch),
+                     "r"(barrier), "h"((u16)3) : "memory");
+    }
+}
+
 // Writes of this thread to shared memory come before what the copy engine and the tensor cores do there after the next
 // barrier.
 DEVICE void fence_for_engines() { asm volatile("fence.proxy.async.shared::cta;" ::: "memory"); }
