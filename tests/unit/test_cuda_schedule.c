@@ -261,6 +261,9 @@ Test(cuda_schedule, the_hopper_backward_of_large_heads) {
     p.flags = DLATTN_DETERMINISTIC;
     s = made(&p, 90, UINT64_MAX);
     cr_expect(launches(&s, "backward_wide_sm90") && launches(&s, "backward_dq_sm80"), "without sums of dq");
+    p = make_backward(DLATTN_T_BF16, 2, 16, 4, 4096, 130, 256);
+    s = made(&p, 90, UINT64_MAX);
+    cr_expect(launches(&s, "backward_wide_sm90") && s.steps[1].key_tiles == 4 && s.steps[1].blocks == 2 * 4 * 4, "whole clusters");
     p = plain;
     p.dropout_threshold = 26;
     expect_other_backward(&p, "dropout, whose bits do not fit into shared memory");
