@@ -24,17 +24,20 @@ static_assert(((FEATURES) & (DLATTN_FEATURE_BIAS | DLATTN_FEATURE_MASK)) == 0, "
 // The place and phase of a tile's dout, if it has one place in turn or as many as q.
 DEVICE int dout_stage(const ring<STAGES> &at) { return DOUT_STAGES == 1 ? 0 : at.stage; }
 DEVICE u32 dout_lap(const ring<STAGES> &at) { return DOUT_STAGES == 1 ? (u32)at.stage : at.lap; }
+
+// Where dout has one place, it comes and goes by parts of its columns, part by part.
+DEVICE int dout_place(const ring<STAGES> &at, int part) { return dout_stage(at) * DOUT_PARTS + part; }
 static_assert(DOUT_STAGES == STAGES || (DOUT_STAGES == 1 && STAGES == 2), "a tile's stage is its parity");
 
 // Products --------------------------------------------------------------------------------------------------------------
 
-// s = keys rows^T over HEAD columns: 64 of BN keys by BM rows.
-template <int HEAD>
+// s = or += keys rows^T over HEAD columns: 64 of BN keys by BM rows.
+template <int HEAD, bool ADD = false>
 DEVICE void multiply_heads(float (&s)[NT][4], u32 keys, u32 rows) {
     const u64 a = descriptor_by_rows(keys), b = descriptor_by_rows(rows);
 #pragma unroll
     for (int d = 0; d < HEAD / 16; d++)
-        product(s, a + (d / 4 * (BN * PANEL_ROW) + d % 4 * 32 >> 4), b + (d / 4 * (BM * PANEL_ROW) + d % 4 * 32 >> 4), d > 0);
+        product(s, a + (d / 4 * (BN * PANEL_ROW) + d % 4 * 32 >> 4), b + (d / 4 * (BM * PANEL_ROW) + d % 4 * 32 >> 4), ADD || d > 0);
 }
 
 // sums += x rows: x: 64 keys by BM rows in registers.

@@ -70,7 +70,7 @@ DEVICE void fetch_tiles(const dlattn_params &p, const dlattn_maps &maps, const b
     for (int n = 0; n < list.count; n++) {
         const row_tile tile = walk.tile;
         const i64 row = row_of(p, c.s, tile.h, tile.i0), token = c.s.q_begin + tile.i0;
-        const u32 q_full = base + Q_FULL(at.stage), dout_full = base + DOUT_FULL(dout_stage(at));
+        const u32 q_full = base + Q_FULL(at.stage);
         barrier_wait(base + Q_EMPTY(at.stage), at.lap ^ 1u);
         if (leads) {
             barrier_expect(q_full, Q_BYTES + (ALIBI ? 1 : 2) * (BM * 4));
@@ -81,12 +81,16 @@ DEVICE void fetch_tiles(const dlattn_params &p, const dlattn_maps &maps, const b
                 fetch_bytes(base + LSE_AT + at.stage * (BM * 4), (const float *)p.lse2 + row, BM * 4, q_full);
             fetch_bytes(base + DELTA_AT + at.stage * (BM * 4), (const float *)p.delta + row, BM * 4, q_full);
         }
-        barrier_wait(base + DOUT_EMPTY(dout_stage(at)), dout_lap(at) ^ 1u);
-        if (leads) {
-            const u32 to = base + DOUT_AT + dout_stage(at) * DOUT_BYTES;
-            barrier_expect(dout_full, DOUT_BYTES);
-            if (CLUSTER > 1) fetch_panels_for_both<BM, HEAD_E>(to, &maps.dout, p.dout, token, tile.h, c.s.b, dout_full, rank_in_cluster());
-            else fetch_panels<BM, HEAD_E>(to, &maps.dout, p.dout, token, tile.h, c.s.b, dout_full);
+#pragma unroll
+        for (int part = 0; part < DOUT_PARTS; part++) {
+            const u32 full = base + DOUT_FULL(dout_place(at, part)), to = base + DOUT_AT + dout_place(at, part) * (DOUT_BYTES / DOUT_PARTS);
+            const int COLS = HEAD_E / DOUT_PARTS;
+            barrier_wait(base + DOUT_EMPTY(dout_place(at, part)), dout_lap(at) ^ 1u);
+            if (!leads) continue;
+            barrier_expect(full, DOUT_BYTES / DOUT_PARTS);
+            if (CLUSTER > 1)
+                fetch_panels_for_both<BM, COLS>(to, &maps.dout, p.dout, token, tile.h, c.s.b, full, rank_in_cluster(), part * COLS);
+            else fetch_panels<BM, COLS>(to, &maps.dout, p.dout, token, tile.h, c.s.b, full);
         }
         at.next();
         if (n + 1 < list.count) next_tile(p, c, list, &walk);

@@ -18,6 +18,7 @@
 #define CONSUMER_WARPS (4 * CONSUMERS)
 #define CLUSTER 1
 #define DOUT_STAGES STAGES
+#define DOUT_PARTS 1
 #define DESCRIBERS (DROPOUT ? 3 : 1) // warps that tell consumers of tiles
 
 static_assert(WARPS == 4 * (CONSUMERS + 1) && BN == 64 * CONSUMERS, "roles");

@@ -16,6 +16,7 @@
 #include "tma_sm90.cuh"
 
 #define THREADS (32 * WARPS)
+#define DOUT_PARTS (DOUT_STAGES == 1 && HEAD_E == 256 ? 2 : 1)
 #define WALK_KEYS (CLUSTER * BN)
 #define DESCRIBERS (DROPOUT ? 2 : 1) // warps that tell consumers of tiles
 #define SENDER 3                     // the warp of the producer that sends ds
@@ -62,8 +63,8 @@ static_assert(HEAD_D % PANEL == 0 && HEAD_E % PANEL == 0 && DLATTN_ROW_ALIGNMENT
 #define Q_FULL(stage) (V_FULL + 8 + 8 * (stage))
 #define Q_EMPTY(stage) (Q_FULL(STAGES) + 8 * (stage))
 #define DOUT_FULL(stage) (Q_EMPTY(STAGES) + 8 * (stage))
-#define DOUT_EMPTY(stage) (DOUT_FULL(DOUT_STAGES) + 8 * (stage))
-#define P_FULL DOUT_EMPTY(DOUT_STAGES) // a phase each tile: its parity is the tile's stage
+#define DOUT_EMPTY(stage) (DOUT_FULL(DOUT_STAGES * DOUT_PARTS) + 8 * (stage))
+#define P_FULL DOUT_EMPTY(DOUT_STAGES * DOUT_PARTS) // a phase each tile: its parity is the tile's stage
 #define P_EMPTY (P_FULL + 8)
 #define DS_FULL(stage) (P_EMPTY + 8 + 8 * (stage))
 #define DS_EMPTY(stage) (DS_FULL(STAGES) + 8 * (stage))
@@ -112,18 +113,23 @@ DEVICE void load_p(float (&s)[NT][4], u32 from) {
 
 // Products --------------------------------------------------------------------------------------------------------------
 
-// sums += x rows, as add_products; of 256 columns by halves, since ptxas wants the registers of an instruction to fit into a thread's
+// sums += x rows, as add_products; 256 columns are two parts, since ptxas wants the registers of an instruction to fit into a thread's
 // share of all registers.
+#define PARTS_OF(count) ((count) > 24 ? 2 : 1)
+
 template <int COUNT>
-DEVICE void add_wide_products(float (&sums)[COUNT][4], const u32 (&x)[NT / 2][4], u32 rows) {
-    const int PARTS = COUNT > 24 ? 2 : 1, PART = COUNT / PARTS;
+DEVICE void add_part(float (&sums)[COUNT][4], const u32 (&x)[NT / 2][4], u32 rows, int part) {
+    const int PART = COUNT / PARTS_OF(COUNT);
     const u64 b = descriptor_by_columns(rows, BM * PANEL_ROW);
 #pragma unroll
     for (int k = 0; k < BM / 16; k++)
+        product(*(float(*)[PART][4]) & sums[part * PART], x[k], b + (part * (PART / 8) * (BM * PANEL_ROW) + k * (16 * PANEL_ROW) >> 4));
+}
+
+template <int COUNT>
+DEVICE void add_wide_products(float (&sums)[COUNT][4], const u32 (&x)[NT / 2][4], u32 rows) {
 #pragma unroll
-        for (int part = 0; part < PARTS; part++)
-            product(*(float(*)[PART][4]) & sums[part * PART], x[k],
-                    b + (part * (PART / 8) * (BM * PANEL_ROW) + k * (16 * PANEL_ROW) >> 4));
+    for (int part = 0; part < PARTS_OF(COUNT); part++) add_part(sums, x, rows, part);
 }
 
 // dq = or += ds k over a block's keys: 64 rows by the 64 columns of a panel.
@@ -166,11 +172,26 @@ DEVICE void await_q(u32 base, const ring<STAGES> &at) {
 
 DEVICE void await_dout(u32 base, const ring<STAGES> &at) {
     barrier_wait(base + Q_FULL(at.stage), at.lap); // the note
-    barrier_wait(base + DOUT_FULL(dout_stage(at)), dout_lap(at));
+    barrier_wait(base + DOUT_FULL(dout_place(at, 0)), dout_lap(at));
     const int own_rows = uniform(note_of(at.stage)->own_rows);
     if (own_rows == BM) return;
+    if (DOUT_PARTS == 2) barrier_wait(base + DOUT_FULL(dout_place(at, 1)), dout_lap(at));
     clear_rows<BM, HEAD_E, 128>(base + DOUT_AT + dout_stage(at) * DOUT_BYTES, own_rows, own_thread());
     meet<256>(CLEARED_BARRIER);
+}
+
+// dp of a tile, part by part as dout comes.
+DEVICE void multiply_dout(float (&dp)[NT][4], u32 base, const ring<STAGES> &at) {
+    const int COLS = HEAD_E / DOUT_PARTS;
+    const u32 dout = base + DOUT_AT + dout_stage(at) * DOUT_BYTES;
+    product_fence();
+    multiply_heads<COLS>(dp, base + V_AT, dout);
+    products_commit();
+    if (DOUT_PARTS == 1) return;
+    barrier_wait(base + DOUT_FULL(dout_place(at, 1)), dout_lap(at));
+    product_fence();
+    multiply_heads<COLS, true>(dp, base + V_AT + COLS / PANEL * (BN * PANEL_ROW), dout + COLS / PANEL * (BM * PANEL_ROW));
+    products_commit();
 }
 
 // s, p and dv.
@@ -193,8 +214,8 @@ DEVICE void sum_values(const dlattn_params &p, const backward_context &c, const 
 #pragma unroll 1
     while (more) {
         const int stage = at.stage;
-        const u32 dout = base + DOUT_AT + dout_stage(at) * DOUT_BYTES, dout_full = base + DOUT_FULL(dout_stage(at));
-        const u32 dout_empty = base + DOUT_EMPTY(dout_stage(at)), lap = dout_lap(at);
+        const u32 dout = base + DOUT_AT + dout_stage(at) * DOUT_BYTES, dout_full = base + DOUT_FULL(dout_place(at, 0));
+        const u32 dout_empty = base + DOUT_EMPTY(dout_place(at, 0)), lap = dout_lap(at);
         u32 bent[NT / 2][4];
         u32 weights[NT / 2][4];
         weigh_tile(p, s, weights, bent, stage);
@@ -205,11 +226,19 @@ DEVICE void sum_values(const dlattn_params &p, const backward_context &c, const 
         store_p(p_of_thread(base), s);
         barrier_arrive(base + P_FULL);
         pack_weights(s, weights, stage);
-        barrier_wait(dout_full, lap);
-        if (cleared) meet<256>(CLEARED_BARRIER);
         keep(weights);
+        if (cleared) meet<256>(CLEARED_BARRIER);
+        barrier_wait(dout_full, lap);
         product_fence();
-        add_wide_products(dv, weights, dout);
+        if (DOUT_PARTS == 1) {
+            add_wide_products(dv, weights, dout);
+        } else {
+            add_part(dv, weights, dout, 0);
+            products_commit();
+            barrier_wait(dout_full + 8, lap);
+            product_fence();
+            add_part(dv, weights, dout, 1);
+        }
         products_commit();
         // The next scores; after the last tile those of this one again, which nobody looks at.
         if (more) {
@@ -219,8 +248,12 @@ DEVICE void sum_values(const dlattn_params &p, const backward_context &c, const 
         product_fence();
         multiply_heads<HEAD_D>(s, base + K_AT, base + Q_AT + at.stage * Q_BYTES);
         products_commit();
+        if (DOUT_PARTS == 2) {
+            products_wait<2>();
+            release_to_both(dout_empty);
+        }
         products_wait<1>();
-        release_to_both(dout_empty);
+        release_to_both(dout_empty + 8 * (DOUT_PARTS - 1));
         products_wait<0>();
         keep(s);
     }
@@ -240,12 +273,11 @@ DEVICE void sum_keys(const dlattn_params &p, const backward_context &c, const ti
         clear_rows<BN, HEAD_E, 128>(base + V_AT, own_keys_from(p, c, c.j0), own_thread());
         meet<128>(OWN_BARRIER(OF_KEYS));
         await_dout(base, at);
-        product_fence();
-        multiply_heads<HEAD_E>(dp, base + V_AT, base + DOUT_AT);
-        products_commit();
+        multiply_dout(dp, base, at);
         products_wait<0>();
         keep(dp);
         release_to_both(base + DOUT_EMPTY(0));
+        if (DOUT_PARTS == 2) release_to_both(base + DOUT_EMPTY(1));
     }
     keep(dk);
 #pragma unroll 1
@@ -275,14 +307,16 @@ DEVICE void sum_keys(const dlattn_params &p, const backward_context &c, const ti
             at.next();
             await_dout(base, at);
         }
-        product_fence();
-        multiply_heads<HEAD_E>(dp, base + V_AT, base + DOUT_AT + dout_stage(at) * DOUT_BYTES);
-        products_commit();
-        products_wait<1>();
+        multiply_dout(dp, base, at);
+        products_wait<DOUT_PARTS>();
         release_q(base + Q_EMPTY(stage));
+        if (DOUT_PARTS == 2) {
+            products_wait<1>();
+            if (more) release_to_both(base + DOUT_EMPTY(dout_place(at, 0)));
+        }
         products_wait<0>();
         keep(dp);
-        if (more) release_to_both(base + DOUT_EMPTY(dout_stage(at)));
+        if (more) release_to_both(base + DOUT_EMPTY(dout_place(at, DOUT_PARTS - 1)));
     }
     keep(dk);
     const backward_context end = context_at_the_end(p);
@@ -370,7 +404,7 @@ DEVICE void init_barriers(u32 base) {
         barrier_init(base + DS_EMPTY(stage), 4 * CLUSTER);
         barrier_init(base + DS_OTHER_FULL(stage), 1);
     }
-    for (int stage = 0; stage < DOUT_STAGES; stage++) {
+    for (int stage = 0; stage < DOUT_STAGES * DOUT_PARTS; stage++) {
         barrier_init(base + DOUT_FULL(stage), 1);
         barrier_init(base + DOUT_EMPTY(stage), 16);
     }

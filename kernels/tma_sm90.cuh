@@ -117,7 +117,8 @@ DEVICE void send_bytes(u32 to, u32 from, int bytes, u32 barrier) {
 // Half of fetch_panels to all blocks of a cluster of two, to the same place in each and for the same barrier in each. The other block
 // does the other half.
 template <int ROWS, int COLS>
-DEVICE void fetch_panels_for_both(u32 to, const tensor_map *map, const dlattn_view &view, i64 row, int head, int b, u32 barrier, int rank) {
+DEVICE void fetch_panels_for_both(u32 to, const tensor_map *map, const dlattn_view &view, i64 row, int head, int b, u32 barrier, int rank,
+                                  int first = 0) {
     const int batch = view.stride[0] ? b : 0, PANELS = COLS / PANEL, HALF_OF_THEM = (PANELS + 1) / 2;
     if (view.stride[2] == 0) head = 0;
 #pragma unroll
@@ -126,7 +127,7 @@ DEVICE void fetch_panels_for_both(u32 to, const tensor_map *map, const dlattn_vi
         if (PANELS % 2 != 0 && panel >= PANELS) break;
         asm volatile("cp.async.bulk.tensor.4d.shared::cluster.global.mbarrier::complete_tx::bytes.multicast::cluster "
                      "[%0], [%1, {%2, %3, %4, %5}], [%6], %7;"
-                     :: "r"(to + panel * (ROWS * PANEL_ROW)), "l"((u64)map), "r"(panel * PANEL), "r"((int)row), "r"(head), "r"(batch),
+                     :: "r"(to + panel * (ROWS * PANEL_ROW)), "l"((u64)map), "r"(first + panel * PANEL), "r"((int)row), "r"(head), "r"(batch),
                      "r"(barrier), "h"((u16)3) : "memory");
     }
 }
