@@ -127,8 +127,8 @@ DEVICE void fetch_panels_for_both(u32 to, const tensor_map *map, const dlattn_vi
         if (PANELS % 2 != 0 && panel >= PANELS) break;
         asm volatile("cp.async.bulk.tensor.4d.shared::cluster.global.mbarrier::complete_tx::bytes.multicast::cluster "
                      "[%0], [%1, {%2, %3, %4, %5}], [%6], %7;"
-                     :: "r"(to + panel * (ROWS * PANEL_ROW)), "l"((u64)map), "r"(first + panel * PANEL), "r"((int)row), "r"(head), "r"(batch),
-                     "r"(barrier), "h"((u16)3) : "memory");
+                     :: "r"(to + panel * (ROWS * PANEL_ROW)), "l"((u64)map), "r"(first + panel * PANEL), "r"((int)row), "r"(head),
+                     "r"(batch), "r"(barrier), "h"((u16)3) : "memory");
     }
 }
 
