@@ -14,6 +14,7 @@ from pathlib import Path
 import ladder
 import page_tables
 import timeline
+import timeline_backward
 
 TOP = Path(__file__).resolve().parents[1]
 PAGES = ("README.md", "docs/kernels.md", "docs/kernels_backward.md")
@@ -40,8 +41,10 @@ def blocks() -> dict[str, str]:
 
 
 def pictures() -> dict[str, str]:
-    steps, clocks = read("docs/ladder.json"), {name: value["clocks"] for name, value in read("docs/timeline.json").items()}
-    return {"docs/pictures/forward_timeline.svg": timeline.draw(clocks),
+    steps, clocks = read("docs/ladder.json"), {which: {name: value["clocks"] for name, value in clocks.items()}
+                                               for which, clocks in read("docs/timeline.json").items()}
+    return {"docs/pictures/forward_timeline.svg": timeline.draw(clocks["forward"]),
+            "docs/pictures/backward_timeline.svg": timeline_backward.draw(clocks["backward"]),
             **{f"docs/pictures/{which}_ladder.svg": ladder.draw(which, steps[which], steps[f"{which} dropped"])
                for which in ("forward", "backward")}}
 

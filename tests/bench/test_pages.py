@@ -1,4 +1,4 @@
-"""bench/pages.py: no page or drawing is stale, what they name exists, and the drawn block obeys its barriers."""
+"""bench/pages.py: no page or drawing is stale, what they name exists, and the drawn blocks obey their barriers."""
 import json
 import re
 import sys
@@ -10,9 +10,11 @@ TOP = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(TOP / "bench"))
 import pages  # noqa: E402
 import timeline  # noqa: E402
+import timeline_backward  # noqa: E402
 
 LADDER = json.loads((TOP / "docs" / "ladder.json").read_text())
-CLOCKS = {name: value["clocks"] for name, value in json.loads((TOP / "docs" / "timeline.json").read_text()).items()}
+CLOCKS = {which: {name: value["clocks"] for name, value in clocks.items()}
+          for which, clocks in json.loads((TOP / "docs" / "timeline.json").read_text()).items()}
 
 
 def test_nothing_is_stale():
@@ -48,22 +50,31 @@ def test_files_that_the_pages_name_are_there():
 
 @pytest.fixture(scope="module")
 def block():
-    return timeline.simulate(CLOCKS)
+    return timeline.simulate(CLOCKS["forward"])
 
 
-def test_products_do_not_overlap(block):
-    ordered = sorted(block.products, key=lambda product: product[2])
-    assert all(after[2] >= before[3] for before, after in zip(ordered, ordered[1:]))
+@pytest.fixture(scope="module")
+def backward():
+    return timeline_backward.simulate(CLOCKS["backward"])
+
+
+def test_products_do_not_overlap(block, backward):
+    for one in (block, backward):
+        ordered = sorted(one.products, key=lambda product: product[2])
+        assert all(after[2] >= before[3] for before, after in zip(ordered, ordered[1:]))
     for g in range(timeline.CONSUMERS):
         labels = [label for consumer, label, _, _ in block.products if consumer == g]
         assert sorted(labels) == sorted(f"{kind}{key}" for count in timeline.KEYS for key in range(count) for kind in "SO")
+        labels = [label for consumer, label, _, _ in backward.products if consumer == g]
+        assert sorted(labels) == sorted(f"{kind}{n}" for n in range(timeline_backward.TILES) for kind in ("s", "dp", "dv", "dq", "dk"))
 
 
-def test_no_place_is_filled_before_it_was_given_back(block):
-    for place, uses in block.filled.items():
-        step = timeline.CONSUMERS if place[0] == "Q" else 1
-        for before, after in zip(uses[::step], uses[step::step]):
-            assert before[1] <= before[2] <= after[0], place
+def test_no_place_is_filled_before_it_was_given_back(block, backward):
+    for one in (block, backward):
+        for place, uses in one.filled.items():
+            step = timeline.CONSUMERS if place[0] == "Q" and one is block else 1
+            for before, after in zip(uses[::step], uses[step::step]):
+                assert before[1] <= before[2] <= after[0], place
 
 
 def test_a_step_takes_what_was_read(block):
@@ -77,3 +88,9 @@ def test_only_the_next_rows_first_product_stands_beside_an_end(block):
     for span in ends[:timeline.CONSUMERS]:
         own = [label for g, label, start, end in block.products if span.lane.endswith(str(g)) and start < span.end and end > span.start]
         assert own == [f"S{timeline.KEYS[1] - 1}"]
+
+
+def test_dq_begins_when_both_have_stored_ds(backward):
+    met = [arrival.time for arrival in backward.arrivals if arrival.barrier == "met"]
+    for n in range(timeline_backward.TILES):
+        assert all(start >= max(met[2 * n:2 * n + 2]) for _, label, start, _ in backward.products if label == f"dq{n}")
