@@ -110,8 +110,9 @@ def simulate(clocks: dict) -> Block:
 
 # ---- the picture -----------------------------------------------------------------------------------------------------
 
-LANES = {"scout": "scout (a warp)", "loader": "loader (a warp)", "Q 0": "Q, place 0", "Q 1": "place 1", "K 0": "K, stage 0", "K 1": "stage 1",
-         "V 0": "V, stage 0", "V 1": "stage 1", "consumer 0": "consumer 0 (4 warps)", "consumer 1": "consumer 1 (4 warps)",
+LANES = {"scout": "scout (a warp)", "loader": "loader (a warp)", "Q 0": "Q, place 0", "Q 1": "place 1",
+         "K 0": "K, stage 0", "K 1": "stage 1", "V 0": "V, stage 0", "V 1": "stage 1",
+         "consumer 0": "consumer 0 (4 warps)", "consumer 1": "consumer 1 (4 warps)",
          "tensor cores": "tensor cores"}
 ARROWS = [("1", "job full", 1, "consumer 1"), ("2", "k full", 1, "consumer 0"), ("3", "turn of 0", 2, "consumer 1"),
           ("4", "k empty", 3, "loader"), ("5", "v empty", 1, "loader"), ("6", "job wanted", 0, "scout"), ("7", "q empty 1", 0, "loader")]
@@ -120,5 +121,5 @@ ARROWS = [("1", "job full", 1, "consumer 1"), ("2", "k full", 1, "consumer 0"), 
 def draw(clocks: dict) -> str:
     block = simulate(clocks)
     end = max(span.end for span in block.spans if span.kind == "weigh")
-    return paint(block, View("A block of the Hopper forward over time", "One block: 128 rows meet four tiles of 128 keys, the next 128 rows "
-                             "two; head size 128.", LANES, ("out",), ARROWS, "result to memory, while the next S is under way", end))
+    return paint(block, View("A block of the Hopper forward over time", "One block: 128 rows meet four tiles of 128 keys, the next 128 "
+                             "rows two; head size 128.", LANES, ("out",), ARROWS, "result to memory, while the next S is under way", end))

@@ -68,14 +68,15 @@ def simulate(clocks: dict) -> Block:
     return block
 
 
-LANES = {"loader": "loader (a warp)", "notes": "notes (a warp)", "Q 0": "Q, stage 0", "Q 1": "stage 1", "dO 0": "dO, stage 0", "dO 1": "stage 1",
-         "dS 0": "dS, place 0", "dS 1": "place 1", "consumer 0": "consumer 0 (4 warps)", "consumer 1": "consumer 1 (4 warps)",
+LANES = {"loader": "loader (a warp)", "notes": "notes (a warp)", "Q 0": "Q, stage 0", "Q 1": "stage 1",
+         "dO 0": "dO, stage 0", "dO 1": "stage 1", "dS 0": "dS, place 0", "dS 1": "place 1",
+         "consumer 0": "consumer 0 (4 warps)", "consumer 1": "consumer 1 (4 warps)",
          "tensor cores": "tensor cores"}
 ARROWS = [("1", "note", 0, "consumer 0"), ("2", "dout full", 0, "consumer 0"), ("3", "met", 1, "consumer 0"), ("4", "q empty", 1, "loader")]
 
 
 def draw(clocks: dict) -> str:
     block = simulate(clocks)
-    return paint(block, View("A block of the Hopper backward over time", "One block: 128 keys, 64 for each consumer, meet tiles of 64 rows; head "
-                             "size 128.", LANES, ("sums",), ARROWS, "dq's fragments to its sums, while s and dk are under way",
+    return paint(block, View("A block of the Hopper backward over time", "One block: 128 keys, 64 for each consumer, meet tiles of 64 "
+                             "rows; head size 128.", LANES, ("sums",), ARROWS, "dq's fragments to its sums, while s and dk are under way",
                              max(span.end for span in block.spans)))
