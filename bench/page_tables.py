@@ -97,8 +97,9 @@ def plan(document: dict) -> str:
     return table(rows)
 
 
-SIZES = [("D 64 and 128, from 4096 tokens", r"(full|causal)_d(64|128)_s(4096|16384)$"), ("D 256", r"(full|causal)_d256_"),
-         ("D 64 and 128, 1024 tokens", r"(full|causal)_d(64|128)_s1024$"), ("grouped heads, D 80 to 160", r"gqa_|full_d(80|96|112|160)_")]
+SIZES = [("D 64 and 128, from 4096 tokens", r"(full|causal)_d(64|128)_s(4096|16384)$"),
+         ("D 64 and 128, 1024 tokens", r"(full|causal)_d(64|128)_s1024$"), ("D 256", r"(full|causal)_d256_"),
+         ("grouped heads, D 80 to 160", r"gqa_|full_d(80|96|112|160)_")]
 GPU_ROWS = [("cuDNN", "cudnn", SIZES),
             ("FlashAttention 3", "flash3", [*SIZES, ("windows of 1024 keys", r"window1024_"), ("packed lengths", r"packed_")]),
             ("FlashAttention-2", "flash", [("all of these", r"(full|causal)_d|gqa_")]),
