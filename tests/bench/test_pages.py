@@ -48,6 +48,14 @@ def test_files_that_the_pages_name_are_there():
             assert name in names, f"{page} names {name}"
 
 
+def test_links_lead_somewhere():
+    texts = [page for places in ("*", "docs/*", "bench/*", "bench/results/*", "bindings/*/*") for page in TOP.glob(places + ".md")]
+    links = [(page, link) for page in texts for link in re.findall(r"\]\(([^)#\s]+)", page.read_text()) if "://" not in link]
+    assert len(links) > 20
+    for page, link in links:
+        assert (page.parent / link).exists(), f"{page.relative_to(TOP)} leads to {link}"
+
+
 @pytest.fixture(scope="module")
 def block():
     return timeline.simulate(CLOCKS["forward"])
