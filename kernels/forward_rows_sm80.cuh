@@ -186,10 +186,10 @@ DEVICE void store_rows(u32 tile, const float (&o)[MT][ET][4], const dlattn_param
     }
 }
 
-// From the running sums to out and lse, or to this split's part of them. The four threads of a row share its sum: each
-// ends one of the (up to four) rows they have in common, and tells the others.
-DEVICE void finish(u32 tile, float (&o)[MT][ET][4], const float (&m)[MT][2], const float (&l)[MT][2], float factor,
-                   const dlattn_params &p, const loop_facts &facts) {
+// From the running sums to rows of the result in o, and to lse or this split's part of it. The four threads of a row share its
+// sum: each ends one of the (up to four) rows they have in common, and tells the others.
+DEVICE void end_rows(float (&o)[MT][ET][4], const float (&m)[MT][2], const float (&l)[MT][2], float factor, const dlattn_params &p,
+                     const loop_facts &facts) {
     const int thread = thread_anew(), t = thread % 4, first = facts.row0 + 16 * MT * (thread / 32) + thread % 32 / 4;
     const int mine = t % (2 * MT);
     float sum = 0.0f, reference = 0.0f;
@@ -223,10 +223,11 @@ DEVICE void finish(u32 tile, float (&o)[MT][ET][4], const float (&m)[MT][2], con
             for (int e = 0; e < ET; e++) o[r / 2][e][2 * (r % 2)] = o[r / 2][e][2 * (r % 2) + 1] = 0.0f;
         }
     }
-    if (!SPLIT && p.out.dtype == TYPE) {
-        store_rows(tile, o, p, facts);
-        return;
-    }
+}
+
+// Rows of the result as float: to out, or to this split's part of it.
+DEVICE void store_floats_of_rows(const float (&o)[MT][ET][4], const dlattn_params &p, const loop_facts &facts) {
+    const int thread = thread_anew(), t = thread % 4, first = facts.row0 + 16 * MT * (thread / 32) + thread % 32 / 4;
 #pragma unroll
     for (int r = 0; r < 2 * MT; r++) {
         const int row = first + 8 * r, i = query_of(p, row), h = head_of(p, facts.h, row);
@@ -239,6 +240,13 @@ DEVICE void finish(u32 tile, float (&o)[MT][ET][4], const float (&m)[MT][2], con
             store_floats(to + (8 * e + 2 * t) * stride, stride, o[r / 2][e][2 * (r % 2)], o[r / 2][e][2 * (r % 2) + 1],
                          p.E - 8 * e - 2 * t);
     }
+}
+
+DEVICE void finish(u32 tile, float (&o)[MT][ET][4], const float (&m)[MT][2], const float (&l)[MT][2], float factor,
+                   const dlattn_params &p, const loop_facts &facts) {
+    end_rows(o, m, l, factor, p, facts);
+    if (!SPLIT && p.out.dtype == TYPE) store_rows(tile, o, p, facts);
+    else store_floats_of_rows(o, p, facts);
 }
 
 #endif

@@ -66,6 +66,11 @@ GPU_LARGE(mask_d128, 128, .B = 2, .H = 18, .G = 18, .M = 140, .N = 208, .mask = 
 GPU_LARGE(mask_causal_d64, 64, .M = 140, .N = 272, .mask = "b11n", .flags = DLATTN_CAUSAL)
 GPU_LARGE(alibi_sinks_lengths_d64, 64, .B = 2, .H = 18, .G = 6, .alibi = "h", .sinks = 1, .use_q = 1, .use_k = 1, .q_used = {129, 64},
           .k_used = {65, 130}, .flags = DLATTN_CAUSAL)
+/* Tiles of keys that begin at the diagonal and go round, ends of sequences with others' keys behind. */
+GPU_LARGE(alibi_round_packed_d64, 64, .B = 4, .H = 12, .G = 4, .packed_q = 1, .packed_k = 1, .q_lengths = {129, 1, 200, 70},
+          .k_lengths = {257, 70, 310, 400}, .alibi = "h", .tokens_after = 3, .flags = DLATTN_TOP_LEFT)
+GPU_LARGE(alibi_round_lengths_d128, 128, .B = 2, .H = 18, .G = 6, .M = 200, .N = 400, .alibi = "h", .use_k = 1, .k_used = {300, 390},
+          .flags = DLATTN_TOP_LEFT)
 GPU_LARGE(packed_d64, 64, .B = 4, .H = 10, .G = 5, .packed_q = 1, .packed_k = 1, .q_lengths = {129, 1, 0, 200},
           .k_lengths = {257, 70, 5, 190}, .flags = DLATTN_CAUSAL, .tokens_after = 3)
 GPU_LARGE(split_d32, 32, .H = 67, .G = 67, .M = 65, .N = 1100, .flags = DLATTN_CAUSAL)
@@ -77,6 +82,18 @@ GPU_LARGE(rows_of_no_key_d128, 128, .B = 2, .M = 500, .N = 150, .flags = DLATTN_
 GPU_LARGE(keys_of_no_row_d64, 64, .B = 2, .M = 140, .N = 600, .flags = DLATTN_CAUSAL | DLATTN_TOP_LEFT)
 GPU_LARGE(keys_of_no_row_d128, 128, .B = 2, .M = 70, .N = 520, .flags = DLATTN_CAUSAL | DLATTN_TOP_LEFT)
 #undef GPU_LARGE
+/* Rows' references rise behind their first tile of keys: by more than an exponent holds, and in some rows a little. */
+#define GPU_RAISED(name, type, d, ...) CASE(gpu_raised_##name, .dtype = type, .M = 200, .N = 700, .D = d, .E = d, __VA_ARGS__)
+GPU_RAISED(causal_d64_bf16, BF16, 64, .inputs = LARGE, .flags = DLATTN_CAUSAL)
+GPU_RAISED(d128_f16, F16, 128, .inputs = LARGE)
+GPU_RAISED(some_d64_bf16, BF16, 64, .scale = 2.5, .flags = DLATTN_SCALE)
+GPU_RAISED(some_d64_f16, F16, 64, .scale = 1.2, .flags = DLATTN_SCALE | DLATTN_CAUSAL)
+GPU_RAISED(some_window_d128_bf16, BF16, 128, .scale = 2, .flags = DLATTN_SCALE | DLATTN_WINDOW, .window_left = 300, .window_right = 100)
+GPU_RAISED(segments_d64_bf16, BF16, 64, .scale = 2.5, .segments = SEGMENTS_SORTED, .flags = DLATTN_SCALE)
+GPU_RAISED(alibi_d64_bf16, BF16, 64, .scale = 2.5, .alibi = "h", .flags = DLATTN_SCALE)
+GPU_RAISED(bias_d64_f16, F16, 64, .N = 704, .scale = 1.2, .bias = "bhmn", .flags = DLATTN_SCALE)
+GPU_RAISED(dropout_d128_bf16, BF16, 128, .scale = 2, .dropout = 0.2, .seed = 3, .flags = DLATTN_SCALE)
+#undef GPU_RAISED
 CASE(gpu_many_tiles_bf16, .dtype = BF16, .H = 1, .M = 400, .N = 400, .D = 32, .E = 32, .flags = DLATTN_CAUSAL)
 CASE(gpu_many_tiles_gqa_bf16, .dtype = BF16, .H = 4, .G = 2, .M = 130, .N = 135, .D = 32, .E = 32)
 CASE(gpu_many_tiles_f32, .H = 2, .G = 1, .M = 140, .N = 200, .D = 32, .E = 32, .flags = DLATTN_CAUSAL)

@@ -33,6 +33,7 @@
     X(forward_rows_sm80_cuh, "forward_rows_sm80.cuh")                  \
     X(forward_segments_sm80_cuh, "forward_segments_sm80.cuh")          \
     X(forward_segments_sm90_cuh, "forward_segments_sm90.cuh")          \
+    X(forward_store_sm90_cuh, "forward_store_sm90.cuh")                \
     X(forward_sm80_cu, "forward_sm80.cu")                              \
     X(forward_sm90_cu, "forward_sm90.cu")                              \
     X(generic_copy_cuh, "generic_copy.cuh")                            \

@@ -29,11 +29,13 @@ static int32_t forward_sm80_smem(const variant *v, int64_t head_d, int64_t head_
     return 2 * v->rows * head_e > tiles ? INT32_MAX : (int32_t)bytes;
 }
 
-/* Rings of Q, K, V and the bias, two jobs, barriers. The result leaves through the memory of Q. */
+/* Rings of Q, K, V and the bias, two jobs, barriers. Larger values than keys were not tried. */
 static int32_t forward_sm90_smem(const variant *v, int64_t head_d, int64_t head_e, const specialisation *how) {
-    const int64_t tiles = 2 * choice(v, "Q_STAGES", 1) * v->rows * head_d + 2 * choice(v, "STAGES", 2) * v->keys * (head_d + head_e);
+    const int64_t stages = choice(v, "STAGES", 2), k_stages = choice(v, "K_STAGES", stages);
+    const int64_t tiles = 2 * choice(v, "Q_STAGES", 1) * v->rows * head_d + 2 * v->keys * (k_stages * head_d + stages * head_e);
     const int64_t bias = how->features & DLATTN_FEATURE_BIAS ? 2 * choice(v, "BIAS_STAGES", 0) * v->rows * v->keys : 0;
-    return head_e > head_d ? INT32_MAX : (int32_t)(tiles + bias + 2 * (224 + 8 * v->rows + 16 * (v->warps - 4)) + 288);
+    const int64_t facts = v->warps == 16 ? 256 : 224; /* of a job: three consumers have more */
+    return head_e > head_d ? INT32_MAX : (int32_t)(tiles + bias + 2 * (facts + 8 * v->rows + 16 * (v->warps - 4)) + 288);
 }
 
 /* K and V, the ring of Q and dout, two tiles of dS, statistics of the rows, barriers. Each consumer has 64 rows and a panel of dq:

@@ -69,7 +69,7 @@ static void prepare_thread(int n) {
 static void run_block(unsigned index) {
     memset(block.warps, 0, sizeof block.warps);
     memset(block.named, 0, sizeof block.named);
-    block.barrier = {0, 0, &block.alive};
+    block.barrier = {0, 0, &block.alive, {0}};
     block.alive = thread_count;
     block.block_index = {index, 0, 0};
     for (int n = 0; n < thread_count; n++) prepare_thread(n);
