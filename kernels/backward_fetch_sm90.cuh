@@ -41,6 +41,7 @@ typedef struct tile_walk {
     segment_walk segments;
 } tile_walk;
 
+// As start_walk ends, but for each warp: what that found of the first tile was not kept till here.
 DEVICE tile_walk first_tile(const dlattn_params &p, const backward_context &c, const tile_list &list) {
     tile_walk walk = {{list.head, list.first, false}, walk_of(list)};
     if (!SEGMENTS || list.count == 0) return walk;

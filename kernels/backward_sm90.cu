@@ -193,7 +193,7 @@ DEVICE void consume(const dlattn_params &p, const backward_context &c, const til
     const int key = end.j0 + uniform((int)threadIdx.x / 32) * 16;
     if (p.dk.data) write_keys<1, DT / 2>(p.dk, end.s, end.g, p.D, &dk, p.scale, key, 0);
     if (p.dv.data) write_keys<1, ET / 2>(p.dv, end.s, end.g, p.E, &dv, DROPOUT ? p.dropout_scale : 1.0f, key, 0);
-    if (DQ) { // last, since the fence waits for all sums of dq that are under way
+    if (DQ) { // finish_block, by the consumers; last, since the fence waits for all sums of dq that are under way
         meet_both();
         if (threadIdx.x == 0) {
             asm volatile("fence.acq_rel.gpu;" ::: "memory");

@@ -1,8 +1,8 @@
-// backward_walk_sm80.cuh: which tiles of rows backward_sm80 visits where there are segments: those that may share one with the
-// block's keys.
+// backward_walk_sm80.cuh: which tiles of rows a block of the backward visits where there are segments: those that may share one with
+// the block's keys.
 //
-// Part of backward_sm80.cu. backward_prepare has left the least and the largest segment of every 32 rows and keys, so a tile is
-// judged by the ranges of both sides; they need not be sorted.
+// Part of backward_sm80.cu and backward_sm90.cu: uses their options and maps of shared memory. backward_prepare has left the least and
+// the largest segment of every 32 rows and keys, so a tile is judged by the ranges of both sides; they need not be sorted.
 #ifndef DLATTN_BACKWARD_WALK_SM80_CUH
 #define DLATTN_BACKWARD_WALK_SM80_CUH
 

@@ -1,4 +1,4 @@
-// forward_rows_sm80.cuh: the rows of forward_sm80: which tile a block has, Q's way into shared memory, and the way out
+// forward_rows_sm80.cuh: the rows of a tensor-core forward: which tile a block has, Q's way into shared memory, and the way out
 // of sums to out, lse or partial results.
 //
 // Part of forward_sm80.cu and forward_sm90.cu: uses their options and maps of shared memory.
