@@ -63,6 +63,7 @@ bench: build
 bench-peers: build .venv-peers/.ready
 	@$(PACKAGE) .venv-peers/bin/python bench/peers.py $(FLAGS)
 	@.venv/bin/python bench/report.py
+	@.venv/bin/python bench/pages.py
 
 # The last line counts: ctest's own summary, after whatever failed.
 test: build

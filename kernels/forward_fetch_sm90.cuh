@@ -41,7 +41,12 @@ typedef struct job {
     loop_facts facts;
     int valid;                 // 0: there are no more
     int first, last;           // tiles of keys that some row sees, [first, last)
+    int start;                 // the first of them in order, see key_tile_after
     float slope;               // of ALiBi, in units of the scores
+    float sink;
+    int left;                  // rows from the first one on, perhaps more than BM
+    int in_pieces;             // is out of TYPE, its rows aligned pieces of 16 bytes?
+    i64 out, lse;              // places of the first row in them
     consumer_span of[CONSUMERS]; // with interval masks or segments
 } job;
 static_assert(sizeof(job) <= FACTS_BYTES && JOB_BYTES % 16 == 0, "room for the job");
@@ -52,6 +57,11 @@ DEVICE void await_job(u32 base, int turn) { barrier_wait(base + JOB_FULL(turn & 
 
 // One warp of a consumer needs it no more.
 DEVICE void leave_job(u32 base, int turn) { barrier_arrive(base + JOB_EMPTY(turn & 1)); }
+
+// Tiles of keys come from the last to the first. With ALiBi and no interval mask they begin where the slopes' distance is least
+// and go round: else each would raise the references of steep slopes' rows, until there. d128 4k: see docs/kernels.md.
+#define ROUND (ALIBI && !INTERVAL)
+DEVICE int key_tile_after(int n, int first, int last) { return ROUND && n == first ? last - 1 : n - 1; }
 
 // The tile after this one. With a counter the first block that is nearly done takes the next one.
 DEVICE u32 next_tile(const dlattn_params &p, u32 number) {
@@ -154,8 +164,14 @@ DEVICE void write_facts(job *j, const dlattn_params &p, const sequence &s, const
     if (ALIBI) j->slope = RAW ? j->facts.context.slope / p.scale : j->facts.context.slope;
     if (DROPPED) j->facts.key = dropout_key(p);
     j->valid = 1;
+    j->left = s.M - place.row0;
+    j->in_pieces = p.out.dtype == TYPE && stores_chunks(p) && p.E % 8 == 0;
+    j->out = at(p.out, s.b, s.q_begin + place.row0, place.h);
+    j->lse = at(p.lse, s.b, place.h, s.q_begin + place.row0);
+    j->sink = p.sinks.data ? load_float(p.sinks, at(p.sinks, place.h)) : 0.0f;
     j->first = 0;
     j->last = (s.N + BN - 1) / BN;
+    if (ROUND) j->start = (int)clamp_to(dlattn_add_sat(j->facts.context.distance, place.row0 + BM - 1) / BN, 0, larger(j->last - 1, 0));
 }
 
 // By segments, after find_keys: see forward_segments_sm90.cuh.
@@ -178,7 +194,8 @@ DEVICE void scout(const dlattn_params &p, unsigned char *memory) {
         if (SEGMENTS) find_segments(job_at(memory, turn), p);
         __syncwarp();
         barrier_arrive(base + JOB_FULL(turn & 1));
-        barrier_wait(base + JOB_WANTED, turn & 1); // tiles taken too early would be missing where others are done
+        // By a counter tiles taken too early would be missing where others are done.
+        if (!SCOUT_AT_ONCE || p.next_tile) barrier_wait(base + JOB_WANTED, turn & 1);
         turn++;
     }
     barrier_wait(base + JOB_EMPTY(turn & 1), turn >> 1 & 1 ^ 1);
@@ -191,47 +208,74 @@ DEVICE void scout(const dlattn_params &p, unsigned char *memory) {
 // Has the tensor tokens behind this sequence's keys?
 DEVICE bool tokens_follow(const dlattn_params &p, const sequence &s) { return s.k_begin + s.N < p.tokens_k; }
 
-// One warp: fetches what the consumers will need, in their order, as soon as there is room.
+// One warp: fetches what the consumers will need, in their order, as soon as there is room: V one tile later than K.
 DEVICE void fetch_tiles(const dlattn_params &p, const dlattn_maps &maps, unsigned char *memory) {
     const u32 base = shared_address(memory);
     const bool leads = lane_id() == 0;
     ring<Q_STAGES> queries = {0, 0};
-    ring<STAGES> keys = {0, 0}, values = {0, 0};
+    ring<K_STAGES> keys = {0, 0};
+    ring<STAGES> values = {0, 0};
+    if (FETCH_MAPS && leads) {
+        fetch_map(&maps.q);
+        fetch_map(&maps.k);
+        fetch_map(&maps.v);
+    }
+    const auto fetch_queries = [&](const job *j) {
+        const loop_facts &facts = j->facts;
+        const bool sees = uniform(j->last) > uniform(j->first);
+        const int q_row = (int)facts.s.q_begin + facts.row0;
+#pragma unroll
+        for (int g = 0; g < CONSUMERS; g++) {
+            barrier_wait(base + Q_EMPTY(g, queries.stage), queries.lap ^ 1u);
+            // A tile that sees no key has its turn too: consumers wait for each.
+            if (leads && !sees) barrier_arrive(base + Q_FULL(g, queries.stage));
+            if (leads && sees)
+                fetch_rows<64, HEAD_D>(base + queries.stage * Q_BYTES + g * ROWS_BYTES, &maps.q, p.q, q_row + 64 * g, facts.h, facts.s.b,
+                                       base + Q_FULL(g, queries.stage));
+        }
+        queries.next();
+    };
+    bool has_queries = false; // of this turn, asked for in the last one
     for (int turn = 0;; turn++) {
         await_job(base, turn);
         const job *const j = job_at(memory, turn);
         if (!uniform(j->valid)) break;
-        const int first = uniform(j->first), last = uniform(j->last), b = j->facts.s.b, h = j->facts.h;
-        const int q_row = (int)j->facts.s.q_begin + j->facts.row0, k_row = (int)j->facts.s.k_begin;
-        const int kv_head = h / p.heads_per_group;
+        const int first = uniform(j->first), last = uniform(j->last), b = j->facts.s.b;
+        const int k_row = (int)j->facts.s.k_begin, kv_head = j->facts.h / p.heads_per_group;
         if (last <= first) barrier_arrive(base + JOB_WANTED);
-#pragma unroll
-        for (int g = 0; g < CONSUMERS; g++) {
-            barrier_wait(base + Q_EMPTY(g, queries.stage), queries.lap ^ 1u);
-            // A tile that sees no key has its turn too: its zeros leave through this memory, which the next Q must not enter.
-            if (leads && last <= first) barrier_arrive(base + Q_FULL(g, queries.stage));
-            if (leads && last > first)
-                fetch_rows<64, HEAD_D>(base + queries.stage * Q_BYTES + g * ROWS_BYTES, &maps.q, p.q, q_row + 64 * g, h, b,
-                                       base + Q_FULL(g, queries.stage));
-        }
-        queries.next();
-        for (int n = last - 1; n >= first - 1 && last > first; n--) { // V one tile later than K, as the consumers want them
-            if (n == first) barrier_arrive(base + JOB_WANTED);
-            if (n >= first) {
-                barrier_wait(base + K_EMPTY(keys.stage), keys.lap ^ 1u);
-                if (leads)
-                    fetch_rows<BN, HEAD_D>(base + K_AT + keys.stage * K_BYTES, &maps.k, p.k, k_row + n * BN, kv_head, b,
-                                           base + K_FULL(keys.stage));
-                keys.next();
+        if ((Q_STAGES > 1 || last <= first) && !has_queries) fetch_queries(j);
+        has_queries = false;
+        const auto fetch_values = [&](int n) {
+            barrier_wait(base + V_EMPTY(values.stage), values.lap ^ 1u);
+            if (leads)
+                fetch_rows<BN, HEAD_E>(base + V_AT + values.stage * V_BYTES, &maps.v, p.v, k_row + n * BN, kv_head, b,
+                                       base + V_FULL(values.stage));
+            values.next();
+        };
+        int n = ROUND ? uniform(j->start) : last - 1, before = n;
+        for (int left = last - first; left > 0; left--) {
+            if (left == smaller(last - first, WANTED_AT)) barrier_arrive(base + JOB_WANTED);
+            barrier_wait(base + K_EMPTY(keys.stage), keys.lap ^ 1u);
+            if (leads)
+                fetch_rows<BN, HEAD_D>(base + K_AT + keys.stage * K_BYTES, &maps.k, p.k, k_row + n * BN, kv_head, b,
+                                       base + K_FULL(keys.stage));
+            keys.next();
+            if (Q_STAGES == 1 && left == last - first) fetch_queries(j); // there is room for keys earlier
+            if (left < last - first) fetch_values(before);
+            before = n;
+            n = key_tile_after(n, first, last);
+            // The next Q, if it is known which and there is room: at the very end it would come together with the next K.
+            if (EARLY_QUERIES && Q_STAGES > 1 && left <= 2 && last - first > 2 && !has_queries &&
+                uniform(barrier_passed(base + JOB_FULL(turn + 1 & 1), turn + 1 >> 1 & 1)) &&
+                uniform(barrier_passed(base + Q_EMPTY(CONSUMERS - 1, queries.stage), queries.lap ^ 1u))) {
+                await_job(base, turn + 1);
+                if (uniform(job_at(memory, turn + 1)->valid)) {
+                    fetch_queries(job_at(memory, turn + 1));
+                    has_queries = true;
+                }
             }
-            if (n < last - 1) {
-                barrier_wait(base + V_EMPTY(values.stage), values.lap ^ 1u);
-                if (leads)
-                    fetch_rows<BN, HEAD_E>(base + V_AT + values.stage * V_BYTES, &maps.v, p.v, k_row + (n + 1) * BN, kv_head, b,
-                                           base + V_FULL(values.stage));
-                values.next();
-            }
         }
+        if (last > first) fetch_values(before);
     }
 }
 
@@ -252,8 +296,9 @@ DEVICE void fetch_biases(const dlattn_params &p, const dlattn_maps &maps, unsign
             last[g] = INTERVAL ? uniform(j->of[g].last) : most;
             if (row0 + 64 * g >= uniform(j->facts.rows)) last[g] = first[g];
         }
+        int n = ROUND ? uniform(j->start) : most - 1;
         leave_job(base, turn);
-        for (int n = most - 1; n >= least; n--) {
+        for (int left = most - least; left > 0; left--, n = key_tile_after(n, least, most)) {
 #pragma unroll
             for (int g = 0; g < CONSUMERS; g++) {
                 if (n < first[g] || n >= last[g]) continue;

@@ -14,7 +14,7 @@ typedef struct hidden_scores {
 } hidden_scores;
 
 #define KEY_WORDS ((BN + 31) / 32)
-static_assert(NT <= 16, "32 bits for a row's scores in a thread");
+static_assert(!(SEGMENTS || MASKED) || NT <= 16, "32 bits for a row's scores in a thread");
 
 DEVICE int lane_anew() { return thread_anew() % 32; }
 

@@ -1,4 +1,4 @@
-// forward_rows_sm80.cuh: the rows of forward_sm80: which tile a block has, Q's way into shared memory, and the way out
+// forward_rows_sm80.cuh: the rows of a tensor-core forward: which tile a block has, Q's way into shared memory, and the way out
 // of sums to out, lse or partial results.
 //
 // Part of forward_sm80.cu and forward_sm90.cu: uses their options and maps of shared memory.
@@ -254,13 +254,8 @@ DEVICE void store_unrounded(const float (&o)[MT][ET][4], const dlattn_params &p,
     }
 }
 
-// Rows of the result as float: to out, or to this split's part of it.
-DEVICE void store_floats_of_rows(const float (&o)[MT][ET][4], const dlattn_params &p, const loop_facts &facts) {
-    const int thread = thread_anew(), t = thread % 4, first = facts.row0 + 16 * MT * (thread / 32) + thread % 32 / 4;
-    if (!SPLIT) {
-        store_unrounded(o, p, facts, first, 2 * t);
-        return;
-    }
+// Rows of this split's part of the result, always float.
+DEVICE void store_part(const float (&o)[MT][ET][4], const dlattn_params &p, const loop_facts &facts, int first, int column) {
 #pragma unroll
     for (int r = 0; r < 2 * MT; r++) {
         const int row = first + 8 * r, i = query_of(p, row), h = head_of(p, facts.h, row);
@@ -268,8 +263,14 @@ DEVICE void store_floats_of_rows(const float (&o)[MT][ET][4], const dlattn_param
         float *to = (float *)p.partial_out + (facts.split * p.row_count + row_of(p, facts.s, h, i)) * p.E;
 #pragma unroll
         for (int e = 0; e < ET; e++)
-            store_floats(to + 8 * e + 2 * t, 1, o[r / 2][e][2 * (r % 2)], o[r / 2][e][2 * (r % 2) + 1], p.E - 8 * e - 2 * t);
+            store_floats(to + 8 * e + column, 1, o[r / 2][e][2 * (r % 2)], o[r / 2][e][2 * (r % 2) + 1], p.E - 8 * e - column);
     }
+}
+
+DEVICE void store_floats_of_rows(const float (&o)[MT][ET][4], const dlattn_params &p, const loop_facts &facts) {
+    const int thread = thread_anew(), column = thread % 4 * 2, first = facts.row0 + 16 * MT * (thread / 32) + thread % 32 / 4;
+    if (SPLIT) store_part(o, p, facts, first, column);
+    else store_unrounded(o, p, facts, first, column);
 }
 
 DEVICE void finish(u32 tile, float (&o)[MT][ET][4], const float (&m)[MT][2], const float (&l)[MT][2], float factor,

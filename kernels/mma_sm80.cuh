@@ -1,5 +1,5 @@
 // mma_sm80.cuh: the vocabulary of the tensor-core kernels for sm_75 to sm_120: 16-bit tiles in swizzled shared memory,
-// ldmatrix fragments, mma.sync, cp.async, exp2.
+// ldmatrix fragments, mma.sync, cp.async, exp2. The kernels for sm_90 have the fragments and small words from here.
 //
 // -DTYPE=DLATTN_TYPE_F16 or DLATTN_TYPE_BF16 (sm_80 on) is the element type of every tile. sm_75 has no cp.async and
 // only the m16n8k8 mma: both are replaced here, so that the kernels have one source.

@@ -61,22 +61,50 @@ DEVICE void add_slopes(float (&s)[NT][4], float (&offset)[2], const score_contex
 
 // Dropped weights become 0; kept ones are left to be scaled with their row. row is a multiple of 16 and j0 of 32: then the four
 // words of a Philox call are this thread's 16 elements of a 16 x 32 block, in order, and four bytes are compared at once: bit 7
-// of each byte of `kept` tells.
-template <int NT>
-DEVICE void drop_weights(float (&s)[NT][4], const dlattn_philox_key &key, int threshold, u32 head, int row, int j0) {
+// of each byte of the result tells.
+DEVICE u32 kept_bytes(u32 x, int threshold) {
     const u32 all = (u32)threshold * 0x01010101u, low = all & 0x7f7f7f7fu;
+    return (x & ~all) | (~(x ^ all) & ((x | 0x80808080u) - low));
+}
+
+// Bytes of 255 where the picked byte of x has bit 7, else 0. which: four times the byte, plus 8.
+template <u32 WHICH>
+DEVICE u32 spread_signs(u32 x) {
+    u32 mask;
+    asm("prmt.b32 %0, %1, 0, %2;" : "=r"(mask) : "r"(x), "n"(WHICH));
+    return mask;
+}
+
+// kept: bit 7 of each byte, of a tile's elements.
+template <int NT>
+DEVICE void find_kept(u32 (&kept)[NT], const dlattn_philox_key &key, int threshold, u32 head, int row, int j0) {
 #pragma unroll
     for (int block = 0; block < NT / 4; block++) {
         u32 words[4] = {(u32)(j0 + 32 * block + lane_id()), (u32)row / 16, head, key.offset_low};
         dlattn_philox(words, key.k0, key.k1);
 #pragma unroll
-        for (int n = 0; n < 4; n++) {
-            const u32 x = words[n], kept = (x & ~all) | (~(x ^ all) & ((x | 0x80808080u) - low));
-#pragma unroll
-            for (int c = 0; c < 4; c++)
-                if (!(kept & 0x80u << 8 * c)) s[4 * block + n][c] = 0.0f;
-        }
+        for (int n = 0; n < 4; n++) kept[4 * block + n] = kept_bytes(words[n], threshold);
     }
+}
+
+// Of weights as operands: two at a time, half the instructions of single scores.
+template <int NT>
+DEVICE void drop_weights(u32 (&weights)[NT / 2][4], const u32 (&kept)[NT]) {
+#pragma unroll
+    for (int n = 0; n < NT; n++) {
+        weights[n / 2][n % 2 * 2] &= spread_signs<0x9988>(kept[n]);
+        weights[n / 2][n % 2 * 2 + 1] &= spread_signs<0xbbaa>(kept[n]);
+    }
+}
+
+// Of scores that are weights already.
+template <int NT>
+DEVICE void drop_scores(float (&s)[NT][4], const u32 (&kept)[NT]) {
+#pragma unroll
+    for (int n = 0; n < NT; n++)
+#pragma unroll
+        for (int c = 0; c < 4; c++)
+            if (!(kept[n] & 0x80u << 8 * c)) s[n][c] = 0.0f;
 }
 
 #endif

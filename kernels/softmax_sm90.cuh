@@ -5,12 +5,12 @@
 
 #include "softmax_sm80.cuh"
 
-// Scores to weights, relative to m, with their sums added to l. A row's reference m is raised when one of its scores lies
-// more than RAISE_BY powers of two above it; then its o must be multiplied by its ratio. Was any of the warp's? SHIFTED: a
-// score counts unit * score + its row's offset; m counts in these, and `factor` takes them to powers of two.
+// The references m of rows whose largest score lies more than `by` powers of two above it are raised, of those that `asked` names;
+// then their o must be multiplied by their ratio. Was any of the warp's? SHIFTED: a score counts unit * score + its row's
+// offset; m counts in these, and `factor` takes them to powers of two.
 template <bool SHIFTED, int NT>
-DEVICE bool weigh_scores(float (&s)[1][NT][4], float (&m)[1][2], float (&l)[1][2], float (&ratio)[1][2], float factor,
-                         const float (&offset)[2], float unit) {
+DEVICE bool raise_rows(const float (&s)[1][NT][4], float (&m)[1][2], float (&l)[1][2], float (&ratio)[1][2], float factor,
+                       const float (&offset)[2], float unit, const bool (&asked)[2], float by) {
     float top[2];
 #pragma unroll
     for (int half = 0; half < 2; half++) {
@@ -23,23 +23,28 @@ DEVICE bool weigh_scores(float (&s)[1][NT][4], float (&m)[1][2], float (&l)[1][2
         top[half] = fmaxf(even, odd);
         if (SHIFTED) top[half] = fmaf(top[half], unit, offset[half]);
     }
-    const bool raise = (top[0] - m[0][0]) * factor > RAISE_BY || (top[1] - m[0][1]) * factor > RAISE_BY;
-    const bool raised = __any_sync(0xffffffffu, raise);
-    if (raised) {
+    const bool raise = (asked[0] && (top[0] - m[0][0]) * factor > by) || (asked[1] && (top[1] - m[0][1]) * factor > by);
+    if (!__any_sync(0xffffffffu, raise)) return false;
 #pragma unroll
-        for (int half = 0; half < 2; half++) {
-            const float old = m[0][half], largest = largest_of_quad(top[half]);
-            const float now = (largest - old) * factor > RAISE_BY ? largest : old; // rows do not depend on each other
-            ratio[0][half] = exp2_approx((old - (now == -INFINITE ? 0.0f : now)) * factor);
-            m[0][half] = now;
-            l[0][half] *= ratio[0][half];
-        }
+    for (int half = 0; half < 2; half++) {
+        const float old = m[0][half], largest = largest_of_quad(top[half]);
+        const float now = asked[half] && (largest - old) * factor > by ? largest : old; // rows do not depend on each other
+        ratio[0][half] = exp2_approx((old - (now == -INFINITE ? 0.0f : now)) * factor);
+        m[0][half] = now;
+        l[0][half] *= ratio[0][half];
     }
+    return true;
+}
+
+// Scores to weights, relative to m, and their sums.
+template <bool SHIFTED, int NT>
+DEVICE void weigh_scores(float (&s)[1][NT][4], const float (&m)[1][2], float (&sum)[2], float factor, const float (&offset)[2],
+                         float unit) {
     const float by = SHIFTED ? unit * factor : factor;
 #pragma unroll
     for (int half = 0; half < 2; half++) {
         const float shift = m[0][half] == -INFINITE ? 0.0f : (SHIFTED ? offset[half] - m[0][half] : -m[0][half]) * factor;
-        float sums[2] = {l[0][half], 0.0f};
+        float sums[2] = {0.0f, 0.0f};
 #pragma unroll
         for (int n = 0; n < NT; n++)
 #pragma unroll
@@ -48,10 +53,17 @@ DEVICE bool weigh_scores(float (&s)[1][NT][4], float (&m)[1][2], float (&l)[1][2
                 x = exp2_approx(fmaf(x, by, shift));
                 sums[c] += x;
             }
-        l[0][half] = sums[0] + sums[1];
+        sum[half] = sums[0] + sums[1];
     }
-    return raised;
 }
+
+// What a row's weights may sum up to, in a thread's part of a tile, before its reference must be raised: a weight is then as exact as
+// one below 1, and its products with V and their sums do not overflow.
+#if TYPE == DLATTN_TYPE_BF16
+#define WEIGHTS_UP_TO 4294967296.0f
+#else
+#define WEIGHTS_UP_TO 32768.0f
+#endif
 
 template <int ET>
 DEVICE void scale_rows(float (&o)[1][ET][4], const float (&ratio)[1][2]) {

@@ -44,6 +44,21 @@ GPU_WIDE(dropout, 256, .dropout = 0.3, .seed = 4)
 GPU_WIDE(mask_softcap, 256, .mask = "mn", .softcap = 4)
 GPU_WIDE(segments, 256, .M = 168, .segments = SEGMENTS_SORTED, .flags = DLATTN_CAUSAL)
 GPU_WIDE(alibi_sinks_window, 192, .H = 2, .alibi = "h", .sinks = 1, .flags = DLATTN_WINDOW, .window_left = 50, .window_right = 20)
+GPU_WIDE(full_d256, 256, .H = 2, .M = 201, .N = 331)
+GPU_WIDE(causal_d192, 192, .H = 2, .M = 190, .N = 333, .flags = DLATTN_CAUSAL)
+GPU_WIDE(causal_f16, 256, .dtype = F16, .H = 2, .M = 333, .N = 190, .E = 192, .sinks = 1, .flags = DLATTN_CAUSAL)
+GPU_WIDE(heads_of_a_group, 256, .B = 2, .H = 4, .G = 2, .M = 130, .N = 129, .flags = DLATTN_CAUSAL | DLATTN_SCALE, .scale = -0.07)
+GPU_WIDE(window, 256, .H = 2, .G = 1, .M = 300, .N = 260, .flags = DLATTN_WINDOW, .window_left = 100, .window_right = 41)
+GPU_WIDE(blocks_and_positions, 192, .M = 260, .N = 200, .flags = DLATTN_BLOCK_WINDOW | DLATTN_POSITIONS, .q_start = 70, .k_start = 90,
+         .block_size = 50, .block_count = 2)
+GPU_WIDE(lengths, 256, .B = 3, .H = 2, .M = 140, .N = 200, .use_q = 1, .use_k = 1, .q_used = {140, 65, 0}, .k_used = {77, 200, 60})
+GPU_WIDE(packed, 256, .B = 6, .H = 2, .G = 1, .packed_q = 1, .packed_k = 1, .q_lengths = {1, 64, 0, 129, 65, 17},
+         .k_lengths = {70, 64, 5, 128, 200, 0}, .flags = DLATTN_CAUSAL, .tokens_before = 3, .tokens_after = 2)
+GPU_WIDE(packed_d192, 192, .B = 3, .H = 2, .packed_q = 1, .packed_k = 1, .q_lengths = {100, 5, 130}, .k_lengths = {33, 150, 70})
+GPU_WIDE(keys_of_no_row, 256, .B = 2, .M = 70, .N = 330, .flags = DLATTN_CAUSAL | DLATTN_TOP_LEFT)
+GPU_WIDE(deterministic, 192, .H = 2, .G = 1, .M = 130, .N = 150, .flags = DLATTN_CAUSAL | DLATTN_DETERMINISTIC)
+GPU_WIDE(softcap_segments, 256, .H = 2, .M = 200, .N = 260, .softcap = 5, .segments = SEGMENTS_SHUFFLED)
+GPU_WIDE(dropout_d192, 192, .H = 2, .G = 1, .M = 130, .N = 200, .dropout = 0.2, .seed = 7, .softcap = 6, .flags = DLATTN_CAUSAL)
 GPU_WIDE(decode, 256, .H = 4, .M = 1, .N = 1000, .flags = DLATTN_CAUSAL)
 #undef GPU_WIDE
 /* More tiles of 128 rows than half of the multiprocessors of today's GPUs: the kernels for large problems. */
@@ -66,6 +81,11 @@ GPU_LARGE(mask_d128, 128, .B = 2, .H = 18, .G = 18, .M = 140, .N = 208, .mask = 
 GPU_LARGE(mask_causal_d64, 64, .M = 140, .N = 272, .mask = "b11n", .flags = DLATTN_CAUSAL)
 GPU_LARGE(alibi_sinks_lengths_d64, 64, .B = 2, .H = 18, .G = 6, .alibi = "h", .sinks = 1, .use_q = 1, .use_k = 1, .q_used = {129, 64},
           .k_used = {65, 130}, .flags = DLATTN_CAUSAL)
+/* Tiles of keys that begin at the diagonal and go round, ends of sequences with others' keys behind. */
+GPU_LARGE(alibi_round_packed_d64, 64, .B = 4, .H = 12, .G = 4, .packed_q = 1, .packed_k = 1, .q_lengths = {129, 1, 200, 70},
+          .k_lengths = {257, 70, 310, 400}, .alibi = "h", .tokens_after = 3, .flags = DLATTN_TOP_LEFT)
+GPU_LARGE(alibi_round_lengths_d128, 128, .B = 2, .H = 18, .G = 6, .M = 200, .N = 400, .alibi = "h", .use_k = 1, .k_used = {300, 390},
+          .flags = DLATTN_TOP_LEFT)
 GPU_LARGE(packed_d64, 64, .B = 4, .H = 10, .G = 5, .packed_q = 1, .packed_k = 1, .q_lengths = {129, 1, 0, 200},
           .k_lengths = {257, 70, 5, 190}, .flags = DLATTN_CAUSAL, .tokens_after = 3)
 GPU_LARGE(split_d32, 32, .H = 67, .G = 67, .M = 65, .N = 1100, .flags = DLATTN_CAUSAL)
@@ -77,6 +97,18 @@ GPU_LARGE(rows_of_no_key_d128, 128, .B = 2, .M = 500, .N = 150, .flags = DLATTN_
 GPU_LARGE(keys_of_no_row_d64, 64, .B = 2, .M = 140, .N = 600, .flags = DLATTN_CAUSAL | DLATTN_TOP_LEFT)
 GPU_LARGE(keys_of_no_row_d128, 128, .B = 2, .M = 70, .N = 520, .flags = DLATTN_CAUSAL | DLATTN_TOP_LEFT)
 #undef GPU_LARGE
+/* Rows' references rise behind their first tile of keys: by more than an exponent holds, and in some rows a little. */
+#define GPU_RAISED(name, type, d, ...) CASE(gpu_raised_##name, .dtype = type, .M = 200, .N = 700, .D = d, .E = d, __VA_ARGS__)
+GPU_RAISED(causal_d64_bf16, BF16, 64, .inputs = LARGE, .flags = DLATTN_CAUSAL)
+GPU_RAISED(d128_f16, F16, 128, .inputs = LARGE)
+GPU_RAISED(some_d64_bf16, BF16, 64, .scale = 2.5, .flags = DLATTN_SCALE)
+GPU_RAISED(some_d64_f16, F16, 64, .scale = 1.2, .flags = DLATTN_SCALE | DLATTN_CAUSAL)
+GPU_RAISED(some_window_d128_bf16, BF16, 128, .scale = 2, .flags = DLATTN_SCALE | DLATTN_WINDOW, .window_left = 300, .window_right = 100)
+GPU_RAISED(segments_d64_bf16, BF16, 64, .scale = 2.5, .segments = SEGMENTS_SORTED, .flags = DLATTN_SCALE)
+GPU_RAISED(alibi_d64_bf16, BF16, 64, .scale = 2.5, .alibi = "h", .flags = DLATTN_SCALE)
+GPU_RAISED(bias_d64_f16, F16, 64, .N = 704, .scale = 1.2, .bias = "bhmn", .flags = DLATTN_SCALE)
+GPU_RAISED(dropout_d128_bf16, BF16, 128, .scale = 2, .dropout = 0.2, .seed = 3, .flags = DLATTN_SCALE)
+#undef GPU_RAISED
 CASE(gpu_many_tiles_bf16, .dtype = BF16, .H = 1, .M = 400, .N = 400, .D = 32, .E = 32, .flags = DLATTN_CAUSAL)
 CASE(gpu_many_tiles_gqa_bf16, .dtype = BF16, .H = 4, .G = 2, .M = 130, .N = 135, .D = 32, .E = 32)
 CASE(gpu_many_tiles_f32, .H = 2, .G = 1, .M = 140, .N = 200, .D = 32, .E = 32, .flags = DLATTN_CAUSAL)

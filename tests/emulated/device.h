@@ -19,6 +19,7 @@ extern "C" void emulated_set_block(emulated_block *block) { emulated = block; }
 #define __shared__ static
 #define __forceinline__ inline
 #define __launch_bounds__(...)
+#define __cluster_dims__(...)
 #define __grid_constant__
 #define __align__(n) __attribute__((aligned(n)))
 #define __CUDACC__ 1
@@ -31,10 +32,12 @@ extern "C" void emulated_set_block(emulated_block *block) { emulated = block; }
 #define gridDim (emulated->grid_size)
 
 struct float2 { float x, y; };
+struct __align__(8) uint2 { unsigned x, y; };
 struct __align__(16) float4 { float x, y, z, w; };
 struct __align__(16) uint4 { unsigned x, y, z, w; };
 struct __align__(8) ushort4 { unsigned short x, y, z, w; };
 static inline float2 make_float2(float x, float y) { return {x, y}; }
+static inline uint2 make_uint2(unsigned x, unsigned y) { return {x, y}; }
 static inline float4 make_float4(float x, float y, float z, float w) { return {x, y, z, w}; }
 static inline uint4 make_uint4(unsigned x, unsigned y, unsigned z, unsigned w) { return {x, y, z, w}; }
 
@@ -60,6 +63,14 @@ static inline unsigned __byte_perm(unsigned x, unsigned y, unsigned which) {
     unsigned r = 0;
     for (int n = 0; n < 4; n++) r |= (unsigned)(both >> (which >> 4 * n & 7) * 8 & 255) << 8 * n;
     return r;
+}
+// prmt.b32: a number from 8 on repeats the sign of its byte.
+static inline void ptx_prmt_b32(unsigned &to, unsigned x, unsigned which) {
+    to = 0;
+    for (int n = 0; n < 4; n++) {
+        const unsigned number = which >> 4 * n & 15, byte = number & 4 ? 0 : x >> (number & 3) * 8 & 255;
+        to |= (number & 8 ? (byte & 128 ? 255u : 0u) : byte) << 8 * n;
+    }
 }
 
 static inline float half_as_float(unsigned short h) {
@@ -195,6 +206,14 @@ static inline void ptx_red_global_add_v4_f32(unsigned long long at, float x, flo
 }
 static inline void ptx_red_global_add_f32(unsigned long long at, float x) { *(float *)(uintptr_t)at += x; }
 static inline void ptx_bar_sync(int id, int count) { meet(&emulated->named[id], count, "bar.sync"); }
+static inline void ptx_bar_red_or(unsigned &any, unsigned says, int id, int count) {
+    emulated_barrier *const b = &emulated->named[id];
+    const unsigned generation = b->generation;
+    b->said[(generation + 2) % 4] = 0; // whose last readers have all come back
+    b->said[generation % 4] |= says;
+    meet(b, count, "bar.red");
+    any = b->said[generation % 4];
+}
 
 // ---- arithmetic ---------------------------------------------------------------------------------------------------------
 

@@ -94,9 +94,10 @@ class Loans(list):
             run.finish()
         self.release()
 
-
     def _launch_with(self, workspace, function, subject, result) -> int:
-        """On CUDA, with the workspace that the call uses, if any: it tries without one where it did without the last time."""
+        """On CUDA, with the workspace that the call uses, if any: it tries without one where it did without the last time.
+
+        torch/_native.py does the same in its own words: there exec is filled only when the stream is another one."""
         exec_, run = self.exec, self.run
         if id(function) not in self.asks:
             EXEC.pack_into(exec_, 0, EXEC.size, run.stream, 0, PROMISED)

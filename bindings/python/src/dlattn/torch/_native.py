@@ -121,7 +121,7 @@ class Frame:
 
     def launch(self, function, result, workspace, q, num_threads: int) -> None:
         """On CUDA the call is queued on the current stream of q's device, with a workspace from torch's allocator if it uses
-        any: it tries without one where it did without the last time."""
+        any: it tries without one where it did without the last time (Loans._launch_with in _run.py does so too)."""
         exec_ = owner = None
         if q.is_cuda:
             exec_ = self.exec
