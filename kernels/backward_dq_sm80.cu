@@ -3,6 +3,7 @@
 //
 // -D: TYPE, HEAD_D, HEAD_E, BM, BN, WARPS (each owns BM / WARPS rows, 16 or 32), STAGES (tiles of k and v under way: 1 or 2),
 // FEATURES, ALIGNED. Grid: row_tiles * H * B. Rows past the end of a sequence are blank.cu's.
+#include "backward_write_sm80.cuh"
 #include "gradient_sm80.cuh"
 
 #ifndef STAGES
@@ -124,18 +125,6 @@ extern "C" __global__ void __launch_bounds__(THREADS) backward_dq_sm80(const __g
             add_rows<MT, HEAD_D / 16, HEAD_D>(dq, ds, keys, 16 * n);
         }
     }
-#pragma unroll
-    for (int a = 0; a < MT; a++)
-#pragma unroll
-        for (int half = 0; half < 2; half++) {
-            int i = c.row + 16 * a + 8 * half;
-            if (i >= c.s.M) continue;
-            i64 row = at(p.dq, c.s.b, c.s.q_begin + i, c.h);
-#pragma unroll
-            for (int n = 0; n < HEAD_D / 8; n++) {
-                int first = 8 * n + 2 * (lane_id() & 3);
-                store_pair(p.dq, row + first * p.dq.stride[3], p.D - first, dq[a][n][2 * half] * p.scale,
-                           dq[a][n][2 * half + 1] * p.scale);
-            }
-        }
+    const write_place to = {at(p.dq, c.s.b, c.s.q_begin, c.h), p.dq.stride[1], c.s.M, p.D};
+    write_rows<MT, HEAD_D / 16>(p.dq, to, dq, p.scale, c.row - lane_id() / 4, 0);
 }

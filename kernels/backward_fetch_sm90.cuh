@@ -1,6 +1,6 @@
-// backward_fetch_sm90.cuh: the tiles of rows of a block of backward_sm90, and the warps that bring what they need.
+// backward_fetch_sm90.cuh: the tiles of rows of a block of Hopper's backwards, and the warps that bring what they need.
 //
-// Part of backward_sm90.cu: uses its options and its map of shared memory.
+// Part of backward_sm90.cu and backward_wide_sm90.cu: uses their options and their maps of shared memory.
 #ifndef DLATTN_BACKWARD_FETCH_SM90_CUH
 #define DLATTN_BACKWARD_FETCH_SM90_CUH
 
@@ -71,18 +71,28 @@ DEVICE void fetch_tiles(const dlattn_params &p, const dlattn_maps &maps, const b
     for (int n = 0; n < list.count; n++) {
         const row_tile tile = walk.tile;
         const i64 row = row_of(p, c.s, tile.h, tile.i0), token = c.s.q_begin + tile.i0;
-        const u32 q_full = base + Q_FULL(at.stage), dout_full = base + DOUT_FULL(at.stage);
+        const u32 q_full = base + Q_FULL(at.stage);
         barrier_wait(base + Q_EMPTY(at.stage), at.lap ^ 1u);
         if (leads) {
             barrier_expect(q_full, Q_BYTES + (ALIBI ? 1 : 2) * (BM * 4));
-            fetch_panels<BM, HEAD_D>(base + Q_AT + at.stage * Q_BYTES, &maps.q, p.q, token, tile.h, c.s.b, q_full);
+            const u32 to = base + Q_AT + at.stage * Q_BYTES;
+            if (CLUSTER > 1) fetch_panels_for_both<BM, HEAD_D>(to, &maps.q, p.q, token, tile.h, c.s.b, q_full, rank_in_cluster());
+            else fetch_panels<BM, HEAD_D>(to, &maps.q, p.q, token, tile.h, c.s.b, q_full);
             if (!ALIBI) // else describe_tiles brings it
                 fetch_bytes(base + LSE_AT + at.stage * (BM * 4), (const float *)p.lse2 + row, BM * 4, q_full);
             fetch_bytes(base + DELTA_AT + at.stage * (BM * 4), (const float *)p.delta + row, BM * 4, q_full);
         }
-        barrier_wait(base + DOUT_EMPTY(at.stage), at.lap ^ 1u);
-        if (leads)
-            fetch_rows<BM, HEAD_E>(base + DOUT_AT + at.stage * DOUT_BYTES, &maps.dout, p.dout, token, tile.h, c.s.b, dout_full);
+#pragma unroll
+        for (int part = 0; part < DOUT_PARTS; part++) {
+            const u32 full = base + DOUT_FULL(dout_place(at, part)), to = base + DOUT_AT + dout_place(at, part) * (DOUT_BYTES / DOUT_PARTS);
+            const int COLS = HEAD_E / DOUT_PARTS;
+            barrier_wait(base + DOUT_EMPTY(dout_place(at, part)), dout_lap(at) ^ 1u);
+            if (!leads) continue;
+            barrier_expect(full, DOUT_BYTES / DOUT_PARTS);
+            if (CLUSTER > 1)
+                fetch_panels_for_both<BM, COLS>(to, &maps.dout, p.dout, token, tile.h, c.s.b, full, rank_in_cluster(), part * COLS);
+            else fetch_panels<BM, COLS>(to, &maps.dout, p.dout, token, tile.h, c.s.b, full);
+        }
         at.next();
         if (n + 1 < list.count) next_tile(p, c, list, &walk);
     }
@@ -166,7 +176,7 @@ DEVICE void leave_bits(const dlattn_params &p, const backward_context &c, row_ti
 }
 
 DEVICE void describe_tile(const dlattn_params &p, const backward_context &c, row_tile tile, bool last, int stage) {
-    const u32 seen = __ballot_sync(0xffffffffu, sees_all<BM, 16>(p, c, tile, 0, lane_id() % CONSUMER_WARPS * 16));
+    const u32 seen = __ballot_sync(0xffffffffu, sees_all<BM, 16>(p, c, tile, 0, lane_id() % (BN / 16) * 16));
     if (lane_id() == 0) leave_note(p, c, tile, seen, last, note_of(stage));
     if (ALIBI) leave_slope(p, c, tile, stage);
     if (SEGMENTS && ~seen) leave_bits(p, c, tile, stage);

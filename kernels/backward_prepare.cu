@@ -62,8 +62,8 @@ DEVICE row_terms read_row(const dlattn_params &p, const sequence &s, int h, int 
     const i64 token = s.q_begin + i, out_at = at(p.out, s.b, token, h), dout_at = at(p.dout, s.b, token, h);
     row_terms r = {-INFINITE, 0.0f, 0.0f};
     if (i >= s.M) return r;
-    if (lane == 0) r.lse = load_float(p.lse, at(p.lse, s.b, h, token));
-    if (lane == 0 && p.dlse.data) r.dlse = load_float(p.dlse, at(p.dlse, s.b, h, token));
+    if (lane == 0) r.lse = ((const float *)p.lse.data)[at(p.lse, s.b, h, token)];
+    if (lane == 0 && p.dlse.data) r.dlse = ((const float *)p.dlse.data)[at(p.dlse, s.b, h, token)];
     if (!chunk) r.sum = dot_part(p, out_at, dout_at, lane);
     else if (lane * chunk < p.E)
         r.sum = dot_chunk(p.out.dtype, ((const uint4 *)(p.out.data + out_at * (16 / chunk)))[lane],

@@ -1,7 +1,7 @@
 // backward_scores_sm90.cuh: a consumer's tile of scores of backward_sm90, keys down and rows across: from q.k to the weights and
 // to ds.
 //
-// Part of backward_sm90.cu: uses its options and its map of shared memory.
+// Part of backward_sm90.cu and backward_wide_sm90.cu: uses their options and their map of shared memory.
 #ifndef DLATTN_BACKWARD_SCORES_SM90_CUH
 #define DLATTN_BACKWARD_SCORES_SM90_CUH
 
@@ -56,7 +56,7 @@ DEVICE float after(float x, u32 y, u32 zero) { return __uint_as_float(__float_as
 
 // The words that leave_kept left for this lane, of 16 rows each.
 DEVICE const u32 *kept_words(int stage) {
-    const int thread = thread_anew();
+    const int thread = WARPS == BN / 16 + 4 ? thread_anew() : thread_anew() % (2 * BN); // of those that share keys
     return (const u32 *)(shared_bytes + KEPT_AT) + stage * (BM * BN / 16) + thread / 64 * 32 + thread % 32;
 }
 
@@ -164,11 +164,15 @@ DEVICE void blank_hidden(float (&s)[NT][4], u32 (&weights)[NT / 2][4], u32 (&ben
     }
 }
 
-// From q.k in s to p times the derivative of the score, in place, and to p as left operands.
-DEVICE void probabilities(const dlattn_params &p, float (&s)[NT][4], u32 (&weights)[NT / 2][4], u32 (&bent)[NT / 2][4], int stage) {
+// From q.k in s to p times the derivative of the score, in place; with softcap to p as left operands too.
+DEVICE void weigh_tile(const dlattn_params &p, float (&s)[NT][4], u32 (&weights)[NT / 2][4], u32 (&bent)[NT / 2][4], int stage) {
     if (SOFTCAP && !__all_sync(0xffffffffu, bends_little(context_of_exponents(p), largest(s)))) weigh<false>(p, s, weights, bent, stage);
     else weigh<true>(p, s, weights, bent, stage);
     if (!(note_of(stage)->seen >> uniform((int)threadIdx.x / 32) & 1u)) blank_hidden(s, weights, bent, stage);
+}
+
+// To p as left operands.
+DEVICE void pack_weights(const float (&s)[NT][4], u32 (&weights)[NT / 2][4], int stage) {
     const u32 *const words = kept_words(stage);
 #pragma unroll
     for (int k = 0; k < NT / 2; k++) {
@@ -181,6 +185,12 @@ DEVICE void probabilities(const dlattn_params &p, float (&s)[NT][4], u32 (&weigh
             for (int x = 0; x < 4; x++) y[n][x] = where_kept(kept, n, x, s[2 * k + n][x]);
         pack_fragment(weights[k], y);
     }
+}
+
+// Both.
+DEVICE void probabilities(const dlattn_params &p, float (&s)[NT][4], u32 (&weights)[NT / 2][4], u32 (&bent)[NT / 2][4], int stage) {
+    weigh_tile(p, s, weights, bent, stage);
+    pack_weights(s, weights, stage);
 }
 
 // Two neighbours that were packed.

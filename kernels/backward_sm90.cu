@@ -12,26 +12,19 @@
 // Rows of q, k, v and dout have unit inner strides and are 16-byte aligned.
 #include "backward_sm80.cuh"
 #include "tma_sm90.cuh"
-#include "wgmma_sm90.cuh"
 
 #define THREADS (32 * WARPS)
 #define CONSUMERS 2
 #define CONSUMER_WARPS (4 * CONSUMERS)
+#define CLUSTER 1
+#define DOUT_STAGES STAGES
+#define DOUT_PARTS 1
 #define DESCRIBERS (DROPOUT ? 3 : 1) // warps that tell consumers of tiles
-#define NT (BM / 8)     // 8-row steps of the scores
-#define DT (HEAD_D / 8) // 8-column steps of dk
-#define ET (HEAD_E / 8)
-#define INTERVAL (((FEATURES) & DLATTN_FEATURE_INTERVAL) != 0)
-#define ALIBI (((FEATURES) & DLATTN_FEATURE_ALIBI) != 0)
-#define SOFTCAP (((FEATURES) & DLATTN_FEATURE_SOFTCAP) != 0)
-#define DROPOUT (((FEATURES) & DLATTN_FEATURE_DROPOUT) != 0)
-#define SEGMENTS (((FEATURES) & DLATTN_FEATURE_SEGMENTS) != 0)
 
 static_assert(WARPS == 4 * (CONSUMERS + 1) && BN == 64 * CONSUMERS, "roles");
 static_assert(STAGES == 2, "a tile's ds lies as its q does, in one of two places by turns");
 static_assert(BM % 64 == 0 && HEAD_D % PANEL == 0 && HEAD_E % PANEL == 0 && DLATTN_ROW_ALIGNMENT % BM == 0, "tiles");
 static_assert(BM / 64 * (HEAD_D / PANEL) == CONSUMERS, "each consumer multiplies 64 rows by one panel of dq");
-static_assert(((FEATURES) & (DLATTN_FEATURE_BIAS | DLATTN_FEATURE_MASK)) == 0, "features");
 
 // Shared memory, in bytes. Tiles consist of panels. ds: two tiles in turns, so that one barrier a tile is enough.
 #define Q_BYTES (BM * HEAD_D * 2)
@@ -62,7 +55,6 @@ static_assert(((FEATURES) & (DLATTN_FEATURE_BIAS | DLATTN_FEATURE_MASK)) == 0, "
 #define DOUT_FULL(stage) (Q_EMPTY(STAGES) + 8 * (stage))
 #define DOUT_EMPTY(stage) (DOUT_FULL(STAGES) + 8 * (stage))
 
-#define BLOCKS_AT_END 256
 #define BOTH_BARRIER 1 // the named barrier of both consumers
 
 #define PRODUCER_REGISTERS 24 // all that is left: limits of block windows, which divide 64 bits, spill a few
@@ -70,31 +62,14 @@ static_assert(((FEATURES) & (DLATTN_FEATURE_BIAS | DLATTN_FEATURE_MASK)) == 0, "
 
 extern __shared__ __align__(1024) unsigned char shared_bytes[];
 
+#include "backward_block_sm90.cuh"
 #include "backward_fetch_sm90.cuh"
 #include "backward_scores_sm90.cuh"
-#include "backward_view_sm80.cuh"
 #include "backward_write_sm80.cuh"
 
 DEVICE void meet_both() { meet<128 * CONSUMERS>(BOTH_BARRIER); }
 
 // Products --------------------------------------------------------------------------------------------------------------
-
-// s = keys rows^T over HEAD columns: 64 of BN keys by BM rows.
-template <int HEAD>
-DEVICE void multiply_heads(float (&s)[NT][4], u32 keys, u32 rows) {
-    const u64 a = descriptor_by_rows(keys), b = descriptor_by_rows(rows);
-#pragma unroll
-    for (int d = 0; d < HEAD / 16; d++)
-        product(s, a + (d / 4 * (BN * PANEL_ROW) + d % 4 * 32 >> 4), b + (d / 4 * (BM * PANEL_ROW) + d % 4 * 32 >> 4), d > 0);
-}
-
-// sums += x rows: x: 64 keys by BM rows in registers.
-template <int COUNT>
-DEVICE void add_products(float (&sums)[COUNT][4], const u32 (&x)[NT / 2][4], u32 rows) {
-    const u64 b = descriptor_by_columns(rows, BM * PANEL_ROW);
-#pragma unroll
-    for (int k = 0; k < BM / 16; k++) product(sums, x[k], b + (k * (16 * PANEL_ROW) >> 4));
-}
 
 // What consumer g computes of dq: 64 rows from here on, and one panel.
 DEVICE int dq_row(int g) { return BM == 64 ? 0 : 64 * g; }
@@ -111,27 +86,11 @@ DEVICE void multiply_ds(float (&dq)[8][4], u32 ds, u32 k_tile, int g) {
 
 // Shared memory ---------------------------------------------------------------------------------------------------------
 
-// A sum of 0 times a NaN is none: rows from `first` on of a tile, where memory may hold anything, become 0. By both consumers.
+// By both consumers.
 template <int ROWS, int COLS>
-DEVICE void clear_rows(u32 tile, int first) {
-    const int PIECES = COLS / 8;
-#pragma unroll 1
-    for (int n = first * PIECES + thread_anew(); n < ROWS * PIECES; n += 128 * CONSUMERS) {
-        const int row = n / PIECES, piece = n % PIECES; // swizzling permutes the pieces of a row, all of which are cleared
-        store_shared(tile + piece / 8 * (ROWS * PANEL_ROW) + row * PANEL_ROW + piece % 8 * 16, make_uint4(0, 0, 0, 0));
-    }
-    fence_for_engines();
+DEVICE void clear_by_both(u32 tile, int first) {
+    clear_rows<ROWS, COLS, 128 * CONSUMERS>(tile, first, thread_anew());
     meet_both();
-}
-
-// ds to shared memory, rows down, keys across, in panels of 64 keys.
-DEVICE void store_ds(u32 ds, const u32 (&x)[NT / 2][4]) {
-    const int thread = thread_anew(), lane = thread & 31, chunk = thread / 32 % 4 * 2 + (lane >> 3 & 1);
-    const u32 to = ds + thread / 128 * (BM * PANEL_ROW) + ((lane & 7) + (lane >> 4) * 8) * PANEL_ROW + ((chunk ^ (lane & 7)) << 4);
-#pragma unroll
-    for (int n = 0; n < NT / 2; n++)
-        asm volatile("stmatrix.sync.aligned.m8n8.x4.trans.shared.b16 [%0], {%1,%2,%3,%4};"
-                     :: "r"(to + n * (16 * PANEL_ROW)), "r"(x[n][0]), "r"(x[n][1]), "r"(x[n][2]), "r"(x[n][3]) : "memory");
 }
 
 // This warp's 16 rows of a panel of dq, before scale, to the sums, which lie together (dq_sum.cuh).
@@ -143,31 +102,6 @@ DEVICE void add_dq(const dlattn_params &p, const float (&dq)[8][4], i64 row, int
     for (int n = 0; n < 8; n++) dq_sum_add(own + n * 128, dq[n]);
 }
 
-// The block's place: all but its sequence's lengths. One key head after the other, so that L2 holds a head's rows; in each the keys
-// first that most rows see, if the mask is causal. The last heads go together, so that all multiprocessors end with short blocks.
-DEVICE backward_context place_of_block(const dlattn_params &p, int block) {
-    const int tiles = p.key_tiles, heads = p.B * p.G, end = smaller(BLOCKS_AT_END / tiles + 1, heads), body = heads - end;
-    int head = block / tiles, tile = block - head * tiles;
-    if (head >= body) {
-        tile = (block - body * tiles) / end;
-        head = block - body * tiles - tile * end + body;
-    }
-    backward_context c;
-    c.j0 = tile * BN;
-    c.s.b = head / p.G;
-    c.g = head - c.s.b * p.G;
-    return c;
-}
-
-// What is needed to write dk and dv, not kept in registers till then.
-DEVICE backward_context context_at_the_end(const dlattn_params &p) {
-    const volatile i64 *keys = (const volatile i64 *)(shared_bytes + KEYS_AT);
-    backward_context c = place_of_block(p, (int)keys[2]);
-    c.s.k_begin = keys[0];
-    c.s.N = (int)keys[1];
-    return c;
-}
-
 // Consumer g: keys 64 g to 64 g + 63 of the block.
 DEVICE void consume(const dlattn_params &p, const backward_context &c, const tile_list &list, u32 base, int g) {
     const u32 keys = base + K_AT + g * (64 * PANEL_ROW), values = base + V_AT + g * (64 * PANEL_ROW);
@@ -176,7 +110,7 @@ DEVICE void consume(const dlattn_params &p, const backward_context &c, const til
     const auto await_q = [&] {
         barrier_wait(base + Q_FULL(at.stage), at.lap);
         const int own_rows = uniform(note_of(at.stage)->own_rows);
-        if (own_rows < BM) clear_rows<BM, HEAD_D>(base + Q_AT + at.stage * Q_BYTES, own_rows);
+        if (own_rows < BM) clear_by_both<BM, HEAD_D>(base + Q_AT + at.stage * Q_BYTES, own_rows);
     };
 
     bool more = list.count > 0;
@@ -184,8 +118,8 @@ DEVICE void consume(const dlattn_params &p, const backward_context &c, const til
         barrier_wait(base + K_FULL, 0);
         barrier_wait(base + V_FULL, 0);
         if (c.j0 + BN > c.s.N && c.s.k_begin + c.s.N < p.tokens_k) {
-            clear_rows<BN, HEAD_D>(base + K_AT, c.s.N - c.j0);
-            clear_rows<BN, HEAD_E>(base + V_AT, c.s.N - c.j0);
+            clear_by_both<BN, HEAD_D>(base + K_AT, c.s.N - c.j0);
+            clear_by_both<BN, HEAD_E>(base + V_AT, c.s.N - c.j0);
         }
         await_q();
         product_fence();
@@ -206,7 +140,7 @@ DEVICE void consume(const dlattn_params &p, const backward_context &c, const til
         u32 weights[NT / 2][4], bent[NT / 2][4], ds[NT / 2][4];
         barrier_wait(base + DOUT_FULL(stage), at.lap);
         const int own_rows = uniform(note_of(stage)->own_rows);
-        if (own_rows < BM) clear_rows<BM, HEAD_E>(dout, own_rows);
+        if (own_rows < BM) clear_by_both<BM, HEAD_E>(dout, own_rows);
         product_fence();
         multiply_heads<HEAD_E>(dp, values, dout);
         products_commit();
@@ -280,11 +214,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1)
         return;
     }
     if (threadIdx.x == 0) {
-        ((i64 *)(shared_bytes + POSITIONS_AT))[0] = c.s.q_position;
-        ((i64 *)(shared_bytes + POSITIONS_AT))[1] = c.s.k_position;
-        ((i64 *)(shared_bytes + KEYS_AT))[0] = c.s.k_begin;
-        ((i64 *)(shared_bytes + KEYS_AT))[1] = c.s.N;
-        ((i64 *)(shared_bytes + KEYS_AT))[2] = blockIdx.x;
+        keep_place(c);
         barrier_init(base + K_FULL, 1);
         barrier_init(base + V_FULL, 1);
         for (int stage = 0; stage < STAGES; stage++) {

@@ -9,6 +9,10 @@
 #include "backward_sm80.cuh"
 #include "segment_ranges_sm80.cuh"
 
+#ifndef WALK_KEYS
+#define WALK_KEYS BN // keys that share a list of tiles
+#endif
+
 // Tiles [first, end); bits of the 32 tiles around the present one: those that meet the keys, those of one segment with them.
 typedef struct segment_walk {
     int first, end;
@@ -18,7 +22,7 @@ typedef struct segment_walk {
 // By a whole warp: the bits of tiles [32 word, 32 word + 32).
 DEVICE void look_at_word(const dlattn_params &p, const backward_context &c, segment_walk *w, int word) {
     const int tile = 32 * word + lane_id(), inside = tile < w->first ? w->first : tile < w->end ? tile : w->end - 1;
-    const segment_meeting own = meeting_of<BM, BN>(p, c.s.b, inside * BM, c.j0);
+    const segment_meeting own = meeting_of<BM, WALK_KEYS>(p, c.s.b, inside * BM, c.j0 / WALK_KEYS * WALK_KEYS);
     w->meets = __ballot_sync(0xffffffffu, tile == inside && own.meets);
     w->one_segment = __ballot_sync(0xffffffffu, tile == inside && own.one_segment);
 }
@@ -41,7 +45,7 @@ DEVICE void walk_on(const dlattn_params &p, const backward_context &c, segment_w
 
 // By the whole block: to the first tile that meets the keys; how many do. Warps look at different words.
 DEVICE int start_walk(const dlattn_params &p, const backward_context &c, segment_walk *w, row_tile *tile) {
-    static_assert(!((FEATURES) & DLATTN_FEATURE_SEGMENTS) || (BM % 32 == 0 && BN % 32 == 0), "ranges are those of 32");
+    static_assert(!((FEATURES) & DLATTN_FEATURE_SEGMENTS) || (BM % 32 == 0 && WALK_KEYS % 32 == 0), "ranges are those of 32");
     volatile int *found = (volatile int *)(shared_bytes + WALK_AT);  // how many, and the first word with one
     if (threadIdx.x == 0) found[0] = 0, found[1] = w->end;
     __syncthreads();

@@ -101,13 +101,18 @@ DEVICE void load_queries(u32 tile, const dlattn_params &p, const sequence &s, in
     }
 }
 
+DEVICE u32 load_word(u32 address) {
+    u32 x;
+    asm volatile("ld.shared.b32 %0, [%1];" : "=r"(x) : "r"(address) : "memory");
+    return x;
+}
+
 // The largest score is found before it is scaled, which is right for a positive scale only: a negative one goes into
 // Q's signs, and for zero Q becomes q * 0 (0, or NaN where q is not finite) and the scale 1.
 DEVICE void absorb_sign(u32 tile, float scale) {
     __syncthreads();
     for (int n = (int)threadIdx.x; n < Q_BYTES / 4; n += THREADS) {
-        u32 x;
-        asm volatile("ld.shared.b32 %0, [%1];" : "=r"(x) : "r"(tile + 4 * n) : "memory");
+        u32 x = load_word(tile + 4 * n);
         if (scale < 0.0f) x ^= 0x80008000u;
         else x = pack(float_of_element((u16)x) * 0.0f, float_of_element((u16)(x >> 16)) * 0.0f);
         store_shared(tile + 4 * n, x);
@@ -169,20 +174,19 @@ DEVICE void store_rows(u32 tile, const float (&o)[MT][ET][4], const dlattn_param
         }
         return;
     }
+#pragma unroll 1
     for (int n = lane; n < 16 * MT * CHUNKS; n += 32) {
         const int r = n / CHUNKS, chunk = n % CHUNKS, row = row0 + r, count = p.E - 8 * chunk;
         if (row >= rows || count <= 0) continue;
-        const uint4 x = load_shared(tile + chunk_offset<HEAD_E>(warp_row + r, chunk));
+        const u32 from = tile + chunk_offset<HEAD_E>(warp_row + r, chunk);
         u16 *to = (u16 *)p.out.data + base + query_of(p, row) * p.out.stride[1] + head_of(p, h, row) * p.out.stride[2] +
                   8 * chunk * p.out.stride[3];
         if (chunks && count >= 8) {
-            *(uint4 *)to = x;
-        } else {
-            const u32 word[4] = {x.x, x.y, x.z, x.w};
-#pragma unroll
-            for (int i = 0; i < 8; i++)
-                if (i < count) to[i * p.out.stride[3]] = (u16)(word[i / 2] >> (i % 2 * 16));
+            *(uint4 *)to = load_shared(from);
+            continue;
         }
+#pragma unroll 1
+        for (int i = 0; i < smaller(count, 8); i++) to[i * p.out.stride[3]] = (u16)(load_word(from + i / 2 * 4) >> (i % 2 * 16));
     }
 }
 
@@ -208,7 +212,7 @@ DEVICE void end_rows(float (&o)[MT][ET][4], const float (&m)[MT][2], const float
     const row_end end = end_of_row(reference, sum, factor, sunk, sink);
     if (t < 2 * MT && there && SPLIT)
         ((float *)p.partial_lse)[facts.split * p.row_count + row_of(p, facts.s, h, i)] = end.lse;
-    if (t < 2 * MT && there && !SPLIT && p.lse.data) store_float(p.lse, at(p.lse, facts.s.b, h, facts.s.q_begin + i), end.lse);
+    if (t < 2 * MT && there && !SPLIT && p.lse.data) ((float *)p.lse.data)[at(p.lse, facts.s.b, h, facts.s.q_begin + i)] = end.lse;
 
 #pragma unroll
     for (int r = 0; r < 2 * MT; r++) {
@@ -225,21 +229,48 @@ DEVICE void end_rows(float (&o)[MT][ET][4], const float (&m)[MT][2], const float
     }
 }
 
-// Rows of the result as float: to out, or to this split's part of it.
-DEVICE void store_floats_of_rows(const float (&o)[MT][ET][4], const dlattn_params &p, const loop_facts &facts) {
-    const int thread = thread_anew(), t = thread % 4, first = facts.row0 + 16 * MT * (thread / 32) + thread % 32 / 4;
+// Rows of the result to an out of floats: a loop that takes the first columns and moves the others up, since written out for each it was a
+// quarter of all that the compiler was given of forward_sm90.
+DEVICE void store_unrounded(const float (&o)[MT][ET][4], const dlattn_params &p, const loop_facts &facts, int first, int column) {
+    const i64 stride = p.out.stride[3];
+    float x[MT][ET][4];
+#pragma unroll
+    for (int n = 0; n < MT * ET * 4; n++) x[n / (4 * ET)][n / 4 % ET][n % 4] = o[n / (4 * ET)][n / 4 % ET][n % 4];
+#pragma unroll 1
+    for (; column < p.E; column += 8) {
+#pragma unroll
+        for (int r = 0; r < 2 * MT; r++) {
+            const int row = first + 8 * r, i = query_of(p, row), h = head_of(p, facts.h, row);
+            if (row < facts.rows)
+                store_floats((float *)p.out.data + at(p.out, facts.s.b, facts.s.q_begin + i, h, column), stride,
+                             x[r / 2][0][2 * (r % 2)], x[r / 2][0][2 * (r % 2) + 1], p.E - column);
+        }
+#pragma unroll
+        for (int a = 0; a < MT; a++)
+#pragma unroll
+            for (int e = 0; e + 1 < ET; e++)
+#pragma unroll
+                for (int c = 0; c < 4; c++) x[a][e][c] = x[a][e + 1][c];
+    }
+}
+
+// Rows of this split's part of the result, always float.
+DEVICE void store_part(const float (&o)[MT][ET][4], const dlattn_params &p, const loop_facts &facts, int first, int column) {
 #pragma unroll
     for (int r = 0; r < 2 * MT; r++) {
         const int row = first + 8 * r, i = query_of(p, row), h = head_of(p, facts.h, row);
         if (row >= facts.rows) continue;
-        const i64 stride = SPLIT ? 1 : p.out.stride[3];
-        float *to = SPLIT ? (float *)p.partial_out + (facts.split * p.row_count + row_of(p, facts.s, h, i)) * p.E
-                          : (float *)p.out.data + at(p.out, facts.s.b, facts.s.q_begin + i, h);
+        float *to = (float *)p.partial_out + (facts.split * p.row_count + row_of(p, facts.s, h, i)) * p.E;
 #pragma unroll
         for (int e = 0; e < ET; e++)
-            store_floats(to + (8 * e + 2 * t) * stride, stride, o[r / 2][e][2 * (r % 2)], o[r / 2][e][2 * (r % 2) + 1],
-                         p.E - 8 * e - 2 * t);
+            store_floats(to + 8 * e + column, 1, o[r / 2][e][2 * (r % 2)], o[r / 2][e][2 * (r % 2) + 1], p.E - 8 * e - column);
     }
+}
+
+DEVICE void store_floats_of_rows(const float (&o)[MT][ET][4], const dlattn_params &p, const loop_facts &facts) {
+    const int thread = thread_anew(), column = thread % 4 * 2, first = facts.row0 + 16 * MT * (thread / 32) + thread % 32 / 4;
+    if (SPLIT) store_part(o, p, facts, first, column);
+    else store_unrounded(o, p, facts, first, column);
 }
 
 DEVICE void finish(u32 tile, float (&o)[MT][ET][4], const float (&m)[MT][2], const float (&l)[MT][2], float factor,

@@ -147,6 +147,7 @@ DEVICE void pass_turn(int g) {
 // A sum of 0 times a NaN is none: rows of V past the sequence's end, where memory may hold anything, become 0.
 DEVICE void clear_rows_past(u32 v_tile, int rows, int g) {
     const int PIECES = HEAD_E / 8, thread = thread_anew() % 128;
+#pragma unroll 1
     for (int n = rows * PIECES + thread; n < BN * PIECES; n += 128) {
         const int row = n / PIECES, piece = n % PIECES;
         store_shared(v_tile + piece / 8 * (BN * PANEL_ROW) + row * PANEL_ROW + piece % 8 * 16, make_uint4(0, 0, 0, 0));
@@ -225,6 +226,7 @@ DEVICE void consume(const dlattn_params &p, unsigned char *memory, int g) {
 
     bool more = find(0);
     if (AHEAD) {
+#pragma unroll 1
         while (skipped-- > 0) skip();
         begin();
         products_wait<0>();
@@ -370,6 +372,7 @@ DEVICE void consume(const dlattn_params &p, unsigned char *memory, int g) {
         };
 
         if (!AHEAD)
+#pragma unroll 1
             while (skipped-- > 0) skip();
         if (sees) {
             int n = ROUND ? start : own_last - 1;
@@ -424,6 +427,7 @@ DEVICE void consume(const dlattn_params &p, unsigned char *memory, int g) {
             done();
         };
         if (ended) end();
+#pragma unroll 1
         while (rest-- > 0) skip();
         if (AHEAD) {
             more = find(turn + 1);
@@ -431,6 +435,7 @@ DEVICE void consume(const dlattn_params &p, unsigned char *memory, int g) {
                 end();
                 ended = true;
             }
+#pragma unroll 1
             while (skipped-- > 0) skip();
             begin();
             products_wait<1>();

@@ -71,14 +71,14 @@ DEVICE void fetch_box(u32 to, const tensor_map *map, int column, int row, int he
                  :: "r"(to), "l"((u64)map), "r"(column), "r"(row), "r"(head), "r"(batch), "r"(barrier) : "memory");
 }
 
-// Rows of a tensor to panels of shared memory; the barrier awaits their bytes.
+// Rows of a tensor, from column `first` on, to panels of shared memory; the barrier awaits their bytes.
 template <int ROWS, int COLS>
-DEVICE void fetch_panels(u32 to, const tensor_map *map, const dlattn_view &view, i64 row, int head, int b, u32 barrier) {
+DEVICE void fetch_panels(u32 to, const tensor_map *map, const dlattn_view &view, i64 row, int head, int b, u32 barrier, int first = 0) {
     const int batch = view.stride[0] ? b : 0; // a repeated dimension has one place
     if (view.stride[2] == 0) head = 0;
 #pragma unroll
     for (int column = 0; column < COLS; column += PANEL)
-        fetch_box(to + column / PANEL * (ROWS * PANEL_ROW), map, column, (int)row, head, batch, barrier);
+        fetch_box(to + column / PANEL * (ROWS * PANEL_ROW), map, first + column, (int)row, head, batch, barrier);
 }
 
 // And nothing else.
@@ -92,6 +92,56 @@ DEVICE void fetch_rows(u32 to, const tensor_map *map, const dlattn_view &view, i
 DEVICE void fetch_bytes(u32 to, const void *from, int bytes, u32 barrier) {
     asm volatile("cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1], %2, [%3];"
                  :: "r"(to), "l"(__cvta_generic_to_global(from)), "r"(bytes), "r"(barrier) : "memory");
+}
+
+// Clusters ---------------------------------------------------------------------------------------------------------------
+
+// Which block of its cluster this is.
+DEVICE int rank_in_cluster() {
+    u32 x;
+    asm volatile("mov.u32 %0, %%cluster_ctarank;" : "=r"(x));
+    return (int)x;
+}
+
+// The same place in the shared memory of another block of the cluster.
+DEVICE u32 address_in_block(u32 address, int rank) {
+    u32 x;
+    asm volatile("mapa.shared::cluster.u32 %0, %1, %2;" : "=r"(x) : "r"(address), "r"(rank));
+    return x;
+}
+
+// All threads of the cluster that are left.
+DEVICE void meet_cluster() {
+    asm volatile("barrier.cluster.arrive;" ::: "memory");
+    asm volatile("barrier.cluster.wait;" ::: "memory");
+}
+
+DEVICE void barrier_arrive_in_cluster(u32 barrier) {
+    asm volatile("mbarrier.arrive.shared::cluster.b64 _, [%0];" :: "r"(barrier) : "memory");
+}
+
+// Bytes of this block's shared memory to another's, for a barrier there.
+DEVICE void send_bytes(u32 to, u32 from, int bytes, u32 barrier) {
+    asm volatile("cp.async.bulk.shared::cluster.shared::cta.mbarrier::complete_tx::bytes [%0], [%1], %2, [%3];"
+                 :: "r"(to), "r"(from), "r"(bytes), "r"(barrier) : "memory");
+}
+
+// Half of fetch_panels to all blocks of a cluster of two, to the same place in each and for the same barrier in each. The other block
+// does the other half.
+template <int ROWS, int COLS>
+DEVICE void fetch_panels_for_both(u32 to, const tensor_map *map, const dlattn_view &view, i64 row, int head, int b, u32 barrier, int rank,
+                                  int first = 0) {
+    const int batch = view.stride[0] ? b : 0, PANELS = COLS / PANEL, HALF_OF_THEM = (PANELS + 1) / 2;
+    if (view.stride[2] == 0) head = 0;
+#pragma unroll
+    for (int n = 0; n < HALF_OF_THEM; n++) {
+        const int panel = rank * HALF_OF_THEM + n;
+        if (PANELS % 2 != 0 && panel >= PANELS) break;
+        asm volatile("cp.async.bulk.tensor.4d.shared::cluster.global.mbarrier::complete_tx::bytes.multicast::cluster "
+                     "[%0], [%1, {%2, %3, %4, %5}], [%6], %7;"
+                     :: "r"(to + panel * (ROWS * PANEL_ROW)), "l"((u64)map), "r"(first + panel * PANEL), "r"((int)row), "r"(head),
+                     "r"(batch), "r"(barrier), "h"((u16)3) : "memory");
+    }
 }
 
 // Writes of this thread to shared memory come before what the copy engine and the tensor cores do there after the next

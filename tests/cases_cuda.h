@@ -44,6 +44,21 @@ GPU_WIDE(dropout, 256, .dropout = 0.3, .seed = 4)
 GPU_WIDE(mask_softcap, 256, .mask = "mn", .softcap = 4)
 GPU_WIDE(segments, 256, .M = 168, .segments = SEGMENTS_SORTED, .flags = DLATTN_CAUSAL)
 GPU_WIDE(alibi_sinks_window, 192, .H = 2, .alibi = "h", .sinks = 1, .flags = DLATTN_WINDOW, .window_left = 50, .window_right = 20)
+GPU_WIDE(full_d256, 256, .H = 2, .M = 201, .N = 331)
+GPU_WIDE(causal_d192, 192, .H = 2, .M = 190, .N = 333, .flags = DLATTN_CAUSAL)
+GPU_WIDE(causal_f16, 256, .dtype = F16, .H = 2, .M = 333, .N = 190, .E = 192, .sinks = 1, .flags = DLATTN_CAUSAL)
+GPU_WIDE(heads_of_a_group, 256, .B = 2, .H = 4, .G = 2, .M = 130, .N = 129, .flags = DLATTN_CAUSAL | DLATTN_SCALE, .scale = -0.07)
+GPU_WIDE(window, 256, .H = 2, .G = 1, .M = 300, .N = 260, .flags = DLATTN_WINDOW, .window_left = 100, .window_right = 41)
+GPU_WIDE(blocks_and_positions, 192, .M = 260, .N = 200, .flags = DLATTN_BLOCK_WINDOW | DLATTN_POSITIONS, .q_start = 70, .k_start = 90,
+         .block_size = 50, .block_count = 2)
+GPU_WIDE(lengths, 256, .B = 3, .H = 2, .M = 140, .N = 200, .use_q = 1, .use_k = 1, .q_used = {140, 65, 0}, .k_used = {77, 200, 60})
+GPU_WIDE(packed, 256, .B = 6, .H = 2, .G = 1, .packed_q = 1, .packed_k = 1, .q_lengths = {1, 64, 0, 129, 65, 17},
+         .k_lengths = {70, 64, 5, 128, 200, 0}, .flags = DLATTN_CAUSAL, .tokens_before = 3, .tokens_after = 2)
+GPU_WIDE(packed_d192, 192, .B = 3, .H = 2, .packed_q = 1, .packed_k = 1, .q_lengths = {100, 5, 130}, .k_lengths = {33, 150, 70})
+GPU_WIDE(keys_of_no_row, 256, .B = 2, .M = 70, .N = 330, .flags = DLATTN_CAUSAL | DLATTN_TOP_LEFT)
+GPU_WIDE(deterministic, 192, .H = 2, .G = 1, .M = 130, .N = 150, .flags = DLATTN_CAUSAL | DLATTN_DETERMINISTIC)
+GPU_WIDE(softcap_segments, 256, .H = 2, .M = 200, .N = 260, .softcap = 5, .segments = SEGMENTS_SHUFFLED)
+GPU_WIDE(dropout_d192, 192, .H = 2, .G = 1, .M = 130, .N = 200, .dropout = 0.2, .seed = 7, .softcap = 6, .flags = DLATTN_CAUSAL)
 GPU_WIDE(decode, 256, .H = 4, .M = 1, .N = 1000, .flags = DLATTN_CAUSAL)
 #undef GPU_WIDE
 /* More tiles of 128 rows than half of the multiprocessors of today's GPUs: the kernels for large problems. */

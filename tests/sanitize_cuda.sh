@@ -25,7 +25,7 @@ group_4="--variant auto,generic gpu_everything_bf16 packed_gaps_between_sequence
 group_5="--variant sm90 gpu_tiles_129_191_bf16 gpu_window_d128_bf16 gpu_blocks_across_tiles_bf16 gpu_segments_causal_f16 gpu_large_mask_d128
     gpu_packed_bf16 gpu_lengths_bf16 gpu_large_rows_of_no_key_d64"
 group_6="--variant sm90 gpu_bias_maps_causal_d128_bf16 gpu_bias_maps_lengths_d256_bf16 gpu_alibi_both_sides_d64_bf16 gpu_dropout_bf16
-    gpu_softcap_d64_bf16 gpu_heads_of_a_group_d128_bf16"
+    gpu_softcap_d64_bf16 gpu_heads_of_a_group_d128_bf16 gpu_wide_packed"
 groups="1 2 3 4 5 6"
 unreachable="kv_append.cu rotary.cu" # no case calls them
 

@@ -10,6 +10,7 @@
 #include "error.h"
 #include "explain.h"
 #include "launch.h"
+#include "load.h"
 #include "maps.h"
 #include "nvrtc_copies.h"
 #include "tensor.h"

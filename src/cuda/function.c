@@ -161,13 +161,25 @@ static int32_t load(CUfunction *out, uint64_t h, unsigned long long context_id, 
     return status;
 }
 
-int32_t dlattn__function_get(CUfunction *out, CUcontext context, CUdevice device, const kernel_request *r) {
-    unsigned long long context_id = 0;
+static int32_t find(CUfunction *out, uint64_t *h, unsigned long long *context_id, CUcontext context, const kernel_request *r) {
     assert(r->count >= 0 && r->count <= DLATTN_MAX_DEFINES);
     *out = NULL;
-    CUresult result = dlattn__driver.cuCtxGetId(context, &context_id);
+    CUresult result = dlattn__driver.cuCtxGetId(context, context_id);
     if (result != CUDA_SUCCESS) return dlattn__cuda_check(result, "cuCtxGetId", r->entry);
-    uint64_t h = hash(context_id, r);
-    *out = lookup(h, context_id, r);
+    *h = hash(*context_id, r);
+    *out = lookup(*h, *context_id, r);
+    return DLATTN_OK;
+}
+
+int32_t dlattn__function_find(CUfunction *out, CUcontext context, const kernel_request *r) {
+    unsigned long long context_id;
+    uint64_t h;
+    return find(out, &h, &context_id, context, r);
+}
+
+int32_t dlattn__function_get(CUfunction *out, CUcontext context, CUdevice device, const kernel_request *r) {
+    unsigned long long context_id = 0;
+    uint64_t h = 0;
+    DLATTN_TRY(find(out, &h, &context_id, context, r));
     return *out ? DLATTN_OK : load(out, h, context_id, device, r);
 }

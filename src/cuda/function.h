@@ -26,4 +26,7 @@ typedef struct kernel_request {
  * Errors: DLATTN_ERR_COMPILE, DLATTN_ERR_CUDA, DLATTN_ERR_OUT_OF_MEMORY, with the kernel's name. */
 int32_t dlattn__function_get(CUfunction *out, CUcontext context, CUdevice device, const kernel_request *request);
 
+/* The same where it is in memory; else *out is NULL. */
+int32_t dlattn__function_find(CUfunction *out, CUcontext context, const kernel_request *request);
+
 #endif

@@ -5,12 +5,6 @@
 
 enum { OLDEST_EARLY = 12030 }; /* before, such a launch could not be captured in a graph */
 
-int32_t dlattn__load_steps(CUfunction *functions, const cuda_schedule *s, const cuda_scope *scope) {
-    for (int32_t n = 0; n < s->step_count; n++)
-        DLATTN_TRY(dlattn__function_get(&functions[n], scope->context, scope->device, &s->steps[n].request));
-    return DLATTN_OK;
-}
-
 static int32_t launch_early(CUfunction function, const cuda_step *step, void **parameters, CUstream stream) {
     CUlaunchAttribute early = {.id = CU_LAUNCH_ATTRIBUTE_PROGRAMMATIC_STREAM_SERIALIZATION,
                                .value.programmaticStreamSerializationAllowed = 1};

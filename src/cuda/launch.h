@@ -6,10 +6,7 @@
 #include "schedule.h"
 #include "tensor_maps.h"
 
-/* Compiles and loads what the schedule launches, into functions[DLATTN_MAX_STEPS]. */
-int32_t dlattn__load_steps(CUfunction *functions, const cuda_schedule *s, const cuda_scope *scope);
-
-/* Launches them with `params`, whose workspace addresses and tile counts are set here. maps: for the kernel that takes them. */
+/* Launches the steps with `params`, whose workspace addresses and tile counts are set here. maps: for the kernel that takes them. */
 int32_t dlattn__launch_steps(const CUfunction *functions, const cuda_schedule *s, dlattn_params *params,
                              dlattn_maps *maps, void *workspace, CUstream stream);
 

@@ -196,7 +196,7 @@ static int32_t add_main(making *m, const buffers *x) {
         s->workspace.dq_sum = reserve(&s->workspace, s->row_count * s->dq_columns);
         s->workspace.finished = reserve(&s->workspace, p->B * p->G);
     }
-    const int64_t key_tiles = divide_up(p->N, v->keys), blocks = key_tiles * p->G * p->B;
+    const int64_t key_tiles = round_up(divide_up(p->N, v->keys), dlattn__variant_cluster(v)), blocks = key_tiles * p->G * p->B;
     if (p->dk.dtype || p->dv.dtype || m->how.reduce_dq) {
         m->how.dbias = should_write_dbias(m, v, x);
         add_step(m, request_of(m, v), v->warps, blocks, divide_up(p->M, v->rows), key_tiles);

@@ -5,6 +5,7 @@
 #define DLATTN_CUDA_SOURCE_FILES_H
 
 #define DLATTN_SOURCE_FILES(X)                                         \
+    X(backward_block_sm90_cuh, "backward_block_sm90.cuh")              \
     X(backward_dbias_sm80_cuh, "backward_dbias_sm80.cuh")              \
     X(backward_dq_sm80_cu, "backward_dq_sm80.cu")                      \
     X(backward_fetch_sm90_cuh, "backward_fetch_sm90.cuh")              \
@@ -17,6 +18,7 @@
     X(backward_sm90_cu, "backward_sm90.cu")                            \
     X(backward_view_sm80_cuh, "backward_view_sm80.cuh")                \
     X(backward_walk_sm80_cuh, "backward_walk_sm80.cuh")                \
+    X(backward_wide_sm90_cu, "backward_wide_sm90.cu")                  \
     X(backward_write_sm80_cuh, "backward_write_sm80.cuh")              \
     X(blank_cu, "blank.cu")                                            \
     X(combine_cu, "combine.cu")                                        \

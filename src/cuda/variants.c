@@ -48,6 +48,17 @@ static int32_t backward_sm90_smem(const variant *v, int64_t head_d, int64_t head
     return (int32_t)(2 * (v->keys + rows) * (head_d + head_e) + 4 * v->rows * v->keys + 12 * rows + 256 + segments + dropout);
 }
 
+/* K and V, the rings of Q and dout, the other block's K for half of the panels of dq, both blocks' dS with Q, P, statistics of the
+ * rows, barriers. */
+static int32_t backward_wide_smem(const variant *v, int64_t head_d, int64_t head_e, const specialisation *how) {
+    const int64_t rows = choice(v, "STAGES", 2) * v->rows, dout_rows = choice(v, "DOUT_STAGES", 1) * v->rows;
+    const int64_t segments = how->features & DLATTN_FEATURE_SEGMENTS ? rows * (v->keys / 8 - 4) + 8 * v->keys + 16 : 0;
+    const int64_t dropout = how->features & DLATTN_FEATURE_DROPOUT ? rows * v->keys / 4 : 0;
+    const int64_t squares = 4 * rows * v->keys + 4 * v->rows * v->keys, other = (head_d / 64 + 1) / 2 * 128 * v->keys;
+    const int64_t tiles = 2 * (v->keys * (head_d + head_e) + rows * head_d + dout_rows * head_e) + squares + other;
+    return (int32_t)(tiles + 12 * rows + 304 + segments + dropout);
+}
+
 /* K and V, the ring of Q and dout, dS, P where warps share rows, statistics of the rows, segments, the bias, addresses. */
 static int32_t backward_sm80_smem(const variant *v, int64_t head_d, int64_t head_e, const specialisation *how) {
     const int64_t stages = choice(v, "STAGES", 2), square = 2 * v->rows * v->keys;
@@ -120,6 +131,12 @@ static int32_t dbias_sm80_smem(const variant *v, int64_t head_d, int64_t head_e,
     {"sm90", "backward_sm90.cu", "backward_sm90", DLATTN_KERNEL_BACKWARD, 90, 90, HALVES, head, false,     \
      ~HOPPER_BACKWARD_SERVED, rows, 128, 12, 1, {{"STAGES", 2}}, backward_sm90_smem, true, bench, 72, 0, false, true, 0}
 
+/* Larger heads: clusters of two blocks. */
+#define HOPPER_BACKWARD_WIDE(head, dout_stages, bench)                                                             \
+    {"sm90", "backward_wide_sm90.cu", "backward_wide_sm90", DLATTN_KERNEL_BACKWARD, 90, 90, HALVES, head, false, \
+     ~HOPPER_BACKWARD_SERVED, 64, 64, 16, 1, {{"STAGES", 2}, {"DOUT_STAGES", dout_stages}, {"CLUSTER", 2}}, backward_wide_smem, \
+     true, bench, (head) > 192 ? 72 : 0, 0, false, true, 0}
+
 #define BACKWARD_FOR(needed, avoided, first, last, types, head, small, rows, keys, warps, bench, stack, ...)         \
     {"sm80", "backward_sm80.cu", "backward_sm80", DLATTN_KERNEL_BACKWARD, first, last, types, head, small, avoided,  \
      rows, keys, warps, 1, {__VA_ARGS__}, backward_sm80_smem, true, bench, stack, needed, false, false, 0}
@@ -186,6 +203,8 @@ static const variant table[] = {
                  {"ROW_WARPS", 2}, {"CURSORS", 1}),
     /* 8 bytes of stack: on sm_90 with an interval mask alone, which the row above serves there. */
     BACKWARD(128, false, 64, 128, 8, H100, 8, {"ROW_WARPS", 2}, {"LATE", 1}),
+    HOPPER_BACKWARD_WIDE(192, 2, H100),
+    HOPPER_BACKWARD_WIDE(256, 1, H100),
     BACKWARD(256, false, 64, 64, 8, H100, 0, {"ROW_WARPS", 4}),
     BACKWARD(256, false, 64, 64, 8, NONE, 0, {"ROW_WARPS", 4}, {"STAGES", 1}), /* for less shared memory */
     BACKWARD_ON(75, 79, F16, 64, false, 32, 64, 4, NONE, 0, {"ROW_WARPS", 2}),
@@ -210,6 +229,8 @@ int32_t dlattn__variant_home(const variant *v) { return v->bench[0] ? 90 : v->fi
 const variant *dlattn__variant_row(int32_t n) { return n < NUM_VARIANTS ? &table[n] : NULL; }
 
 int64_t dlattn__variant_stages(const variant *v) { return choice(v, "STAGES", 1); }
+
+int64_t dlattn__variant_cluster(const variant *v) { return choice(v, "CLUSTER", 1); }
 
 void dlattn__variant_name(char out[DLATTN_VARIANT_NAME], const variant *v) {
     snprintf(out, DLATTN_VARIANT_NAME, "%s:%dx%dx%dx%d", v->name, (int)v->rows, (int)v->keys, (int)v->warps,

@@ -93,6 +93,9 @@ int64_t dlattn__padded_head(const variant *v, int64_t size);
 /* How many tiles of keys are in shared memory at once. */
 int64_t dlattn__variant_stages(const variant *v);
 
+/* Blocks of a cluster; they have neighbouring keys. */
+int64_t dlattn__variant_cluster(const variant *v);
+
 /* Bytes of dynamic shared memory of the row for head sizes D and E. */
 int32_t dlattn__variant_smem(const variant *v, int64_t D, int64_t E, const specialisation *how);
 

@@ -40,6 +40,9 @@ struct emulated_block {
     uint64_t progress; // barriers passed: when it stands still, all wait for ever
     char *shared;
     unsigned shared_bytes;
+    emulated_block *cluster; // the blocks of its cluster
+    int cluster_size;
+    emulated_barrier of_cluster; // the first block's serves all
     void (*yield)(void);
     void (*fail)(const char *what, unsigned at, unsigned bytes);
 };

@@ -1,5 +1,5 @@
-// cuda.cpp: a libcuda that runs kernels on the CPU: one device whose memory is the host's, blocks one after the other, the
-// threads of a block as fibers.
+// cuda.cpp: a libcuda that runs kernels on the CPU: one device whose memory is the host's, blocks one after the other (those of a
+// cluster together), their threads as fibers.
 //
 // Launches are done when they return, so streams and events have nothing to do. $EMULATED_ARCH: 90 (default), 80, 75 ...
 // $EMULATED_MULTIPROCESSORS: 132 (default); with few, persistent blocks have more than one tile.
@@ -18,7 +18,8 @@
 #include "block.h"
 
 typedef unsigned long long u64;
-enum { SUCCESS = 0, INVALID_VALUE = 1, NOT_FOUND = 500, ILLEGAL_ADDRESS = 700, STACK_BYTES = 1 << 18, MOST_THREADS = 1024 };
+enum { SUCCESS = 0, INVALID_VALUE = 1, NOT_FOUND = 500, ILLEGAL_ADDRESS = 700 };
+enum { STACK_BYTES = 1 << 18, MOST_THREADS = 1024, MOST_BLOCKS = 2 }; // MOST_BLOCKS: of a cluster
 
 // ---- fibers -------------------------------------------------------------------------------------------------------------
 
@@ -28,8 +29,11 @@ __asm__(".text\n.globl emulated_switch\nemulated_switch:\n"
         "mov %rsp,(%rdi)\nmov %rsi,%rsp\n"
         "pop %r15\npop %r14\npop %r13\npop %r12\npop %rbx\npop %rbp\nret\n");
 
-static emulated_block block;
-static emulated_thread threads[MOST_THREADS];
+static emulated_block cluster[MOST_BLOCKS];
+static emulated_block *running;
+static emulated_thread threads[MOST_BLOCKS * MOST_THREADS];
+static int cluster_size;
+static void (*set_block)(emulated_block *);
 static char *stacks;
 static void *scheduler;
 static void (*entry)(void **);
@@ -37,23 +41,23 @@ static void **arguments;
 static std::string failure;
 static int thread_count;
 
-static void back() { emulated_switch(&block.current->stack_pointer, scheduler); }
+static void back() { emulated_switch(&running->current->stack_pointer, scheduler); }
 
 static void fail(const char *what, unsigned at, unsigned bytes) {
     char text[200];
-    snprintf(text, sizeof text, "%s: address %u, %u bytes, block %u, thread %u", what, at, bytes, block.block_index.x,
-             block.current->index.x);
+    snprintf(text, sizeof text, "%s: address %u, %u bytes, block %u, thread %u", what, at, bytes, running->block_index.x,
+             running->current->index.x);
     if (failure.empty()) failure = text;
     while (true) back();
 }
 
 static void thread_main() {
     entry(arguments);
-    emulated_thread *t = block.current;
+    emulated_thread *t = running->current;
     t->done = true;
-    block.alive--;
-    block.warps[t->index.x / 32].alive--;
-    block.progress++;
+    running->alive--;
+    running->warps[t->index.x / 32].alive--;
+    running->progress++;
     back();
     abort();
 }
@@ -63,28 +67,40 @@ static void prepare_thread(int n) {
     *--top = nullptr;             // keeps the stack aligned as after a call
     *--top = (void *)thread_main; // where emulated_switch returns to
     for (int r = 0; r < 6; r++) *--top = nullptr;
-    threads[n] = {top, {(unsigned)n, 0, 0}, nullptr, false};
+    threads[n] = {top, {(unsigned)(n % thread_count), 0, 0}, nullptr, false};
 }
 
-static void run_block(unsigned index) {
+static void prepare_block(emulated_block &block, unsigned index) {
     memset(block.warps, 0, sizeof block.warps);
     memset(block.named, 0, sizeof block.named);
     block.barrier = {0, 0, &block.alive, {0}};
     block.alive = thread_count;
     block.block_index = {index, 0, 0};
-    for (int n = 0; n < thread_count; n++) prepare_thread(n);
+    block.of_cluster = {0, 0, nullptr};
     for (int w = 0; w < (thread_count + 31) / 32; w++)
         block.warps[w].alive = 32, block.warps[w].barrier.alive = &block.warps[w].alive;
     memset(block.shared, 0xff, block.shared_bytes);
-    for (u64 seen = 0, idle = 0; block.alive > 0 && failure.empty();) {
-        for (int n = 0; n < thread_count && failure.empty(); n++) {
+}
+
+static void run_cluster(unsigned index) {
+    const int count = cluster_size * thread_count;
+    for (int n = 0; n < cluster_size; n++) prepare_block(cluster[n], index + (unsigned)n);
+    for (int n = 0; n < count; n++) prepare_thread(n);
+    for (u64 seen = 0, idle = 0; failure.empty();) {
+        u64 progress = 0;
+        int alive = 0;
+        for (int n = 0; n < count && failure.empty(); n++) {
             if (threads[n].done) continue;
-            block.current = &threads[n];
+            running = &cluster[n / thread_count];
+            if (cluster_size > 1) set_block(running);
+            running->current = &threads[n];
             emulated_switch(&scheduler, threads[n].stack_pointer);
         }
-        idle = block.progress == seen ? idle + 1 : 0;
-        seen = block.progress;
-        for (int n = 0; idle > 4 && n < thread_count && failure.empty(); n++)
+        for (int n = 0; n < cluster_size; n++) progress += cluster[n].progress, alive += cluster[n].alive;
+        if (alive == 0) break;
+        idle = progress == seen ? idle + 1 : 0;
+        seen = progress;
+        for (int n = 0; idle > 4 && n < count && failure.empty(); n++)
             if (!threads[n].done)
                 failure = std::string("threads wait for ever in ") + (threads[n].waits_for ? threads[n].waits_for : "nothing") +
                           ", thread " + std::to_string(n) + " of block " + std::to_string(index);
@@ -94,27 +110,34 @@ static void run_block(unsigned index) {
 // ---- modules ------------------------------------------------------------------------------------------------------------
 
 struct module { void *library; };
-struct function { void (*entry)(void **); void (*set_block)(emulated_block *); const size_t *sizes; std::string name; };
+struct function { void (*entry)(void **); void (*set_block)(emulated_block *); const size_t *sizes; int cluster; std::string name; };
 static std::map<std::string, function *> functions;
 static std::recursive_mutex lock;
 
 static int launch(function *f, unsigned grid, unsigned size, unsigned shared_bytes, void **parameters) {
     std::lock_guard<std::recursive_mutex> guard(lock);
-    static std::vector<char> memory;
+    static std::vector<char> memory[MOST_BLOCKS];
     if (!failure.empty()) return ILLEGAL_ADDRESS;
     if (!stacks)
-        stacks = (char *)mmap(nullptr, (size_t)MOST_THREADS * STACK_BYTES, PROT_READ | PROT_WRITE,
+        stacks = (char *)mmap(nullptr, (size_t)MOST_BLOCKS * MOST_THREADS * STACK_BYTES, PROT_READ | PROT_WRITE,
                               MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-    memory.resize(shared_bytes + 256);
-    block.shared = (char *)(((uintptr_t)memory.data() + 127) / 128 * 128);
-    block.shared_bytes = shared_bytes;
-    block.block_size = {size, 1, 1};
-    block.grid_size = {grid, 1, 1};
-    block.yield = back;
-    block.fail = fail;
-    entry = f->entry, arguments = parameters, thread_count = (int)size;
-    f->set_block(&block);
-    for (unsigned n = 0; n < grid && failure.empty(); n++) run_block(n);
+    cluster_size = f->cluster;
+    if (grid % (unsigned)cluster_size) return INVALID_VALUE;
+    for (int n = 0; n < cluster_size; n++) {
+        emulated_block &block = cluster[n];
+        memory[n].resize(shared_bytes + 256);
+        block.shared = (char *)(((uintptr_t)memory[n].data() + 127) / 128 * 128);
+        block.shared_bytes = shared_bytes;
+        block.block_size = {size, 1, 1};
+        block.grid_size = {grid, 1, 1};
+        block.yield = back;
+        block.fail = fail;
+        block.cluster = cluster;
+        block.cluster_size = cluster_size;
+    }
+    entry = f->entry, arguments = parameters, thread_count = (int)size, set_block = f->set_block;
+    set_block(&cluster[0]);
+    for (unsigned n = 0; n < grid && failure.empty(); n += (unsigned)cluster_size) run_cluster(n);
     if (failure.empty()) return SUCCESS;
     fprintf(stderr, "emulated %s: %s\n", f->name.c_str(), failure.c_str());
     failure.clear();
@@ -230,6 +253,8 @@ int cuModuleGetFunction(void **out, void *in, const char *name) {
     f->entry = (void (*)(void **))found;
     f->set_block = (void (*)(emulated_block *))dlsym(library, "emulated_set_block");
     f->sizes = (const size_t *)dlsym(library, (std::string("sizes_") + name).c_str());
+    const int *of_cluster = (const int *)dlsym(library, (std::string("cluster_") + name).c_str());
+    f->cluster = of_cluster ? *of_cluster : 1;
     f->name = name;
     return *out = f, SUCCESS;
 }

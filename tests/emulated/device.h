@@ -19,6 +19,7 @@ extern "C" void emulated_set_block(emulated_block *block) { emulated = block; }
 #define __shared__ static
 #define __forceinline__ inline
 #define __launch_bounds__(...)
+#define __cluster_dims__(...)
 #define __grid_constant__
 #define __align__(n) __attribute__((aligned(n)))
 #define __CUDACC__ 1

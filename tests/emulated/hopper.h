@@ -54,16 +54,45 @@ static inline void ptx_bar_arrive(int id, int count) {
 #define ptx_setmaxnreg_dec_sync_aligned_u32(count) __syncwarp()
 #define ptx_setmaxnreg_inc_sync_aligned_u32(count) __syncwarp()
 
+// ---- clusters: an address of another block's shared memory has that block's number behind bit 24 --------------------------
+
+static inline emulated_block *block_of(unsigned at) { return at >> 24 ? &emulated->cluster[(at >> 24) - 1] : emulated; }
+static inline emulated_mbarrier *mbarrier_of_cluster(unsigned at) {
+    emulated_block *const b = block_of(at);
+    at &= 0xffffffu;
+    if (at % 8 || at + 8 > b->shared_bytes) emulated->fail("shared memory of the cluster", at, 8);
+    return (emulated_mbarrier *)(b->shared + at);
+}
+static inline void ptx_mov_u32_cluster_ctarank(unsigned &x) { x = (unsigned)(emulated - emulated->cluster); }
+static inline void ptx_mapa_shared__cluster_u32(unsigned &to, unsigned at, unsigned rank) { to = at | (rank + 1) << 24; }
+static inline void ptx_mbarrier_arrive_shared__cluster_b64(unsigned at) { arrive(mbarrier_of_cluster(at), at); }
+#define ptx_barrier_cluster_arrive() (void)0
+static inline void ptx_barrier_cluster_wait() {
+    meet(&emulated->cluster->of_cluster, emulated->cluster_size * (int)emulated->block_size.x, "barrier.cluster");
+}
+static inline void ptx_cp_async_bulk_shared__cluster_shared__cta_mbarrier__complete_tx__bytes(unsigned to, unsigned from, int bytes,
+                                                                                             unsigned barrier) {
+    emulated_block *const b = block_of(to);
+    if (b != block_of(barrier)) emulated->fail("a copy and its barrier in two blocks", to, (unsigned)bytes);
+    to &= 0xffffffu;
+    if (to % 16 || bytes % 16 || to + (unsigned)bytes > b->shared_bytes) emulated->fail("a copy to the cluster", to, (unsigned)bytes);
+    memcpy(b->shared + to, shared_at(from, (unsigned)bytes), (size_t)bytes);
+    emulated_mbarrier *const m = mbarrier_of_cluster(barrier);
+    m->bytes_and_parity -= 2 * bytes;
+    settle(m);
+}
+
 // ---- the copy engine ------------------------------------------------------------------------------------------------------
 
 // The 16-byte chunks of 128 bytes are permuted by the address of their row.
 static inline unsigned swizzled(unsigned at) { return at ^ (at >> 7 & 7) << 4; }
 
-static inline void ptx_cp_async_bulk_tensor_4d_shared__cluster_global_mbarrier__complete_tx__bytes(
-    unsigned to, unsigned long long map_at, int column, int row, int head, int batch, unsigned barrier) {
+static inline void fetch_box_to(emulated_block *block, unsigned to, unsigned long long map_at, int column, int row, int head, int batch,
+                                unsigned barrier) {
     const emulated_map &map = *(const emulated_map *)(uintptr_t)map_at;
     const uint64_t first[4] = {(uint64_t)column, (uint64_t)row, (uint64_t)head, (uint64_t)batch};
     if (to % 1024) emulated->fail("a box that is not aligned", to, 1024);
+    shared_at(to, map.box[1] * 128), mbarrier_at(barrier);
     const bool there = first[2] < map.extents[2] && first[3] < map.extents[3];
     const uint64_t base = map.address + first[2] * map.strides[2] + first[3] * map.strides[3];
     for (unsigned r = 0; r < map.box[1]; r++)
@@ -71,11 +100,20 @@ static inline void ptx_cp_async_bulk_tensor_4d_shared__cluster_global_mbarrier__
             const uint64_t i = first[1] + r, j = first[0] + c;
             unsigned short x = 0;
             if (there && i < map.extents[1] && j < map.extents[0]) memcpy(&x, (const void *)(base + i * map.strides[1] + j * 2), 2);
-            memcpy(shared_at(swizzled(to + r * 128 + c * 2), 2), &x, 2);
+            memcpy(block->shared + swizzled(to + r * 128 + c * 2), &x, 2);
         }
-    emulated_mbarrier *b = mbarrier_at(barrier);
+    emulated_mbarrier *b = (emulated_mbarrier *)(block->shared + barrier);
     b->bytes_and_parity -= (int)(2 * map.box[0] * map.box[1] * 2);
     settle(b);
+}
+static inline void ptx_cp_async_bulk_tensor_4d_shared__cluster_global_mbarrier__complete_tx__bytes(
+    unsigned to, unsigned long long map_at, int column, int row, int head, int batch, unsigned barrier) {
+    fetch_box_to(emulated, to, map_at, column, row, head, batch, barrier);
+}
+static inline void ptx_cp_async_bulk_tensor_4d_shared__cluster_global_mbarrier__complete_tx__bytes_multicast__cluster(
+    unsigned to, unsigned long long map_at, int column, int row, int head, int batch, unsigned barrier, unsigned blocks) {
+    for (int n = 0; n < emulated->cluster_size; n++)
+        if (blocks >> n & 1) fetch_box_to(&emulated->cluster[n], to, map_at, column, row, head, batch, barrier);
 }
 
 static inline void ptx_cp_async_bulk_shared__cluster_global_mbarrier__complete_tx__bytes(unsigned to, unsigned long long from, int bytes,

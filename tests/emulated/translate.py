@@ -8,7 +8,8 @@ import sys
 from pathlib import Path
 
 STATEMENT = re.compile(r'\basm\s*(?:volatile)?\s*\(((?:[^()"]|"(?:[^"\\]|\\.)*"|\((?:[^()]|\((?:[^()]|\([^()]*\))*\))*\))*)\)\s*;')
-ENTRY = re.compile(r'extern "C" __global__ void (?:__launch_bounds__\([^)]*\))?\s*(\w+)\((const __grid_constant__ [^)]*)\)')
+ENTRY = re.compile(r'extern "C" __global__ void (?:__cluster_dims__\((\d+)[^)]*\))?\s*(?:__launch_bounds__\([^)]*\))?\s*(\w+)'
+                   r'\((const __grid_constant__ [^)]*)\)')
 
 
 def split(text: str, mark: str) -> list[str]:
@@ -42,6 +43,8 @@ def call(match: re.Match) -> str:
     name = code.split()[0].rstrip(";")
     if name == "{":
         name = "mbarrier_test" if "test_wait" in code else "mbarrier_wait" if "mbarrier" in code else "bar_red_or" if "bar.red" in code else "tanh_tail"
+    elif "cluster_ctarank" in code:
+        name = "mov_u32_cluster_ctarank"
     elif "tid.x" in code:
         name = "mov_u32_tid"
     elif name.startswith("cp.async.ca"):
@@ -62,10 +65,11 @@ def main() -> None:
             header.write_text(translate(header.read_text()))
     text = source.read_text()
     callers = ""
-    for name, parameters in ENTRY.findall(text):
+    for cluster, name, parameters in ENTRY.findall(text):
         kinds = re.findall(r"__grid_constant__ (\w+)", parameters)
         values = ", ".join(f"*(const {kind} *)p[{n}]" for n, kind in enumerate(kinds))
         callers += f'extern "C" void entry_{name}(void **p) {{ {name}({values}); }}\n'
+        callers += f'extern "C" const int cluster_{name} = {cluster or 1};\n'
         callers += f'extern "C" const size_t sizes_{name}[] = {{{", ".join(f"sizeof({kind})" for kind in kinds)}, 0}};\n'
     out.write_text('#include "hopper.h"\n' + translate(text) + "\n" + callers)
 

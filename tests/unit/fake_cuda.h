@@ -37,10 +37,10 @@ static struct {
     bool no_library;
     const char *missing; /* a driver call */
     int version, capability;
-    CUresult init_result, load_result, function_result, smem_result;
+    CUresult init_result, load_result, function_result, smem_result, push_result;
     const char *refused; /* the driver refuses images that contain this, with load_result */
     int milliseconds;    /* that a compilation takes */
-    atomic_int loads, forbidden_loads, inits, sets;
+    atomic_int loads, forbidden_loads, inits, sets, pushes, pops; /* pushes: of contexts */
     int smem_bytes;      /* allowed to the last function */
     char image[FAKE_IMAGE_BYTES]; /* the last one that was loaded */
     unsigned long long epoch;     /* of context ids: each test has contexts of its own */
@@ -81,6 +81,18 @@ static CUresult fake_cuDeviceGetAttribute(int *value, CUdevice_attribute attribu
 static CUresult fake_cuCtxGetId(CUcontext context, unsigned long long *id) {
     if (!context) return CUDA_ERROR_INVALID_CONTEXT;
     *id = (unsigned long long)(uintptr_t)context + (fake.epoch << 32);
+    return CUDA_SUCCESS;
+}
+
+static CUresult fake_cuCtxPushCurrent(CUcontext context) {
+    if (!context || fake.push_result != CUDA_SUCCESS) return fake.push_result;
+    atomic_fetch_add(&fake.pushes, 1);
+    return CUDA_SUCCESS;
+}
+
+static CUresult fake_cuCtxPopCurrent(CUcontext *context) {
+    *context = NULL;
+    atomic_fetch_add(&fake.pops, 1);
     return CUDA_SUCCESS;
 }
 
@@ -134,7 +146,7 @@ static CUresult fake_other(void) { return CUDA_ERROR_NOT_FOUND; }
 #define FAKE_CALLS(X)                                                                                              \
     X(cuInit) X(cuDriverGetVersion) X(cuGetErrorName) X(cuGetErrorString) X(cuDeviceGetAttribute) X(cuCtxGetId)    \
     X(cuThreadExchangeStreamCaptureMode) X(cuModuleLoadDataEx) X(cuModuleGetFunction) X(cuFuncGetAttribute)        \
-    X(cuFuncSetAttribute)
+    X(cuFuncSetAttribute) X(cuCtxPushCurrent) X(cuCtxPopCurrent)
 
 static CUresult fake_get_proc_address(const char *name, void **address, int version, unsigned long long flags,
                                       CUdriverProcAddressQueryResult *found) {

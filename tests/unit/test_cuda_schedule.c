@@ -199,7 +199,7 @@ Test(cuda_schedule, the_hopper_forward_takes_what_tensor_maps_describe) {
 
 static void expect_other_backward(const problem *p, const char *why) {
     const cuda_schedule s = made(p, 90, UINT64_MAX);
-    cr_expect(launches(&s, "backward_sm80") && !launches(&s, "backward_sm90"), "%s", why);
+    cr_expect(launches(&s, "backward_sm80") && !launches(&s, "backward_sm90") && !launches(&s, "backward_wide_sm90"), "%s", why);
 }
 
 Test(cuda_schedule, the_hopper_backward_takes_terms_and_what_tensor_maps_describe) {
@@ -241,11 +241,40 @@ Test(cuda_schedule, the_hopper_backward_takes_terms_and_what_tensor_maps_describ
     p = plain;
     p.bias = dense(DLATTN_T_F16, 1, 1, 4096, 4096);
     expect_other_backward(&p, "a bias");
-    p = make_backward(DLATTN_T_F16, 2, 16, 4, 4096, 4096, 256);
-    expect_other_backward(&p, "large heads");
     p = make_backward(DLATTN_T_F16, 2, 16, 4, 4096, 4096, 128);
     p.D = 64, p.q = dense(DLATTN_T_F16, 2, 4096, 16, 64), p.k = dense(DLATTN_T_F16, 2, 4096, 4, 64);
     expect_other_backward(&p, "values longer than keys");
+}
+
+Test(cuda_schedule, the_hopper_backward_of_large_heads) {
+    const problem plain = make_backward(DLATTN_T_BF16, 2, 16, 4, 4096, 4096, 256);
+    cuda_schedule s = made(&plain, 90, UINT64_MAX);
+    cr_assert(launches(&s, "backward_wide_sm90") && launches(&s, "convert_dq") && s.dq_columns == 256);
+    problem p = make_backward(DLATTN_T_F16, 2, 16, 4, 4096, 4096, 136);
+    p.flags = DLATTN_CAUSAL;
+    s = made(&p, 90, UINT64_MAX);
+    cr_expect(launches(&s, "backward_wide_sm90") && s.dq_columns == 192, "a head that is padded");
+    p.dropout_threshold = 26;
+    s = made(&p, 90, UINT64_MAX);
+    cr_expect(launches(&s, "backward_wide_sm90"), "dropout");
+    p = plain;
+    p.flags = DLATTN_DETERMINISTIC;
+    s = made(&p, 90, UINT64_MAX);
+    cr_expect(launches(&s, "backward_wide_sm90") && launches(&s, "backward_dq_sm80"), "without sums of dq");
+    p = make_backward(DLATTN_T_BF16, 2, 16, 4, 4096, 130, 256);
+    s = made(&p, 90, UINT64_MAX);
+    cr_expect(launches(&s, "backward_wide_sm90") && s.steps[1].key_tiles == 4 && s.steps[1].blocks == 2 * 4 * 4, "whole clusters");
+    p = plain;
+    p.dropout_threshold = 26;
+    expect_other_backward(&p, "dropout, whose bits do not fit into shared memory");
+    p = plain;
+    p.mask = dense(DLATTN_T_U8, 2, 1, 4096, 4096);
+    expect_other_backward(&p, "a mask tensor");
+    p = plain;
+    p.q.stride[1] += 4;
+    expect_other_backward(&p, "rows at multiples of 8 bytes");
+    s = made(&plain, 80, UINT64_MAX);
+    cr_expect(launches(&s, "backward_sm80"));
 }
 
 /* Every row of the table can be asked for by its name, is then taken or refuses, and says who it is. */
@@ -427,7 +456,7 @@ Test(cuda_schedule, unequal_head_sizes_fit_the_warps) {
         for (size_t e = 0; e < sizeof sizes / sizeof sizes[0]; e++) {
             problem p = make_backward(DLATTN_T_F16, 1, 4, 2, 100, 100, sizes[d]);
             p.E = sizes[e];
-            const cuda_schedule s = made(&p, 90, UINT64_MAX);
+            const cuda_schedule s = made(&p, 80, UINT64_MAX);
             if (!s.main->tuned) continue;
             const kernel_request *r = &s.steps[1].request; /* after backward_prepare */
             cr_assert_str_eq(r->entry, "backward_sm80");

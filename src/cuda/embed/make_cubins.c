@@ -1,26 +1,37 @@
-/* make_cubins.c: a program of the build: compiles the kernels of the table for given architectures into an archive that
- * the library then carries (embedded.h), so that its users need no compiler for them.
+/* make_cubins.c: a program of the build: compiles the kernels of common calls (common_calls.h) for given architectures into an
+ * archive that the library then carries (embedded.h), so that its users need no compiler for them.
  *
- * usage: make_cubins [--file KERNEL.cu] OUT ARCH ...      --file: only the kernels of that file */
+ * usage: make_cubins [--file KERNEL.cu] [--jobs N] [--times 1] OUT ARCH ...
+ *     --file: only the kernels of that file
+ *     --jobs: so many at a time; else as many as there are processors
+ *     --times: a line for each kernel, with the milliseconds that it took (bench/first_call.py) */
+#include <pthread.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
+#include <unistd.h>
 
+#include "common_calls.h"
 #include "dlattn/dlattn.h"
 #include "embedded.h"
 #include "error.h"
 #include "options.h"
-#include "variants.h"
 
-enum { MOST_REQUESTS = 4096, MOST_KERNELS = 16384 };
+enum { MOST_REQUESTS = 4096, MOST_KERNELS = 16384, MOST_JOBS = 16, STACK_BYTES = 16 << 20 }; /* a job takes some 200 MB */
 
 typedef struct kernel {
     archive_record record;
     kernel_image image;
+    nvrtc_choice choice;
+    kernel_request request;
 } kernel;
 
 static kernel kernels[MOST_KERNELS];
 static int32_t count;
+static atomic_int next_kernel;
+static bool tells_times;
 
 static void give_up(const char *sentence) {
     fprintf(stderr, "make_cubins: %s\n", sentence);
@@ -47,19 +58,51 @@ static void add_kernel(const nvrtc_choice *choice, const kernel_request *r) {
     if (count == MOST_KERNELS) give_up("too many kernels");
     kernel *k = &kernels[count++];
     memcpy(k->record.key, key, sizeof key);
-    if (dlattn__compile(&k->image, choice, r, NULL, 0) != DLATTN_OK) give_up(dlattn__error_text());
+    k->choice = *choice;
+    k->request = *r;
 }
 
 static void add_arch(const nvrtc_copies *copies, int32_t arch, const char *file) {
     static kernel_request requests[MOST_REQUESTS];
-    static const variant *rows[MOST_REQUESTS];
     nvrtc_choice choices[DLATTN_MAX_NVRTCS];
     /* The users' drivers are not known here; a later one serves every cubin of its major version and the one before. */
     if (dlattn__nvrtc_choose(choices, copies, arch, 99000) == 0 || !choices[0].cubin)
         give_up("no NVRTC here knows this architecture (see DLATTN_NVRTC)");
-    int32_t found = dlattn__variants_requests(requests, rows, MOST_REQUESTS, arch);
-    for (int32_t i = 0; i < found && i < MOST_REQUESTS; i++)
+    int32_t found = dlattn__common_requests(requests, MOST_REQUESTS, arch);
+    if (found > MOST_REQUESTS) give_up("too many kernels");
+    for (int32_t i = 0; i < found; i++)
         if (!file || strcmp(requests[i].file, file) == 0) add_kernel(&choices[0], &requests[i]);
+}
+
+static void compile_one(kernel *k) {
+    struct timespec start, end;
+    char name[400];
+    clock_gettime(CLOCK_MONOTONIC, &start);
+    if (dlattn__compile(&k->image, &k->choice, &k->request, NULL, 0) != DLATTN_OK) give_up(dlattn__error_text());
+    clock_gettime(CLOCK_MONOTONIC, &end);
+    if (!tells_times) return;
+    dlattn__request_text(name, sizeof name, &k->request);
+    printf("%s %s in %.0f ms\n", k->choice.arch, name,
+           (double)(end.tv_sec - start.tv_sec) * 1e3 + (double)(end.tv_nsec - start.tv_nsec) * 1e-6);
+}
+
+static void *compile_some(void *unused) {
+    for (int32_t n; (n = atomic_fetch_add(&next_kernel, 1)) < count;) compile_one(&kernels[n]);
+    return unused;
+}
+
+static void compile_all(int64_t jobs) {
+    pthread_t threads[MOST_JOBS];
+    pthread_attr_t attributes;
+    int64_t helpers = 0;
+    pthread_attr_init(&attributes);
+    pthread_attr_setstacksize(&attributes, STACK_BYTES);
+    while (helpers + 1 < jobs && helpers < MOST_JOBS &&
+           pthread_create(&threads[helpers], &attributes, compile_some, NULL) == 0)
+        helpers++;
+    compile_some(NULL);
+    while (helpers > 0) pthread_join(threads[--helpers], NULL);
+    pthread_attr_destroy(&attributes);
 }
 
 static void write_bytes(FILE *out, const void *bytes, size_t size) {
@@ -111,16 +154,20 @@ static void verify(const char *path, uint64_t bytes) {
 int main(int argc, char **argv) {
     static nvrtc_copies copies;
     const char *file = NULL;
+    int64_t jobs = sysconf(_SC_NPROCESSORS_ONLN);
     int i = 1;
-    if (argc > 3 && strcmp(argv[1], "--file") == 0) {
-        file = argv[2];
-        i = 3;
+    for (; i + 1 < argc && strncmp(argv[i], "--", 2) == 0; i += 2) {
+        if (strcmp(argv[i], "--file") == 0) file = argv[i + 1];
+        else if (strcmp(argv[i], "--jobs") == 0) jobs = atoi(argv[i + 1]);
+        else if (strcmp(argv[i], "--times") == 0) tells_times = atoi(argv[i + 1]) != 0;
+        else give_up("no such option");
     }
-    if (argc < i + 2) give_up("usage: make_cubins [--file KERNEL.cu] OUT ARCH ...");
+    if (argc < i + 2) give_up("usage: make_cubins [--file KERNEL.cu] [--jobs N] [--times 1] OUT ARCH ...");
     const char *path = argv[i++];
     dlattn__nvrtc_find(&copies);
     for (; i < argc; i++) add_arch(&copies, atoi(argv[i]), file);
     if (count == 0) give_up("no kernel");
+    compile_all(jobs);
     uint64_t bytes = write_archive(path);
     verify(path, bytes);
     printf("%d kernels, %.1f MB: %s\n", (int)count, (double)bytes * 1e-6, path);

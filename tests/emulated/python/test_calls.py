@@ -50,3 +50,28 @@ def test_bad_input_is_refused():
         dlattn.attention(q, cupy.empty((2, 53, 3, 40), "float16"), cupy.empty((2, 53, 3, 24), "float16"))
     with pytest.raises(dlattn.Error):
         dlattn.attention(q, to_numpy(k), to_numpy(v))
+
+
+@pytest.mark.parametrize("kernels,size", [("sm90", 64), ("sm90", 128), ("sm80", 64)])
+@pytest.mark.parametrize("dtype", ["float16", "float32"])
+def test_results_of_any_stride_and_type(kernels, size, dtype):
+    """Out and gradients whose columns are not neighbours, or floats, leave another way, with the same values."""
+    case = Case("float16", M=70, N=140, D=size, E=size)
+    q, k, v = case.inputs(to_cupy)
+    dout = to_cupy(to_numpy(q)[::-1].copy())
+    tensors = dict(dq=q, dk=k, dv=v)
+    dlattn.set_option("cuda_variant", kernels)
+    try:
+        whole, lse = dlattn.attention(q, k, v, causal=True, return_lse=True)
+        apart = [cupy.empty([a.shape[n] for n in (0, 2, 3, 1)], dtype).transpose(0, 3, 1, 2) for a in (q, *tensors.values())]
+        out = apart.pop(0)
+        dlattn.attention(q, k, v, causal=True, out=out)
+        assert same_bits([whole], [to_numpy(out).astype("float16")])
+        for deterministic in (False, True)[:1 + (kernels == "sm80")]:
+            compact = dlattn.attention_backward(dout, q, k, v, whole, lse, causal=True, deterministic=deterministic)
+            dlattn.attention_backward(dout, q, k, v, whole, lse, causal=True, deterministic=deterministic, **dict(zip(tensors, apart)))
+            for name, odd in zip(tensors, apart):
+                one, other = to_numpy(getattr(compact, name)).astype("float32"), to_numpy(odd).astype("float32")
+                assert abs(one - other).max() <= 1e-3 * abs(one).max(), name  # sums of dq in another order
+    finally:
+        dlattn.set_option("cuda_variant", None)
