@@ -61,8 +61,8 @@
 #ifndef AHEAD_ALWAYS
 #define AHEAD_ALWAYS 0
 #endif
-// The next tile's first product is under way at this one's end: with three consumers and an interval mask their ends differ anyway (d64 window 1024
-// 383 against 393 without).
+// The next tile's first product is under way at this one's end: with three consumers and an interval mask their ends differ
+// anyway (d64 window 1024: 383 with, 393 without).
 #define AHEAD ((Q_STAGES > 1 && !(HEAD_D == 64 && INTERVAL)) || AHEAD_ALWAYS)
 #define Q_EARLY (AHEAD && Q_STAGES == 1) // so that the next Q is there when its first product is asked for
 #define DROP_PACKED (DROPPED && HEAD_D != 128) // d64 308 against 281 (H100, 4k), d256 581 against 560, but d128 431 against 459
