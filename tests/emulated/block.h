@@ -15,7 +15,7 @@ struct emulated_barrier {
     int arrived;
     unsigned generation;
     const int *alive; // threads that can still come
-    unsigned said[4];  // in each of the last generations, by whoever met
+    unsigned said[4]; // in each of the last generations, by whoever met
     int count_of_alive() const { return alive ? *alive : 1 << 30; }
 };
 

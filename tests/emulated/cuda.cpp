@@ -76,7 +76,7 @@ static void prepare_block(emulated_block &block, unsigned index) {
     block.barrier = {0, 0, &block.alive, {0}};
     block.alive = thread_count;
     block.block_index = {index, 0, 0};
-    block.of_cluster = {0, 0, nullptr};
+    block.of_cluster = {0, 0, nullptr, {0}};
     for (int w = 0; w < (thread_count + 31) / 32; w++)
         block.warps[w].alive = 32, block.warps[w].barrier.alive = &block.warps[w].alive;
     memset(block.shared, 0xff, block.shared_bytes);
