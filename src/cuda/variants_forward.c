@@ -12,12 +12,12 @@ static int32_t forward_sm80_smem(const variant *v, int64_t head_d, int64_t head_
     return 2 * v->rows * head_e > tiles ? INT32_MAX : (int32_t)bytes;
 }
 
-/* Rings of Q, K, V and the bias, two jobs, barriers. Larger values than keys were not tried. */
+/* Rings of Q, K, V and the bias, two jobs (three consumers need more of each), barriers. Larger values than keys were not tried. */
 static int32_t forward_sm90_smem(const variant *v, int64_t head_d, int64_t head_e, const specialisation *how) {
     const int64_t stages = choice(v, "STAGES", 2), k_stages = choice(v, "K_STAGES", stages);
     const int64_t tiles = 2 * choice(v, "Q_STAGES", 1) * v->rows * head_d + 2 * v->keys * (k_stages * head_d + stages * head_e);
     const int64_t bias = how->features & DLATTN_FEATURE_BIAS ? 2 * choice(v, "BIAS_STAGES", 0) * v->rows * v->keys : 0;
-    const int64_t facts = v->warps == 16 ? 256 : 224; /* of a job: three consumers have more */
+    const int64_t facts = v->warps == 16 ? 256 : 224;
     return head_e > head_d ? INT32_MAX : (int32_t)(tiles + bias + 2 * (facts + 8 * v->rows + 16 * (v->warps - 4)) + 288);
 }
 
@@ -49,10 +49,12 @@ static int32_t forward_sm90_smem(const variant *v, int64_t head_d, int64_t head_
                 bench)
 
 /* Segments and the mask tensor need registers: fewer consumers, or fewer keys a tile. Whole tiles of 64 or 128 keys also meet
- * more segments at their ends: d128 with four segments of 1024 keys has 551 TFLOP/s on 128 x 128, 506 on 192 x 80. */
+ * more segments at their ends: d128 with four segments of 1024 keys has 551 TFLOP/s on 128 x 128, 506 on 192 x 80; a third tile of K,
+ * which stays until its weights are known, gave 540 instead of 531 in another run. */
 #define HOPPER_PICKED(served, head, rows, keys, warps, stages, q_stages, bench)                                    \
     {"sm90", "forward_sm90.cu", "forward_sm90", DLATTN_KERNEL_FORWARD, 90, 90, HALVES, head, false, ~(served),    \
-     rows, keys, warps, 1, {{"STAGES", stages}, {"Q_STAGES", q_stages}, {"TURNS", 1}, {"BIAS_STAGES", 0}},            \
+     rows, keys, warps, 1,                                                                                       \
+     {{"STAGES", stages}, {"Q_STAGES", q_stages}, {"TURNS", 1}, {"BIAS_STAGES", 0}, {"K_STAGES", (head) == 128 ? 3 : (stages)}}, \
      forward_sm90_smem, true, bench, 0, DLATTN_FEATURE_SEGMENTS | DLATTN_FEATURE_MASK, false, true, 0}
 
 #define PICKED (SEGMENTED | DLATTN_FEATURE_SOFTCAP | DLATTN_FEATURE_MASK)
