@@ -23,21 +23,36 @@ def scout(block: Block):
 
 def loader(block: Block):
     laps = Counter()
+    asked = set()  # tiles of rows whose Q is asked for
+
+    def room_for_queries(turn: int, g: int):
+        return block.done[f"q empty {g}"] >= turn + 1 - Q_STAGES
+
+    def fetch_queries(turn: int):
+        asked.add(turn)
+        for g in range(CONSUMERS):
+            yield lambda: room_for_queries(turn, g)
+            block.fetch(f"Q {turn % Q_STAGES}", f"q full {g}", f"Q of rows {turn}", 0.5)
+
+    def fetch(kind: str, key: int):
+        yield lambda: block.done[f"{kind} empty"] >= CONSUMERS * (laps[kind] + 1 - STAGES)
+        block.spans.append(Span("loader", block.now, block.now + 150, "", "loader"))
+        block.fetch(f"{kind.upper()} {laps[kind] % STAGES}", f"{kind} full", f"{kind.upper()}{key}")
+        laps[kind] += 1
+
     for turn, count in enumerate(KEYS):
         yield lambda: block.done["job full"] > turn
-        for g in range(CONSUMERS):
-            yield lambda: block.done[f"q empty {g}"] >= turn + 1 - Q_STAGES
-            block.fetch(f"Q {turn % Q_STAGES}", f"q full {g}", f"Q of rows {turn}", 0.5)
-        for i in range(count + 1):
-            if i == count - 1:
+        if turn not in asked:
+            yield from fetch_queries(turn)
+        for left in range(count, 0, -1):
+            if left == min(count, 2):
                 block.arrive("job wanted", "loader")
-            for kind, key in (("k", count - 1 - i), ("v", count - i)):
-                if 0 <= key < count:
-                    place = f"{kind.upper()} {laps[kind] % STAGES}"
-                    yield lambda: block.done[f"{kind} empty"] >= CONSUMERS * (laps[kind] + 1 - STAGES)
-                    block.spans.append(Span("loader", block.now, block.now + 150, "", "loader"))
-                    block.fetch(place, f"{kind} full", f"{kind.upper()}{key}")
-                    laps[kind] += 1
+            yield from fetch("k", left - 1)
+            if left < count:
+                yield from fetch("v", left)
+            if left <= 2 < count and turn + 1 not in asked and block.done["job full"] > turn + 1 and room_for_queries(turn + 1, CONSUMERS - 1):
+                yield from fetch_queries(turn + 1)
+        yield from fetch("v", 0)
 
 
 def consumer(block: Block, g: int):
@@ -89,13 +104,13 @@ def consumer(block: Block, g: int):
             for use in block.filled[f"Q {turn % Q_STAGES}"]:
                 use[2] = use[2] or block.now
         sums = block.multiply(g, "O0")
+        block.arrive("job empty", lane)
         if turn + 1 < len(KEYS):
             yield lambda: block.done["job full"] > turn + 1
             yield from begin(turn + 1)
         yield max(sums, block.now)
         give_back("v")
         yield from block.work(lane, block.clocks["way out"], "rows to memory", "out")
-        block.arrive("job empty", lane)
         if ends:
             yield max(ends.pop(), block.now)
 

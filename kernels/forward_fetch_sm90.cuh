@@ -194,8 +194,7 @@ DEVICE void scout(const dlattn_params &p, unsigned char *memory) {
         if (SEGMENTS) find_segments(job_at(memory, turn), p);
         __syncwarp();
         barrier_arrive(base + JOB_FULL(turn & 1));
-        // By a counter tiles taken too early would be missing where others are done.
-        if (!SCOUT_AT_ONCE || p.next_tile) barrier_wait(base + JOB_WANTED, turn & 1);
+        barrier_wait(base + JOB_WANTED, turn & 1); // tiles taken too early would be missing where others are done
         turn++;
     }
     barrier_wait(base + JOB_EMPTY(turn & 1), turn >> 1 & 1 ^ 1);
@@ -215,36 +214,24 @@ DEVICE void fetch_tiles(const dlattn_params &p, const dlattn_maps &maps, unsigne
     ring<Q_STAGES> queries = {0, 0};
     ring<K_STAGES> keys = {0, 0};
     ring<STAGES> values = {0, 0};
-    if (FETCH_MAPS && leads) {
-        fetch_map(&maps.q);
-        fetch_map(&maps.k);
-        fetch_map(&maps.v);
-    }
-    const auto fetch_queries = [&](const job *j) {
-        const loop_facts &facts = j->facts;
-        const bool sees = uniform(j->last) > uniform(j->first);
-        const int q_row = (int)facts.s.q_begin + facts.row0;
-#pragma unroll
-        for (int g = 0; g < CONSUMERS; g++) {
-            barrier_wait(base + Q_EMPTY(g, queries.stage), queries.lap ^ 1u);
-            // A tile that sees no key has its turn too: consumers wait for each.
-            if (leads && !sees) barrier_arrive(base + Q_FULL(g, queries.stage));
-            if (leads && sees)
-                fetch_rows<64, HEAD_D>(base + queries.stage * Q_BYTES + g * ROWS_BYTES, &maps.q, p.q, q_row + 64 * g, facts.h, facts.s.b,
-                                       base + Q_FULL(g, queries.stage));
-        }
-        queries.next();
-    };
-    bool has_queries = false; // of this turn, asked for in the last one
     for (int turn = 0;; turn++) {
         await_job(base, turn);
         const job *const j = job_at(memory, turn);
         if (!uniform(j->valid)) break;
-        const int first = uniform(j->first), last = uniform(j->last), b = j->facts.s.b;
-        const int k_row = (int)j->facts.s.k_begin, kv_head = j->facts.h / p.heads_per_group;
+        const int first = uniform(j->first), last = uniform(j->last), b = j->facts.s.b, h = j->facts.h;
+        const int q_row = (int)j->facts.s.q_begin + j->facts.row0, k_row = (int)j->facts.s.k_begin;
+        const int kv_head = h / p.heads_per_group;
         if (last <= first) barrier_arrive(base + JOB_WANTED);
-        if ((Q_STAGES > 1 || last <= first) && !has_queries) fetch_queries(j);
-        has_queries = false;
+#pragma unroll
+        for (int g = 0; g < CONSUMERS; g++) {
+            barrier_wait(base + Q_EMPTY(g, queries.stage), queries.lap ^ 1u);
+            // A tile that sees no key has its turn too: consumers wait for each.
+            if (leads && last <= first) barrier_arrive(base + Q_FULL(g, queries.stage));
+            if (leads && last > first)
+                fetch_rows<64, HEAD_D>(base + queries.stage * Q_BYTES + g * ROWS_BYTES, &maps.q, p.q, q_row + 64 * g, h, b,
+                                       base + Q_FULL(g, queries.stage));
+        }
+        queries.next();
         const auto fetch_values = [&](int n) {
             barrier_wait(base + V_EMPTY(values.stage), values.lap ^ 1u);
             if (leads)
@@ -254,26 +241,15 @@ DEVICE void fetch_tiles(const dlattn_params &p, const dlattn_maps &maps, unsigne
         };
         int n = ROUND ? uniform(j->start) : last - 1, before = n;
         for (int left = last - first; left > 0; left--) {
-            if (left == smaller(last - first, WANTED_AT)) barrier_arrive(base + JOB_WANTED);
+            if (left == smaller(last - first, 2)) barrier_arrive(base + JOB_WANTED);
             barrier_wait(base + K_EMPTY(keys.stage), keys.lap ^ 1u);
             if (leads)
                 fetch_rows<BN, HEAD_D>(base + K_AT + keys.stage * K_BYTES, &maps.k, p.k, k_row + n * BN, kv_head, b,
                                        base + K_FULL(keys.stage));
             keys.next();
-            if (Q_STAGES == 1 && left == last - first) fetch_queries(j); // there is room for keys earlier
             if (left < last - first) fetch_values(before);
             before = n;
             n = key_tile_after(n, first, last);
-            // The next Q, if it is known which and there is room: at the very end it would come together with the next K.
-            if (EARLY_QUERIES && Q_STAGES > 1 && left <= 2 && last - first > 2 && !has_queries &&
-                uniform(barrier_passed(base + JOB_FULL(turn + 1 & 1), turn + 1 >> 1 & 1)) &&
-                uniform(barrier_passed(base + Q_EMPTY(CONSUMERS - 1, queries.stage), queries.lap ^ 1u))) {
-                await_job(base, turn + 1);
-                if (uniform(job_at(memory, turn + 1)->valid)) {
-                    fetch_queries(job_at(memory, turn + 1));
-                    has_queries = true;
-                }
-            }
         }
         if (last > first) fetch_values(before);
     }

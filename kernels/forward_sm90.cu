@@ -2,11 +2,11 @@
 //
 // Entry forward_sm90. Options: TYPE; HEAD_D, HEAD_E: D and E padded to multiples of 64, E not above D; BM: rows of a tile, 64
 // for each consumer; BN: keys of a tile, a multiple of 16; WARPS: all of a block: four for each consumer and four for the
-// producer; STAGES: tiles of K and of V in shared memory; Q_STAGES: tiles of Q there, 1 or 2; TURNS: 1 lets the consumers issue
-// products in turns, so that one's weights meet the others' products; BIAS_STAGES: tiles of the bias there, if there is one;
-// FEATURES: all, but SEGMENTS and MASK not together with ALIBI, BIAS and DROPOUT. The scale must be positive; rows of q, k, v and
-// the bias have unit inner strides and are 16-byte aligned; the bias is of TYPE and does not broadcast over rows or keys. With
-// dropout BN is a multiple of 32 and nothing is counted from positions; with a bias BN is a multiple of 64.
+// producer; STAGES: tiles of K and of V in shared memory; K_STAGES: of K, if not as many; Q_STAGES: tiles of Q there, 1 or 2;
+// TURNS: 1 lets the consumers issue products in turns, so that one's weights meet the others' products; BIAS_STAGES: tiles of the
+// bias there, if there is one; FEATURES: all, but SEGMENTS and MASK not together with ALIBI, BIAS and DROPOUT. The scale must be
+// positive; rows of q, k, v and the bias have unit inner strides and are 16-byte aligned; the bias is of TYPE and does not broadcast
+// over rows or keys. With dropout BN is a multiple of 32 and nothing is counted from positions; with a bias BN is a multiple of 64.
 //
 // Grid: any number of blocks; they share the row_tiles * H * B tiles. One warp of the producer finds out what is to be done,
 // another one fetches Q, K and V by TMA; each consumer, four warps, computes 64 rows, from the last tile of keys to the first.
@@ -36,35 +36,15 @@
 #define TERMS (ALIBI || BIASED)
 #define RAW (!BIASED && !CAPPED) // scores are weighed as q k^T gives them; else they are natural, or only capped, powers of two
 // Are references raised only when a tile's sums tell? Its K stays until then.
-#ifndef SUMS_TELL
 #define SUMS_TELL (HEAD_D <= 128 && !CAPPED && !SEGMENTS && !MASKED && !BIASED && (!INTERVAL || DROPPED || (ALIBI && HEAD_D == 64)))
-#endif
 #define SPLIT 0
 #define PACKED 0
 #define ALIGNED 1
 #define BATCHES_TOGETHER BIASED // from memory a bias comes once, then from L2
-#ifndef EARLY_QUERIES
-#define EARLY_QUERIES 1
-#endif
-#ifndef FETCH_MAPS
-#define FETCH_MAPS 1
-#endif
-#ifndef LEAVE_EARLY
-#define LEAVE_EARLY 1
-#endif
-#ifndef WANTED_AT
-#define WANTED_AT 2
-#endif
-#ifndef SCOUT_AT_ONCE
-#define SCOUT_AT_ONCE 1
-#endif
-#ifndef AHEAD_ALWAYS
-#define AHEAD_ALWAYS 0
-#endif
 // The next tile's first product is under way at this one's end: with three consumers and an interval mask their ends differ
 // anyway (d64 window 1024: 383 with, 393 without).
-#define AHEAD ((Q_STAGES > 1 && !(HEAD_D == 64 && INTERVAL)) || AHEAD_ALWAYS)
-#define Q_EARLY (AHEAD && Q_STAGES == 1) // so that the next Q is there when its first product is asked for
+#define AHEAD (Q_STAGES > 1 && !(HEAD_D == 64 && INTERVAL))
+#define SCARCE (CAPPED && HEAD_D == 64) // registers: with an interval mask 40 bytes would spill
 #define DROP_PACKED (DROPPED && HEAD_D != 128) // d64 308 against 281 (H100, 4k), d256 581 against 560, but d128 431 against 459
 
 static_assert(BM == 64 * CONSUMERS && BN % 16 == 0 && HEAD_D % PANEL == 0 && HEAD_E % PANEL == 0, "tile sizes");
@@ -201,8 +181,8 @@ DEVICE void consume(const dlattn_params &p, unsigned char *memory, int g) {
         const bool has_rows = uniform(j->facts.row0) + 64 * g < uniform(j->facts.rows);
         own_first = SPANS && has_rows ? uniform(j->of[g].first) : first;
         own_last = !has_rows ? first : SPANS ? uniform(j->of[g].last) : last;
-        if (SPANS && !CAPPED) whole_first = uniform(j->of[g].whole_first);
-        if (SPANS && !CAPPED) whole_last = uniform(j->of[g].whole_last);
+        if (SPANS && !SCARCE) whole_first = uniform(j->of[g].whole_first);
+        if (SPANS && !SCARCE) whole_last = uniform(j->of[g].whole_last);
         skipped = last - own_last;
         key_count = uniform(j->facts.s.N);
         if (ROUND) start = uniform(j->start);
@@ -313,11 +293,10 @@ DEVICE void consume(const dlattn_params &p, unsigned char *memory, int g) {
             }
             return raised;
         };
-        // The place of K, and of Q if it was the last one, once its scores cannot be asked for again.
-        const auto leave_keys = [&](bool last) {
+        // The place of K, once its scores cannot be asked for again.
+        const auto leave_keys = [&] {
             release(base + K_EMPTY(keys.stage));
             keys.next();
-            if (Q_EARLY && last) release(base + Q_EMPTY(g, queries.stage));
         };
         u32 kept[NT];
         const auto find_drops = [&](int n) {
@@ -326,16 +305,16 @@ DEVICE void consume(const dlattn_params &p, unsigned char *memory, int g) {
         };
         // The end of a sequence inside tile n of keys: what V's memory holds behind.
         const auto clear = [&](int n) {
-            const int left = (CAPPED ? facts->s.N : key_count) - n * BN;
+            const int left = (SCARCE ? facts->s.N : key_count) - n * BN;
             if (left >= BN || !tokens_follow(p, facts->s)) return;
             barrier_wait(base + V_FULL(values.stage), values.lap);
             clear_rows_past(base + V_AT + values.stage * V_BYTES, left, g);
         };
         const int final = ROUND && start + 1 < own_last ? start + 1 : own_first; // tile of keys in order
-        // May the step from tile n of keys hide some of `after`? With a softcap registers are too scarce to know it from before.
+        // May the step from tile n of keys hide some of `after`?
         const auto meets_ends = [&](int n, int after) {
             const consumer_span &span = ((const job *)(own + JOB_AT))->of[g];
-            return after < (CAPPED ? uniform(span.whole_first) : whole_first) || n > (CAPPED ? uniform(span.whole_last) : whole_last);
+            return after < (SCARCE ? uniform(span.whole_first) : whole_first) || n > (SCARCE ? uniform(span.whole_last) : whole_last);
         };
         // The scores of tile `after`, while the tensor cores multiply tile n's weights with V.
         const auto step = [&](int n, int after, auto partly) {
@@ -356,9 +335,9 @@ DEVICE void consume(const dlattn_params &p, unsigned char *memory, int g) {
             const hidden_scores hidden = mark(after, partly);
             products_wait<1>();
             keep(scores[0]);
-            if (!SUMS_TELL) leave_keys(after == final);
+            if (!SUMS_TELL) leave_keys();
             const bool raised = weigh(after, partly, hidden, flag<false>());
-            if (SUMS_TELL) leave_keys(after == final);
+            if (SUMS_TELL) leave_keys();
             if (DROPPED) find_drops(after);
             if (DROPPED && !DROP_PACKED) drop_scores(scores[0], kept);
             keep(scores[0]);
@@ -383,7 +362,7 @@ DEVICE void consume(const dlattn_params &p, unsigned char *memory, int g) {
                 products_wait<0>();
                 keep(scores[0]);
             }
-            leave_keys(n == final);
+            leave_keys();
             weigh(n, flag<true>(), hidden, flag<true>());
             pack_weights(weights, scores[0]);
             if (DROPPED) find_drops(n);
@@ -401,7 +380,7 @@ DEVICE void consume(const dlattn_params &p, unsigned char *memory, int g) {
         } else {
             barrier_wait(base + Q_FULL(g, queries.stage), queries.lap);
         }
-        if (!Q_EARLY || !sees) release(base + Q_EMPTY(g, queries.stage));
+        release(base + Q_EMPTY(g, queries.stage));
         queries.next();
         int rest = SPANS ? own_first - uniform(job_at(memory, turn)->first) : 0; // tiles of keys behind its own
 
@@ -419,7 +398,7 @@ DEVICE void consume(const dlattn_params &p, unsigned char *memory, int g) {
         float by[2];
         end_sums(by, m, l, factor, p, job_at(memory, turn));
         const rows_place place = place_of_rows(job_at(memory, turn));
-        if (LEAVE_EARLY && place.in_pieces) leave_job(base, turn);
+        if (place.in_pieces) leave_job(base, turn);
         // Tiles that it has to skip come before the wait for the next job, which the loader asks for when these have been fetched.
         bool ended = !AHEAD || rest > 0;
         const auto end = [&] {
@@ -445,7 +424,7 @@ DEVICE void consume(const dlattn_params &p, unsigned char *memory, int g) {
         scale_sums(o, by);
         if (place.in_pieces) store_pieces(o, p, place);
         else store_rows_of(o, p, *facts);
-        if (!LEAVE_EARLY || !place.in_pieces) leave_job(base, turn);
+        if (!place.in_pieces) leave_job(base, turn);
         if (AHEAD) {
             products_wait<0>();
             keep(scores[0]);

@@ -83,26 +83,31 @@ DEVICE void store_pieces(const float (&o)[MT][ET][4], const dlattn_params &p, co
     }
 }
 
-// Rows of any stride and size.
+// Rows of any stride, type and size: a loop that takes the first columns and moves the others up, since written out for each it was
+// a sixth of all that the compiler was given.
 DEVICE void store_rows_of(const float (&o)[MT][ET][4], const dlattn_params &p, const loop_facts &facts) {
-    if (p.out.dtype != TYPE) {
-        store_floats_of_rows(o, p, facts);
-        return;
-    }
     const int thread = thread_anew(), lane = thread % 32, first = facts.row0 + 16 * (thread / 32) + lane / 4;
-    u16 *const out = (u16 *)p.out.data + at(p.out, facts.s.b, facts.s.q_begin, facts.h);
+    float x[ET][4];
 #pragma unroll
-    for (int half = 0; half < 2; half++) {
-        const int row = first + 8 * half;
-        u16 *const to = out + row * p.out.stride[1];
-        if (row >= facts.rows) continue;
+    for (int n = 0; n < 4 * ET; n++) x[n / 4][n % 4] = o[0][n / 4][n % 4];
+#pragma unroll 1
+    for (int column = lane % 4 * 2; column < p.E; column += 8) {
 #pragma unroll
-        for (int e = 0; e < ET; e++) {
-            const int column = 8 * e + lane % 4 * 2;
-            const u32 both = pack(o[0][e][2 * half], o[0][e][2 * half + 1]);
-            if (column < p.E) to[column * p.out.stride[3]] = (u16)both;
-            if (column + 1 < p.E) to[(column + 1) * p.out.stride[3]] = (u16)(both >> 16);
+        for (int half = 0; half < 2; half++) {
+            const int row = first + 8 * half;
+            const i64 place = at(p.out, facts.s.b, facts.s.q_begin + row, facts.h, column);
+            if (row >= facts.rows) continue;
+            if (p.out.dtype == TYPE) {
+                const u32 both = pack(x[0][2 * half], x[0][2 * half + 1]);
+                u16 *const to = (u16 *)p.out.data + place;
+                to[0] = (u16)both;
+                if (column + 1 < p.E) to[p.out.stride[3]] = (u16)(both >> 16);
+            } else {
+                store_floats((float *)p.out.data + place, p.out.stride[3], x[0][2 * half], x[0][2 * half + 1], p.E - column);
+            }
         }
+#pragma unroll
+        for (int n = 0; n + 4 < 4 * ET; n++) x[n / 4][n % 4] = x[n / 4 + 1][n % 4];
     }
 }
 

@@ -36,15 +36,6 @@ DEVICE void barrier_wait(u32 barrier, u32 parity) {
                  "@!done bra again;\n\t}" :: "r"(barrier), "r"(parity) : "memory");
 }
 
-// Has it ended already?
-DEVICE bool barrier_passed(u32 barrier, u32 parity) {
-    u32 passed;
-    asm volatile("{\n\t.reg .pred done;\n\t"
-                 "mbarrier.test_wait.parity.shared::cta.b64 done, [%1], %2;\n\t"
-                 "selp.u32 %0, 1, 0, done;\n\t}" : "=r"(passed) : "r"(barrier), "r"(parity) : "memory");
-    return passed != 0;
-}
-
 // Where a ring of COUNT stages is. The side that fills waits for `empty` with the parity of the lap before.
 template <int COUNT>
 struct ring {
@@ -61,9 +52,6 @@ struct ring {
 // The value of a warp's first lane, which the compiler then knows to be the same in all: what is derived from it stays in
 // uniform registers, where wgmma wants its descriptors.
 DEVICE int uniform(int x) { return __shfl_sync(0xffffffffu, x, 0); }
-
-// The map itself, before the first box.
-DEVICE void fetch_map(const tensor_map *map) { asm volatile("prefetch.tensormap [%0];" :: "l"((u64)map) : "memory"); }
 
 // A box of the tensor to shared memory; its bytes count for the barrier.
 DEVICE void fetch_box(u32 to, const tensor_map *map, int column, int row, int head, int batch, u32 barrier) {

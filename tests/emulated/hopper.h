@@ -37,9 +37,6 @@ static inline void ptx_mbarrier_wait(unsigned at, unsigned parity) {
     while ((mbarrier_at(at)->bytes_and_parity & 1) == (int)parity) emulated->yield();
     emulated->current->waits_for = nullptr;
 }
-static inline void ptx_mbarrier_test(unsigned &passed, unsigned at, unsigned parity) {
-    passed = (mbarrier_at(at)->bytes_and_parity & 1) != (int)parity;
-}
 static inline void ptx_bar_arrive(int id, int count) {
     emulated_barrier *b = &emulated->named[id];
     if (++b->arrived < count) return;

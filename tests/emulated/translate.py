@@ -42,7 +42,7 @@ def call(match: re.Match) -> str:
         return "ptx_wgmma_shared(d, a, b, accumulate);" if "accumulate" in sections[2] else "ptx_wgmma_registers(d, a, b);"
     name = code.split()[0].rstrip(";")
     if name == "{":
-        name = "mbarrier_test" if "test_wait" in code else "mbarrier_wait" if "mbarrier" in code else "bar_red_or" if "bar.red" in code else "tanh_tail"
+        name = "mbarrier_wait" if "mbarrier" in code else "bar_red_or" if "bar.red" in code else "tanh_tail"
     elif "cluster_ctarank" in code:
         name = "mov_u32_cluster_ctarank"
     elif "tid.x" in code:
