@@ -10,13 +10,13 @@
 // cluster, exchange ds: each multiplies that of both by half of the columns of k.
 //
 // Entry backward_wide_sm90. Options: TYPE; HEAD_D, HEAD_E: D and E padded to multiples of 64; BM, BN: 64; WARPS: 16; CLUSTER: 2; STAGES,
-// DOUT_STAGES: tiles of q and of dout under way; FEATURES: no BIAS, no MASK; DQ: 0: not wanted.
+// DOUT_STAGES: tiles of q and of dout under way; DOUT_PARTS: 2: with one tile of dout its halves of columns come and go by
+// themselves; FEATURES: no BIAS, no MASK; DQ: 0: not wanted.
 // Rows of q, k, v and dout have unit inner strides and are 16-byte aligned.
 #include "backward_sm80.cuh"
 #include "tma_sm90.cuh"
 
 #define THREADS (32 * WARPS)
-#define DOUT_PARTS (DOUT_STAGES == 1 && HEAD_E == 256 ? 2 : 1)
 #define WALK_KEYS (CLUSTER * BN)
 #define DESCRIBERS (DROPOUT ? 2 : 1) // warps that tell consumers of tiles
 #define SENDER 3                     // the warp of the producer that sends ds
@@ -29,6 +29,7 @@
 
 static_assert(WARPS == 4 * (PRODUCER + 1) && BM == 64 && BN == 64 && CLUSTER == 2, "roles");
 static_assert(STAGES == 2, "a tile's ds lies as its q does, in one of two places by turns; p has one place");
+static_assert(DOUT_PARTS == 1 || (DOUT_PARTS == 2 && DOUT_STAGES == 1 && HEAD_E == 256), "dv is summed by the same halves");
 static_assert(HEAD_D % PANEL == 0 && HEAD_E % PANEL == 0 && DLATTN_ROW_ALIGNMENT % BM == 0, "tiles");
 
 // Shared memory, in bytes. Tiles consist of panels.
@@ -117,19 +118,26 @@ DEVICE void load_p(float (&s)[NT][4], u32 from) {
 // share of all registers.
 #define PARTS_OF(count) ((count) > 24 ? 2 : 1)
 
+// 16 rows of a part.
 template <int COUNT>
-DEVICE void add_part(float (&sums)[COUNT][4], const u32 (&x)[NT / 2][4], u32 rows, int part) {
+DEVICE void add_step(float (&sums)[COUNT][4], const u32 (&x)[NT / 2][4], u32 rows, int k, int part) {
     const int PART = COUNT / PARTS_OF(COUNT);
     const u64 b = descriptor_by_columns(rows, BM * PANEL_ROW);
+    product(*(float(*)[PART][4]) & sums[part * PART], x[k], b + (part * (PART / 8) * (BM * PANEL_ROW) + k * (16 * PANEL_ROW) >> 4));
+}
+
+template <int COUNT>
+DEVICE void add_part(float (&sums)[COUNT][4], const u32 (&x)[NT / 2][4], u32 rows, int part) {
 #pragma unroll
-    for (int k = 0; k < BM / 16; k++)
-        product(*(float(*)[PART][4]) & sums[part * PART], x[k], b + (part * (PART / 8) * (BM * PANEL_ROW) + k * (16 * PANEL_ROW) >> 4));
+    for (int k = 0; k < BM / 16; k++) add_step(sums, x, rows, k, part);
 }
 
 template <int COUNT>
 DEVICE void add_wide_products(float (&sums)[COUNT][4], const u32 (&x)[NT / 2][4], u32 rows) {
 #pragma unroll
-    for (int part = 0; part < PARTS_OF(COUNT); part++) add_part(sums, x, rows, part);
+    for (int k = 0; k < BM / 16; k++)
+#pragma unroll
+        for (int part = 0; part < PARTS_OF(COUNT); part++) add_step(sums, x, rows, k, part);
 }
 
 // dq = or += ds k over a block's keys: 64 rows by the 64 columns of a panel.
@@ -226,9 +234,9 @@ DEVICE void sum_values(const dlattn_params &p, const backward_context &c, const 
         store_p(p_of_thread(base), s);
         barrier_arrive(base + P_FULL);
         pack_weights(s, weights, stage);
-        keep(weights);
-        if (cleared) meet<256>(CLEARED_BARRIER);
         barrier_wait(dout_full, lap);
+        if (cleared) meet<256>(CLEARED_BARRIER);
+        keep(weights);
         product_fence();
         if (DOUT_PARTS == 1) {
             add_wide_products(dv, weights, dout);

@@ -59,8 +59,8 @@ static int32_t dbias_sm80_smem(const variant *v, int64_t head_d, int64_t head_e,
 /* Larger heads: clusters of two blocks. */
 #define HOPPER_BACKWARD_WIDE(head, dout_stages, bench)                                                             \
     {"sm90", "backward_wide_sm90.cu", "backward_wide_sm90", DLATTN_KERNEL_BACKWARD, 90, 90, HALVES, head, false, \
-     ~HOPPER_BACKWARD_SERVED, 64, 64, 16, 1, {{"STAGES", 2}, {"DOUT_STAGES", dout_stages}, {"CLUSTER", 2}}, backward_wide_smem, \
-     true, bench, (head) > 192 ? 72 : 0, 0, false, true, 0}
+     ~HOPPER_BACKWARD_SERVED, 64, 64, 16, 1, {{"STAGES", 2}, {"DOUT_STAGES", dout_stages}, {"DOUT_PARTS", 1}, {"CLUSTER", 2}}, \
+     backward_wide_smem, true, bench, (head) > 192 ? 72 : 0, 0, false, true, 0}
 
 #define BACKWARD_FOR(needed, avoided, first, last, types, head, small, rows, keys, warps, bench, stack, ...)         \
     {"sm80", "backward_sm80.cu", "backward_sm80", DLATTN_KERNEL_BACKWARD, first, last, types, head, small, avoided,  \
