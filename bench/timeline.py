@@ -23,16 +23,6 @@ def scout(block: Block):
 
 def loader(block: Block):
     laps = Counter()
-    asked = set()  # tiles of rows whose Q is asked for
-
-    def room_for_queries(turn: int, g: int):
-        return block.done[f"q empty {g}"] >= turn + 1 - Q_STAGES
-
-    def fetch_queries(turn: int):
-        asked.add(turn)
-        for g in range(CONSUMERS):
-            yield lambda: room_for_queries(turn, g)
-            block.fetch(f"Q {turn % Q_STAGES}", f"q full {g}", f"Q of rows {turn}", 0.5)
 
     def fetch(kind: str, key: int):
         yield lambda: block.done[f"{kind} empty"] >= CONSUMERS * (laps[kind] + 1 - STAGES)
@@ -42,16 +32,15 @@ def loader(block: Block):
 
     for turn, count in enumerate(KEYS):
         yield lambda: block.done["job full"] > turn
-        if turn not in asked:
-            yield from fetch_queries(turn)
+        for g in range(CONSUMERS):
+            yield lambda: block.done[f"q empty {g}"] >= turn + 1 - Q_STAGES
+            block.fetch(f"Q {turn % Q_STAGES}", f"q full {g}", f"Q of rows {turn}", 0.5)
         for left in range(count, 0, -1):
             if left == min(count, 2):
                 block.arrive("job wanted", "loader")
             yield from fetch("k", left - 1)
             if left < count:
                 yield from fetch("v", left)
-            if left <= 2 < count and turn + 1 not in asked and block.done["job full"] > turn + 1 and room_for_queries(turn + 1, CONSUMERS - 1):
-                yield from fetch_queries(turn + 1)
         yield from fetch("v", 0)
 
 
