@@ -13,8 +13,8 @@
 #define DROPOUT (((FEATURES) & DLATTN_FEATURE_DROPOUT) != 0)
 #define SEGMENTS (((FEATURES) & DLATTN_FEATURE_SEGMENTS) != 0)
 
-#include "backward_sm80.cuh"
-#include "backward_view_sm80.cuh"
+#include "backward_parts.cuh"
+#include "backward_view.cuh"
 #include "tma_sm90.cuh"
 
 static_assert(((FEATURES) & (DLATTN_FEATURE_BIAS | DLATTN_FEATURE_MASK)) == 0, "features");

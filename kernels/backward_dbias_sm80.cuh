@@ -5,7 +5,7 @@
 #ifndef DLATTN_BACKWARD_DBIAS_SM80_CUH
 #define DLATTN_BACKWARD_DBIAS_SM80_CUH
 
-#include "backward_sm80.cuh"
+#include "backward_parts.cuh"
 
 // Eight neighbours of a row of dbias from key j on, as far as they exist.
 DEVICE void store_eight(const dlattn_view &t, i64 index, int j, uint4 x) {

@@ -3,7 +3,7 @@
 //
 // -D: TYPE, HEAD_D, HEAD_E, BM, BN, WARPS (each owns BM / WARPS rows, 16 or 32), STAGES (tiles of k and v under way: 1 or 2),
 // FEATURES, ALIGNED. Grid: row_tiles * H * B. Rows past the end of a sequence are blank.cu's.
-#include "backward_write_sm80.cuh"
+#include "backward_write.cuh"
 #include "gradient_sm80.cuh"
 
 #ifndef STAGES

@@ -4,8 +4,8 @@
 #ifndef DLATTN_BACKWARD_FETCH_SM90_CUH
 #define DLATTN_BACKWARD_FETCH_SM90_CUH
 
-#include "backward_view_sm80.cuh"
-#include "backward_walk_sm80.cuh"
+#include "backward_view.cuh"
+#include "backward_walk.cuh"
 #include "tma_sm90.cuh"
 
 // The block's tiles of rows: `count` in all, for each head of the group those that begin at rows [begin, last]; with segments those

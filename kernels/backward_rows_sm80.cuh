@@ -4,7 +4,7 @@
 #ifndef DLATTN_BACKWARD_ROWS_SM80_CUH
 #define DLATTN_BACKWARD_ROWS_SM80_CUH
 
-#include "backward_sm80.cuh"
+#include "backward_parts.cuh"
 
 // The tiles of a head follow each other, so a thread's addresses move by constants. They wait in shared memory, 8 bytes for
 // each thread: to make them anew took a quarter of the loop's instructions.

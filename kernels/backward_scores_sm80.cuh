@@ -4,7 +4,7 @@
 #ifndef DLATTN_BACKWARD_SCORES_SM80_CUH
 #define DLATTN_BACKWARD_SCORES_SM80_CUH
 
-#include "backward_sm80.cuh"
+#include "backward_parts.cuh"
 
 // kept[n]: the dropout bits of 16 rows, as kept_of_block, turned so that this lane holds its own pairs of rows: key lane / 4
 // of octet w, rows 2 (lane % 4) and the next of octet o; bit 2w + o, 16 + 2w + o for the second row.

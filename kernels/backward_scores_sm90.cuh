@@ -6,7 +6,7 @@
 #define DLATTN_BACKWARD_SCORES_SM90_CUH
 
 #include "backward_fetch_sm90.cuh"
-#include "backward_sm80.cuh"
+#include "backward_parts.cuh"
 
 #define ROW_STEP(n, x) (8 * (n) + ((x) & 1)) // from this lane's first row
 #define KEY_STEP(x) (8 * ((x) >> 1))         // and first key, of score x of step n

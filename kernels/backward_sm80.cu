@@ -15,7 +15,7 @@
 // by side in dq), BLOCKS (per multiprocessor), DQ, DK, DV (0: not wanted),
 // BIAS_TILE (1: a 16-bit bias with unit key stride and 16-byte aligned rows comes through shared memory), DBIAS (1: dbias has
 // an element for every score, of q's type, with unit key stride and 16-byte aligned rows: all of it is written here).
-#include "backward_sm80.cuh"
+#include "backward_parts.cuh"
 
 #ifndef STAGES
 #define STAGES 2
@@ -117,12 +117,12 @@ DEVICE void keep_context(const dlattn_params &p, const sequence &s) {
     words[3] = p.positions && ((s.q_position & 15) | (s.k_position & 31)) != 0;
 }
 
-#include "backward_view_sm80.cuh"
+#include "backward_view.cuh"
 #include "backward_rows_sm80.cuh"
 #include "backward_scores_sm80.cuh"
-#include "backward_walk_sm80.cuh"
+#include "backward_walk.cuh"
 #include "backward_dbias_sm80.cuh"
-#include "backward_write_sm80.cuh"
+#include "backward_write.cuh"
 
 // p and ds in shared memory: 512 bytes for each 16 keys x 16 rows: the 8 x 8 matrices (keys 0, rows 0) (keys 8, rows 0)
 // (keys 0, rows 8) (keys 8, rows 8), each eight keys of eight rows: the registers of a left operand with m = keys. No

@@ -10,7 +10,7 @@
 // Entry backward_sm90. Options: TYPE; HEAD_D, HEAD_E: D and E padded to multiples of 64; BM: 64 with HEAD_D 128, 128 with
 // HEAD_D 64; BN: 128; WARPS: 12; STAGES: tiles of q and dout under way; FEATURES: no BIAS, no MASK; DQ: 0: not wanted.
 // Rows of q, k, v and dout have unit inner strides and are 16-byte aligned.
-#include "backward_sm80.cuh"
+#include "backward_parts.cuh"
 #include "tma_sm90.cuh"
 
 #define THREADS (32 * WARPS)
@@ -65,7 +65,7 @@ extern __shared__ __align__(1024) unsigned char shared_bytes[];
 #include "backward_block_sm90.cuh"
 #include "backward_fetch_sm90.cuh"
 #include "backward_scores_sm90.cuh"
-#include "backward_write_sm80.cuh"
+#include "backward_write.cuh"
 
 DEVICE void meet_both() { meet<128 * CONSUMERS>(BOTH_BARRIER); }
 

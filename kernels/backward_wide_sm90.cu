@@ -13,7 +13,7 @@
 // DOUT_STAGES: tiles of q and of dout under way; DOUT_PARTS: 2: with one tile of dout its halves of columns come and go by
 // themselves; FEATURES: no BIAS, no MASK; DQ: 0: not wanted.
 // Rows of q, k, v and dout have unit inner strides and are 16-byte aligned.
-#include "backward_sm80.cuh"
+#include "backward_parts.cuh"
 #include "tma_sm90.cuh"
 
 #define THREADS (32 * WARPS)
@@ -87,7 +87,7 @@ extern __shared__ __align__(1024) unsigned char shared_bytes[];
 #include "backward_block_sm90.cuh"
 #include "backward_fetch_sm90.cuh"
 #include "backward_scores_sm90.cuh"
-#include "backward_write_sm80.cuh"
+#include "backward_write.cuh"
 
 DEVICE int own_thread() { return thread_anew() % 128; }
 

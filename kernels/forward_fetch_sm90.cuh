@@ -6,7 +6,7 @@
 #define DLATTN_FORWARD_FETCH_SM90_CUH
 
 #include "early.cuh"
-#include "forward_keys_sm80.cuh"
+#include "forward_keys.cuh"
 #include "tma_sm90.cuh"
 
 // With three consumers fewer registers are left for each; both sums are what a multiprocessor has.
@@ -71,7 +71,7 @@ DEVICE u32 next_tile(const dlattn_params &p, u32 number) {
 
 // The scout -------------------------------------------------------------------------------------------------------------
 
-// What the ends of a tile's rows follow from: forward_keys_sm80's ends_of_row in 32 bits, since 64 and three divisions for each
+// What the ends of a tile's rows follow from: forward_keys's ends_of_row in 32 bits, since 64 and three divisions for each
 // row need more registers than a producer has, and time.
 typedef struct row_law {
     int lo, hi, least;        // the first row's ends, between -BM and N, which rise by one from row to row; no lo is below least

@@ -4,7 +4,7 @@
 #ifndef DLATTN_FORWARD_SEGMENTS_SM80_CUH
 #define DLATTN_FORWARD_SEGMENTS_SM80_CUH
 
-#include "forward_keys_sm80.cuh"
+#include "forward_keys.cuh"
 
 // What this thread finds among the keys that it looks at: a hull of those whose segment lies in a range, and their number.
 typedef struct segment_hull {

@@ -12,8 +12,8 @@
 // Grid: row_tiles * splits * heads * B of 32 WARPS threads; heads is G when PACKED (and row_tiles counts packed rows),
 // else H. One block computes one tile of rows over its keys, from the last tile of keys to the first. Rows from M_b on
 // are not written.
-#include "scores_sm80.cuh"
-#include "softmax_sm80.cuh"
+#include "score_tiles.cuh"
+#include "softmax.cuh"
 
 #define THREADS (WARPS * 32)
 #define MT (BM / (16 * WARPS)) // fragments of 16 rows of a warp
@@ -46,8 +46,8 @@ static_assert(!PACKED || ((FEATURES) & ~(DLATTN_FEATURE_INTERVAL | DLATTN_FEATUR
 #define SEEN_AT (SEGMENT_RANGES_AT + 2 * WARPS * 16)      // what meet_segments found
 static_assert(BM * HEAD_E * 2 <= BIAS_AT, "the result fits");
 
-#include "forward_rows_sm80.cuh"
-#include "forward_keys_sm80.cuh"
+#include "forward_rows.cuh"
+#include "forward_keys.cuh"
 #include "forward_segments_sm80.cuh"
 #include "pages_sm80.cuh"
 

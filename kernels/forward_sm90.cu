@@ -90,8 +90,8 @@ static_assert((BIASED ? BIAS_EMPTY(CONSUMERS, 0) : BIAS_FULL(0, 0)) <= BARRIERS_
 #define OWN_BARRIER(g) (1 + (g))
 #define TURN_BARRIER(g) (1 + CONSUMERS + (g))
 
-#include "forward_rows_sm80.cuh"
-#include "forward_keys_sm80.cuh"
+#include "forward_rows.cuh"
+#include "forward_keys.cuh"
 #include "forward_fetch_sm90.cuh"
 #include "forward_hide_sm90.cuh"
 #include "forward_segments_sm90.cuh"

@@ -5,7 +5,7 @@
 #ifndef DLATTN_FORWARD_STORE_SM90_CUH
 #define DLATTN_FORWARD_STORE_SM90_CUH
 
-#include "forward_rows_sm80.cuh"
+#include "forward_rows.cuh"
 
 // 1 / x for sums of weights, which are never below 1: refined as a division would be, without its branches.
 DEVICE float inverse_of_sum(float x) {

@@ -6,8 +6,8 @@
 #ifndef DLATTN_GRADIENT_SM80_CUH
 #define DLATTN_GRADIENT_SM80_CUH
 
-#include "backward_sm80.cuh"
-#include "segment_ranges_sm80.cuh"
+#include "backward_parts.cuh"
+#include "segment_ranges.cuh"
 
 // Bias from global memory, clamped to the sequence.
 typedef struct global_bias {

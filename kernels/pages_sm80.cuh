@@ -7,7 +7,7 @@
 #ifndef DLATTN_PAGES_SM80_CUH
 #define DLATTN_PAGES_SM80_CUH
 
-#include "forward_rows_sm80.cuh"
+#include "forward_rows.cuh"
 
 #ifndef PAGED
 #define PAGED 0

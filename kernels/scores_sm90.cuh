@@ -1,12 +1,12 @@
 // scores_sm90.cuh: what forward_sm90 adds to a consumer's tile of scores, a dense bias and ALiBi, and what dropout takes from
 // its weights.
 //
-// A tile s[NT][4] is 16 rows of one warp by 8 NT keys, in the fragments of mma_sm80.cuh; `row` is the warp's first row, j0 the
+// A tile s[NT][4] is 16 rows of one warp by 8 NT keys, in the fragments of mma.cuh; `row` is the warp's first row, j0 the
 // tile's first key.
 #ifndef DLATTN_SCORES_SM90_CUH
 #define DLATTN_SCORES_SM90_CUH
 
-#include "scores_sm80.cuh"
+#include "score_tiles.cuh"
 #include "wgmma_sm90.cuh"
 
 // s = scale s + bias. tile: this warp's rows of it, in panels of 64 keys by 64 rows as the copy engine writes them. ldmatrix

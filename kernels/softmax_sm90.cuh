@@ -1,9 +1,9 @@
-// softmax_sm90.cuh: the online softmax of softmax_sm80.cuh, cut where products are under way: the sums in o must not be
+// softmax_sm90.cuh: the online softmax of softmax.cuh, cut where products are under way: the sums in o must not be
 // touched while the tensor cores add to them, so they are scaled later.
 #ifndef DLATTN_SOFTMAX_SM90_CUH
 #define DLATTN_SOFTMAX_SM90_CUH
 
-#include "softmax_sm80.cuh"
+#include "softmax.cuh"
 
 // The references m of rows whose largest score lies more than `by` powers of two above it are raised, of those that `asked` names;
 // then their o must be multiplied by their ratio. Was any of the warp's? SHIFTED: a score counts unit * score + its row's

@@ -3,7 +3,7 @@
 //
 // -DTYPE=... is the element type of all operands. A tile in shared memory is cut into panels of 64 columns; a panel's rows
 // are 128 bytes each, dense, its base a multiple of 1024 bytes, its 16-byte chunks permuted by an exclusive or of the chunk's
-// number with the row's (mod 8): what TMA writes with a 128-byte swizzle. Products are the same fragments as mma_sm80.cuh's
+// number with the row's (mod 8): what TMA writes with a 128-byte swizzle. Products are the same fragments as mma.cuh's
 // 16 x 8 ones: warp w of the four has rows 16 w to 16 w + 15.
 //
 // The order is: product_fence (registers of operands and sums are as the code says), products, products_commit,
@@ -11,7 +11,7 @@
 #ifndef DLATTN_WGMMA_SM90_CUH
 #define DLATTN_WGMMA_SM90_CUH
 
-#include "mma_sm80.cuh"
+#include "mma.cuh"
 
 #if TYPE == DLATTN_TYPE_BF16
 #define WGMMA_TYPES "k16.f32.bf16.bf16 "

@@ -1,8 +1,8 @@
-// softcap_sm80.cuh: the softcap of a forward's tile of scores in mma fragments.
-#ifndef DLATTN_SOFTCAP_SM80_CUH
-#define DLATTN_SOFTCAP_SM80_CUH
+// softcap.cuh: the softcap of a forward's tile of scores in mma fragments.
+#ifndef DLATTN_SOFTCAP_CUH
+#define DLATTN_SOFTCAP_CUH
 
-#include "softmax_sm80.cuh"
+#include "softmax.cuh"
 
 // tanh: x + x^3 P(x^2) up to 1/2 (P interpolates at Chebyshev nodes, relative error 5.3e-8), 1 - 2 / (1 + exp(2x)) beyond.
 #define TANH_1 -0.3333331108f

@@ -1,9 +1,9 @@
-// segment_ranges_sm80.cuh: which tiles of scores segments leave empty, by the ranges that backward_prepare has left: the least
+// segment_ranges.cuh: which tiles of scores segments leave empty, by the ranges that backward_prepare has left: the least
 // and the largest segment of every 32 rows and keys. They need not be sorted.
-#ifndef DLATTN_SEGMENT_RANGES_SM80_CUH
-#define DLATTN_SEGMENT_RANGES_SM80_CUH
+#ifndef DLATTN_SEGMENT_RANGES_CUH
+#define DLATTN_SEGMENT_RANGES_CUH
 
-#include "mma_sm80.cuh"
+#include "mma.cuh"
 #include "sequence.cuh"
 
 // The range of `count` granules of 32 rows or keys, each its least and its largest segment.

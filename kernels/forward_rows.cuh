@@ -1,12 +1,12 @@
-// forward_rows_sm80.cuh: the rows of a tensor-core forward: which tile a block has, Q's way into shared memory, and the way out
+// forward_rows.cuh: the rows of a tensor-core forward: which tile a block has, Q's way into shared memory, and the way out
 // of sums to out, lse or partial results.
 //
 // Part of forward_sm80.cu and forward_sm90.cu: uses their options and maps of shared memory.
-#ifndef DLATTN_FORWARD_ROWS_SM80_CUH
-#define DLATTN_FORWARD_ROWS_SM80_CUH
+#ifndef DLATTN_FORWARD_ROWS_CUH
+#define DLATTN_FORWARD_ROWS_CUH
 
-#include "scores_sm80.cuh"
-#include "softmax_sm80.cuh"
+#include "score_tiles.cuh"
+#include "softmax.cuh"
 
 // What a block knows of its place and sequence. It waits in shared memory: registers are scarce. `context` and `key` are
 // there where the features ask for them.

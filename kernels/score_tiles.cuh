@@ -1,14 +1,14 @@
-// scores_sm80.cuh: what happens to a tile of scores in mma fragments: score terms, masks and dropout, as scores.cuh
+// score_tiles.cuh: what happens to a tile of scores in mma fragments: score terms, masks and dropout, as scores.cuh
 // says them element by element.
 //
 // A tile s[MT][NT][4] is 16 MT rows by 8 NT keys of one warp. `i` and `j` below are the thread's own first row and key:
 // element c of (a, n) is row i + 16 a + 8 (c / 2), key j + 8 n + c % 2.
-#ifndef DLATTN_SCORES_SM80_CUH
-#define DLATTN_SCORES_SM80_CUH
+#ifndef DLATTN_SCORE_TILES_CUH
+#define DLATTN_SCORE_TILES_CUH
 
-#include "mma_sm80.cuh"
+#include "mma.cuh"
 #include "scores.cuh"
-#include "softcap_sm80.cuh"
+#include "softcap.cuh"
 
 // Do the features change the score beyond its scale?
 #define FEATURES_SCORED (DLATTN_FEATURE_SOFTCAP | DLATTN_FEATURE_ALIBI | DLATTN_FEATURE_BIAS)

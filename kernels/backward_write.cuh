@@ -1,8 +1,8 @@
-// backward_write_sm80.cuh: sums of the backward's kernels, in registers as mma leaves them, to their tensors.
-#ifndef DLATTN_BACKWARD_WRITE_SM80_CUH
-#define DLATTN_BACKWARD_WRITE_SM80_CUH
+// backward_write.cuh: sums of the backward's kernels, in registers as mma leaves them, to their tensors.
+#ifndef DLATTN_BACKWARD_WRITE_CUH
+#define DLATTN_BACKWARD_WRITE_CUH
 
-#include "backward_sm80.cuh"
+#include "backward_parts.cuh"
 
 // Where they go: element `at` is the first of row 0; `rows` and `cols` there are.
 typedef struct write_place {

@@ -1,4 +1,4 @@
-// mma_sm80.cuh: the vocabulary of the tensor-core kernels for sm_75 to sm_120: 16-bit tiles in swizzled shared memory,
+// mma.cuh: the vocabulary of the tensor-core kernels for sm_75 to sm_120: 16-bit tiles in swizzled shared memory,
 // ldmatrix fragments, mma.sync, cp.async, exp2. The kernels for sm_90 have the fragments and small words from here.
 //
 // -DTYPE=DLATTN_TYPE_F16 or DLATTN_TYPE_BF16 (sm_80 on) is the element type of every tile. sm_75 has no cp.async and
@@ -8,8 +8,8 @@
 //   c[0..3] of a 16 x 8 product: (g, 2t) (g, 2t+1) (g+8, 2t) (g+8, 2t+1)
 //   a[0..3] of a 16 x 16 left operand, pairs along k: (g, 2t) (g+8, 2t) (g, 2t+8) (g+8, 2t+8)
 //   b[0..1] of a 16 x 8 right operand, pairs along k: (k 2t, n g) (k 2t+8, n g)
-#ifndef DLATTN_MMA_SM80_CUH
-#define DLATTN_MMA_SM80_CUH
+#ifndef DLATTN_MMA_CUH
+#define DLATTN_MMA_CUH
 
 #include "element.cuh"
 

@@ -1,13 +1,13 @@
-// backward_walk_sm80.cuh: which tiles of rows a block of the backward visits where there are segments: those that may share one with
+// backward_walk.cuh: which tiles of rows a block of the backward visits where there are segments: those that may share one with
 // the block's keys.
 //
 // Part of backward_sm80.cu and backward_sm90.cu: uses their options and maps of shared memory. backward_prepare has left the least and
 // the largest segment of every 32 rows and keys, so a tile is judged by the ranges of both sides; they need not be sorted.
-#ifndef DLATTN_BACKWARD_WALK_SM80_CUH
-#define DLATTN_BACKWARD_WALK_SM80_CUH
+#ifndef DLATTN_BACKWARD_WALK_CUH
+#define DLATTN_BACKWARD_WALK_CUH
 
-#include "backward_sm80.cuh"
-#include "segment_ranges_sm80.cuh"
+#include "backward_parts.cuh"
+#include "segment_ranges.cuh"
 
 #ifndef WALK_KEYS
 #define WALK_KEYS BN // keys that share a list of tiles

@@ -1,10 +1,10 @@
-// forward_keys_sm80.cuh: which keys the rows of a block and of each warp see by interval masks.
+// forward_keys.cuh: which keys the rows of a block and of each warp see by interval masks.
 //
 // Part of forward_sm80.cu and forward_sm90.cu: uses their options and maps of shared memory.
-#ifndef DLATTN_FORWARD_KEYS_SM80_CUH
-#define DLATTN_FORWARD_KEYS_SM80_CUH
+#ifndef DLATTN_FORWARD_KEYS_CUH
+#define DLATTN_FORWARD_KEYS_CUH
 
-#include "forward_rows_sm80.cuh"
+#include "forward_rows.cuh"
 
 // What some rows see: keys outside [lo, hi) are hidden from all of them, keys in [full_lo, full_hi) from none.
 typedef struct key_range {

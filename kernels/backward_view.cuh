@@ -1,10 +1,10 @@
-// backward_view_sm80.cuh: which rows see the keys of a block of the backward, and which parts of a tile they see whole.
+// backward_view.cuh: which rows see the keys of a block of the backward, and which parts of a tile they see whole.
 //
 // Part of backward_sm80.cu and backward_sm90.cu: uses their options and their maps of shared memory.
-#ifndef DLATTN_BACKWARD_VIEW_SM80_CUH
-#define DLATTN_BACKWARD_VIEW_SM80_CUH
+#ifndef DLATTN_BACKWARD_VIEW_CUH
+#define DLATTN_BACKWARD_VIEW_CUH
 
-#include "backward_sm80.cuh"
+#include "backward_parts.cuh"
 
 // What the whole block knows.
 typedef struct backward_context {

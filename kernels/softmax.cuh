@@ -1,13 +1,13 @@
-// softmax_sm80.cuh: the online softmax on mma fragments: a running reference m and sum l of each row that a thread has
+// softmax.cuh: the online softmax on mma fragments: a running reference m and sum l of each row that a thread has
 // a part of (rows g and g + 8 of each 16).
 //
 // Scores come in any unit; exp2(factor * (score - m)) is their weight, factor > 0. m is raised only when a score
 // exceeds it by more than RAISE_BY powers of two: weights up to 2^RAISE_BY are as exact, and the products with o and l
 // are saved.
-#ifndef DLATTN_SOFTMAX_SM80_CUH
-#define DLATTN_SOFTMAX_SM80_CUH
+#ifndef DLATTN_SOFTMAX_CUH
+#define DLATTN_SOFTMAX_CUH
 
-#include "mma_sm80.cuh"
+#include "mma.cuh"
 
 #define RAISE_BY 8.0f
 

@@ -1,10 +1,10 @@
-// backward_sm80.cuh: what the tensor-core backward kernels share: the exponent of a score, dropout bits in fragment order,
+// backward_parts.cuh: what the tensor-core backward kernels share: the exponent of a score, dropout bits in fragment order,
 // panels of swizzled tiles.
-#ifndef DLATTN_BACKWARD_SM80_CUH
-#define DLATTN_BACKWARD_SM80_CUH
+#ifndef DLATTN_BACKWARD_PARTS_CUH
+#define DLATTN_BACKWARD_PARTS_CUH
 
 #include "dq_sum.cuh"
-#include "mma_sm80.cuh"
+#include "mma.cuh"
 #include "scores.cuh"
 
 #define DEVICE_MEMBER __device__ __forceinline__
