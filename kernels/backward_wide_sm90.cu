@@ -74,7 +74,8 @@ static_assert(HEAD_D % PANEL == 0 && HEAD_E % PANEL == 0 && DLATTN_ROW_ALIGNMENT
 
 // Named barriers: of one warpgroup, and of the owners of values and keys.
 #define OWN_BARRIER(role) (1 + (role))
-#define CLEARED_BARRIER 4
+// The keys' consumer has cleared a place of dout; the values' must have done with the place before it arrives there again.
+#define CLEARED_BARRIER(stage) (4 + (stage))
 
 // Four warpgroups have 512 registers for a thread of each.
 #define LARGEST (HEAD_D > 192 || HEAD_E > 192)
@@ -185,7 +186,8 @@ DEVICE void await_dout(u32 base, const ring<STAGES> &at) {
     if (own_rows == BM) return;
     if (DOUT_PARTS == 2) barrier_wait(base + DOUT_FULL(dout_place(at, 1)), dout_lap(at));
     clear_rows<BM, HEAD_E, 128>(base + DOUT_AT + dout_stage(at) * DOUT_BYTES, own_rows, own_thread());
-    meet<256>(CLEARED_BARRIER);
+    arrive_at<256>(CLEARED_BARRIER(dout_stage(at)));
+    meet<128>(OWN_BARRIER(OF_KEYS));
 }
 
 // dp of a tile, part by part as dout comes.
@@ -222,7 +224,8 @@ DEVICE void sum_values(const dlattn_params &p, const backward_context &c, const 
 #pragma unroll 1
     while (more) {
         const int stage = at.stage;
-        const u32 dout = base + DOUT_AT + dout_stage(at) * DOUT_BYTES, dout_full = base + DOUT_FULL(dout_place(at, 0));
+        const int stage_of_dout = dout_stage(at);
+        const u32 dout = base + DOUT_AT + stage_of_dout * DOUT_BYTES, dout_full = base + DOUT_FULL(dout_place(at, 0));
         const u32 dout_empty = base + DOUT_EMPTY(dout_place(at, 0)), lap = dout_lap(at);
         u32 bent[NT / 2][4];
         u32 weights[NT / 2][4];
@@ -235,7 +238,7 @@ DEVICE void sum_values(const dlattn_params &p, const backward_context &c, const 
         barrier_arrive(base + P_FULL);
         pack_weights(s, weights, stage);
         barrier_wait(dout_full, lap);
-        if (cleared) meet<256>(CLEARED_BARRIER);
+        if (cleared) meet<256>(CLEARED_BARRIER(stage_of_dout));
         keep(weights);
         product_fence();
         if (DOUT_PARTS == 1) {

@@ -42,9 +42,9 @@
 #define ALIGNED 1
 #define BATCHES_TOGETHER BIASED // from memory a bias comes once, then from L2
 // The next tile's first product is under way at this one's end: with three consumers and an interval mask their ends differ
-// anyway (d64 window 1024: 383 with, 393 without).
-#define AHEAD (Q_STAGES > 1 && !(HEAD_D == 64 && INTERVAL))
-#define SCARCE (CAPPED && HEAD_D == 64) // registers: with an interval mask 40 bytes would spill
+// anyway (d64 window 1024: 383 with, 393 without). With a softcap the registers are those of the order ahead.
+#define AHEAD (Q_STAGES > 1 && !(HEAD_D == 64 && INTERVAL && !CAPPED))
+#define SCARCE ((CAPPED || ROUND) && HEAD_D == 64) // registers: with a softcap and an interval mask 40 bytes would spill, with ALiBi 12
 #define DROP_PACKED (DROPPED && HEAD_D != 128) // d64 308 against 281 (H100, 4k), d256 581 against 560, but d128 431 against 459
 
 static_assert(BM == 64 * CONSUMERS && BN % 16 == 0 && HEAD_D % PANEL == 0 && HEAD_E % PANEL == 0, "tile sizes");

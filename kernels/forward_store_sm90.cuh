@@ -30,7 +30,7 @@ DEVICE void end_sums(float (&by)[2], const float (&m)[MT][2], const float (&l)[M
     } else {
 #pragma unroll
         for (int half = 0; half < 2; half++) by[half] = sums[half] == 0.0f ? 0.0f : inverse_of_sum(sums[half]);
-        const float log = fmaf(reference * factor, LN_2, logf(sum));
+        const float log = TERMS ? reference + logf(sum) : fmaf(reference * factor, LN_2, logf(sum)); // TERMS: natural
         lse = sum == 0.0f ? -INFINITE : reference == -INFINITE ? sum : log;
     }
     if (DROPPED) by[0] *= p.dropout_scale, by[1] *= p.dropout_scale;

@@ -36,20 +36,22 @@ DEVICE void add_bias(float (&s)[NT][4], u32 tile, float scale) {
 
 // s += -slope |i' - j'|, less `offset`, which belongs to all keys of a row alike and is left to weigh_scores: where the tile lies
 // on one side of the diagonal the distance is linear in the key, and one multiply-add by a constant does a score. by: the slope
-// in units of s; offset is in natural ones. first: the distance of this thread's first score, exact where floats count.
+// in units of s; offset is in natural ones. first: the distance of this thread's first score, exact where floats count. Keys count from
+// the tile's middle: the sums are rounded by their size, so that steep slopes cost less of the scores' last bits.
 template <int NT>
 DEVICE void add_slopes(float (&s)[NT][4], float (&offset)[2], const score_context &context, float by, int row, int j0) {
     const i64 distance = dlattn_add_sat(context.distance, row - j0);
     const float first = (float)distance + (float)(lane_id() / 4 - lane_id() % 4 * 2);
     const bool above = distance <= -15;
+    const int MIDDLE = 4 * NT;
     if (above || distance >= 8 * NT - 1) {
         const float slope = above ? context.slope : -context.slope, step = above ? -by : by;
 #pragma unroll
         for (int n = 0; n < NT; n++)
 #pragma unroll
-            for (int c = 0; c < 4; c++) s[n][c] = fmaf(step, (float)KEY_OF(n, c), s[n][c]);
-        offset[0] = slope * first;
-        offset[1] = slope * (first + 8.0f);
+            for (int c = 0; c < 4; c++) s[n][c] = fmaf(step, (float)(KEY_OF(n, c) - MIDDLE), s[n][c]);
+        offset[0] = slope * (first - (float)MIDDLE);
+        offset[1] = slope * (first + (float)(8 - MIDDLE));
     } else {
 #pragma unroll
         for (int n = 0; n < NT; n++)

@@ -57,13 +57,9 @@ DEVICE void weigh_scores(float (&s)[1][NT][4], const float (&m)[1][2], float (&s
     }
 }
 
-// What a row's weights may sum up to, in a thread's part of a tile, before its reference must be raised: a weight is then as exact as
-// one below 1, and its products with V and their sums do not overflow.
-#if TYPE == DLATTN_TYPE_BF16
-#define WEIGHTS_UP_TO 4294967296.0f
-#else
-#define WEIGHTS_UP_TO 32768.0f
-#endif
+// What a row's weights may sum up to, in a thread's part of a tile, before its reference must be raised. More would be as exact as long
+// as nothing overflows (65504 in float16), but the log-sum-exp is the reference plus a logarithm, each with the rounding of its own size.
+#define WEIGHTS_UP_TO 4096.0f
 
 template <int ET>
 DEVICE void scale_rows(float (&o)[1][ET][4], const float (&ratio)[1][2]) {
