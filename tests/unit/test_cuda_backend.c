@@ -23,8 +23,8 @@ static struct {
 } seen;
 
 static CUcontext context_on(int device) { return (CUcontext)(uintptr_t)(0x100 * (device + 1)); }
-static CUcontext stack[8];
-static int depth;
+static _Thread_local CUcontext stack[8];
+static _Thread_local int depth;
 
 static CUresult count_two(int *count) { return *count = 2, CUDA_SUCCESS; }
 static CUresult same_device(CUdevice *device, int ordinal) { return *device = ordinal, CUDA_SUCCESS; }
@@ -38,12 +38,18 @@ static CUresult hopper(int *value, CUdevice_attribute attribute, CUdevice device
 }
 static CUresult retain(CUcontext *context, CUdevice device) { return *context = context_on(device), CUDA_SUCCESS; }
 static CUresult current(CUcontext *context) {
-    seen.questions++;
+    __atomic_fetch_add(&seen.questions, 1, __ATOMIC_RELAXED);
     *context = depth ? stack[depth - 1] : seen.current_device < 0 ? NULL : context_on(seen.current_device);
     return CUDA_SUCCESS;
 }
-static CUresult push(CUcontext context) { return stack[depth++] = context, seen.pushes++, CUDA_SUCCESS; }
-static CUresult pop(CUcontext *context) { return *context = stack[--depth], seen.pops++, CUDA_SUCCESS; }
+static CUresult push(CUcontext context) {
+    __atomic_fetch_add(&seen.pushes, 1, __ATOMIC_RELAXED);
+    return stack[depth++] = context, CUDA_SUCCESS;
+}
+static CUresult pop(CUcontext *context) {
+    __atomic_fetch_add(&seen.pops, 1, __ATOMIC_RELAXED);
+    return *context = stack[--depth], CUDA_SUCCESS;
+}
 static CUresult device_of_current(CUdevice *device) {
     CUcontext now;
     current(&now); /* one question, too */
