@@ -8,8 +8,8 @@ function(dlattn_add_test name label)
     set(limit 600)
     if(label STREQUAL unit)
         set(limit 120)
-        if(name MATCHES cuda_common) # minutes under a sanitizer
-            set(limit 600)
+        if(name MATCHES cuda_common AND DLATTN_SANITIZE) # thousands of schedules, one thread: many minutes with a sanitizer's
+            return()                                     # shadow, which sees the same code in the tests of schedules
         endif()
     endif()
     add_test(NAME ${name} COMMAND ${ARGN} WORKING_DIRECTORY ${PROJECT_SOURCE_DIR})
